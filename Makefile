@@ -1,0 +1,44 @@
+# scorelab: `make train` and `make test` set everything up; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PINS := pyproject.toml constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+train: $(VENV)/.ready  ## train and judge a model: make train ARGS="loss=vlb schedule=cosine"
+	$(RUN) src/train.py $(ARGS)
+
+test: $(VENV)/.ready-test  ## run the tests: make test ARGS="-k schedules"
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-test  ## check style and types
+	$(VENV)/bin/ruff check src tests
+	$(VENV)/bin/ruff format --check src tests
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.ready-test  ## mend style where a tool can
+	$(VENV)/bin/ruff check --fix src tests
+	$(VENV)/bin/ruff format src tests
+
+clean:  ## remove the environment and caches; logs/ stays
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "scorelab needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python $(PINS)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

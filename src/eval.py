@@ -1,0 +1,8 @@
+"""Judge a stored run: python src/eval.py run=DIR sampler=ddpm metric.bound=exact."""
+
+from pathlib import Path
+
+from scorelab.lit.entry import entry
+
+if __name__ == "__main__":
+    entry(Path(__file__).resolve().parent.parent / "configs", "eval", "scorelab.lit.jobs:evaluate")

@@ -1,0 +1,53 @@
+"""One currency for everything a denoiser can predict."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is believed of x_t = alpha x_0 + sigma eps: the data x0 and the noise eps in it.
+
+    ``x0`` and ``eps`` (B, ...) are each computed from the formula that is well conditioned for what was predicted;
+    ``alpha`` and ``sigma`` have shape (B, 1, ...). score = -eps / sigma; v = alpha eps - sigma x0
+    (Salimans & Ho 2022, "Progressive distillation", appendix D); a = alpha^2 + sigma^2 is 1 only when the process
+    preserves variance.
+    """
+
+    x_t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    x0: Tensor
+    eps: Tensor
+
+    @classmethod
+    def from_eps(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> "Estimate":
+        """x0 = (x_t - sigma eps) / alpha."""
+        return cls(x_t, alpha, sigma, (x_t - sigma * eps) / alpha, eps)
+
+    @classmethod
+    def from_x0(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, x0: Tensor) -> "Estimate":
+        """Eps = (x_t - alpha x0) / sigma."""
+        return cls(x_t, alpha, sigma, x0, (x_t - alpha * x0) / sigma)
+
+    @classmethod
+    def from_v(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, v: Tensor) -> "Estimate":
+        """x0 = (alpha x_t - sigma v) / a and eps = (sigma x_t + alpha v) / a."""
+        a = alpha**2 + sigma**2
+        return cls(x_t, alpha, sigma, (alpha * x_t - sigma * v) / a, (sigma * x_t + alpha * v) / a)
+
+    @property
+    def score(self) -> Tensor:
+        """The gradient of log p_t at x_t, -eps / sigma."""
+        return -self.eps / self.sigma
+
+    @property
+    def v(self) -> Tensor:
+        """Alpha eps - sigma x0."""
+        return self.alpha * self.eps - self.sigma * self.x0
+
+    def clipped(self) -> "Estimate":
+        """With x0 cut to [-1, 1], and eps recomputed from it so that both still make up x_t."""
+        x0 = self.x0.clamp(-1, 1)
+        return replace(self, x0=x0, eps=(self.x_t - self.alpha * x0) / self.sigma)

@@ -1,0 +1,43 @@
+"""The variance s^2 of a reverse step p(x_s | x_t) = N(posterior mean at x^_0, s^2 I)."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers.estimate import Estimate
+from scorelab.schedules import Transition
+from scorelab.tensors import like
+
+
+class Variance:
+    """How uncertain a reverse step is. Answers are log s^2, broadcastable to x."""
+
+    @abstractmethod
+    def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
+        """Log s^2 of the step from t to s > 0."""
+
+    def log_decoder_variance(self, first: Transition, second: Transition, pixels: bool, estimate: Estimate) -> Tensor:
+        """Log s^2 of the last step, from t_1 to the data.
+
+        beta~ is 0 there; for pixels both published fixed variances take beta~ of the step before (``second``)
+        instead, for points the Gaussian decoder has the variance sigma^2_{1|0} (of ``first``).
+        """
+        variance = second.posterior_variance if pixels else first.forward_variance
+        return like(torch.log(variance), estimate.x_t)
+
+
+class FixedSmall(Variance):
+    """s^2 = beta~, right when x_0 is one point (Ho et al. 2020, section 3.2)."""
+
+    def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
+        """Log beta~."""
+        return like(torch.log(step.posterior_variance), estimate.x_t)
+
+
+class FixedLarge(Variance):
+    """s^2 = sigma^2_{t|s}, right when x_0 is white noise (Ho et al. 2020, section 3.2: beta_t)."""
+
+    def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
+        """Log sigma^2_{t|s}."""
+        return like(torch.log(step.forward_variance), estimate.x_t)

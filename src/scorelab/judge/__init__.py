@@ -1,0 +1,24 @@
+"""Yardsticks: what a denoiser is worth, in figures that do not depend on how it was trained."""
+
+from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Verdict, judge
+from scorelab.judge.bound import Bound, VariationalBound
+from scorelab.judge.samples import Frechet, Memorization, Recognition
+from scorelab.judge.yardsticks import Curve, NoiseError, noise_error
+
+__all__ = [
+    "Bound",
+    "Case",
+    "Curve",
+    "Frechet",
+    "Memorization",
+    "Metric",
+    "NoiseError",
+    "OverBudget",
+    "Part",
+    "Recognition",
+    "Result",
+    "VariationalBound",
+    "Verdict",
+    "judge",
+    "noise_error",
+]

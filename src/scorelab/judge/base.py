@@ -1,0 +1,212 @@
+"""Judging: named parts, run in turn within a budget of network evaluations."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser
+from scorelab.samplers import Sampler
+from scorelab.tensors import from_levels, generator, to_bytes, to_levels
+
+
+class OverBudget(Exception):
+    """A part turned out to need more network evaluations than are left; says how many."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How to judge.
+
+    Args:
+        budget: network evaluations (one image, once through) that judging may take; None is no limit.
+        bound: "sampled" draws times until the standard error is at most ``tolerance``; "exact" sums all of them.
+        tolerance: bits/dim.
+        samples: how many samples are drawn; None is as many as the train split has.
+        chunk: images per network call.
+
+    Raises:
+        ValueError: for a number that cannot be.
+    """
+
+    budget: int | None = None
+    bound: Literal["sampled", "exact"] = "sampled"
+    tolerance: float = 0.01
+    samples: int | None = None
+    chunk: int = 256
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.budget < 0:
+            raise ValueError(f"budget must be at least 0 network evaluations, got {self.budget}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
+        if self.samples is not None and self.samples < 2:
+            raise ValueError(f"samples must be at least 2, got {self.samples}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+
+
+@dataclass
+class Case:
+    """What is judged: a denoiser and its sampler, against the train split and held-out images.
+
+    Splits are levels (N, C, H, W) in uint8 and labels (N,). Samples are drawn once, when first asked for.
+    """
+
+    denoiser: Denoiser
+    sampler: Sampler
+    metric: Metric
+    train: Tensor
+    train_labels: Tensor
+    held_out: Tensor
+    labels: Tensor
+    extractor: Any
+    seed: int = 0
+
+    @property
+    def levels(self) -> int:
+        """How many values a pixel has.
+
+        Raises:
+            ValueError: for a denoiser of points.
+        """
+        if self.denoiser.levels is None:
+            raise ValueError("these yardsticks are of images; this data has no pixel levels")
+        return self.denoiser.levels
+
+    @property
+    def count(self) -> int:
+        """How many samples are drawn."""
+        return self.metric.samples or len(self.train)
+
+    @property
+    def sampling_cost(self) -> int:
+        """Network evaluations that the samples still cost: none once they are drawn."""
+        drawn = "samples" in self.__dict__
+        return 0 if drawn else self.count * self.sampler.evaluations(self.denoiser.schedule)
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """Samples (n, C, H, W) of the denoiser as levels, labels in the train split's order, by the case's seed."""
+        labels = self.train_labels.repeat(-(-self.count // len(self.train)))[: self.count]
+        return draw_samples(self.denoiser, self.sampler, self.train.shape[1:], labels, self.seed, self.metric.chunk)
+
+    def held_out_data(self) -> tuple[Tensor, Tensor]:
+        """The held-out images as data in [-1, 1], and their labels, where the denoiser is."""
+        device = self.denoiser.device
+        return from_levels(self.held_out, self.levels).to(device), self.labels.to(device)
+
+    def as_bytes(self, levels: Tensor) -> Tensor:
+        """Levels as the bytes that feature extractors take."""
+        return to_bytes(levels, self.levels)
+
+
+def draw_samples(
+    denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], labels: Tensor, seed: int, chunk: int
+) -> Tensor:
+    """Samples as levels (n, *shape), uint8 on the CPU, one for each label, ``chunk`` at a time.
+
+    Each chunk has a generator of its own, so the first n samples do not depend on how many follow.
+
+    Raises:
+        ValueError: for a denoiser of points.
+    """
+    if denoiser.levels is None:
+        raise ValueError("samples of points have no pixel levels")
+    drawn = []
+    for number, part in enumerate(labels.split(chunk)):
+        noise = generator("samples", seed, number, device=denoiser.device)
+        whole = torch.cat([part, part.new_zeros(chunk - len(part))]).to(denoiser.device)
+        x0 = sampler(denoiser, (chunk, *shape), whole, noise)[: len(part)]
+        drawn.append(to_levels(x0, denoiser.levels).cpu())
+    return torch.cat(drawn)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one part found: numbers by name (None where there is none), their circumstances, and what it cost."""
+
+    metrics: dict[str, float | None]
+    records: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 0
+
+
+class Part:
+    """One thing to judge. ``names`` are its numbers; ``of_samples`` says whether it looks at the case's samples."""
+
+    names: tuple[str, ...]
+    of_samples: bool = False
+
+    @abstractmethod
+    def cost(self, case: Case) -> int:
+        """The least number of network evaluations it takes."""
+
+    @abstractmethod
+    def run(self, case: Case, left: int | None) -> Result:
+        """Judge, within ``left`` evaluations (None: no limit).
+
+        Raises:
+            OverBudget: when more would be needed.
+        """
+
+
+@dataclass
+class Verdict:
+    """Numbers and circumstances of all parts."""
+
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Verdict:
+    """Run the parts in turn. One that does not fit the budget is left out by name: None, and the reason in records.
+
+    Says the cost and the seconds to expect before starting.
+    """
+    left = case.metric.budget
+    say(forecast(parts, case))
+    verdict = Verdict()
+    for name, part in parts.items():
+        started = time.perf_counter()
+        cost = part.cost(case)
+        try:
+            if left is not None and cost > left:
+                raise OverBudget(f"needs at least {cost:,} network evaluations, {left:,} are left")
+            result = part.run(case, left)
+        except OverBudget as error:
+            reason = f"{error}: raise metric.budget (null is no limit)"
+            say(f"{name} skipped: {reason}")
+            result = Result(dict.fromkeys(part.names), {"skipped": reason})
+        left = None if left is None else left - result.evaluations
+        verdict.metrics |= {f"test/{key}": value for key, value in result.metrics.items()}
+        spent = {"evaluations": result.evaluations, "seconds": round(time.perf_counter() - started, 2)}
+        verdict.records[name] = result.records | spent
+    return verdict
+
+
+def forecast(parts: dict[str, Part], case: Case) -> str:
+    """One line: what each part costs at least, and how long that takes at the speed of one call measured now."""
+    costs = {name: part.cost(case) for name, part in parts.items() if not part.of_samples}
+    if any(part.of_samples for part in parts.values()):
+        costs["samples"] = case.sampling_cost
+    total = sum(costs.values())
+    seconds = total / evaluations_per_second(case)
+    listed = ", ".join(f"{name} {cost:,}" for name, cost in costs.items() if cost)
+    limit = "no limit" if case.metric.budget is None else f"budget {case.metric.budget:,}"
+    return f"judging: at least {total:,} network evaluations ({listed}; {limit}), about {seconds:.0f} s"
+
+
+def evaluations_per_second(case: Case) -> float:
+    """Images per second through the network, from the second of two calls."""
+    x = torch.zeros(case.metric.chunk, *case.train.shape[1:], device=case.denoiser.device)
+    t = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    for _ in range(2):
+        started = time.perf_counter()
+        float(case.denoiser(x, t).x0.sum())
+    return len(x) / (time.perf_counter() - started)

@@ -1,0 +1,155 @@
+"""The variational bound of held-out images, in bits/dim, by step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser
+from scorelab.judge.base import Case, OverBudget, Part, Result
+from scorelab.likelihood import bits_per_dim, bound_term, prior_kl
+from scorelab.tensors import generator
+
+PILOT = 8
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Means over images in bits/dim: prior KL, sum of the steps' KLs, decoder; se over times and noise.
+
+    ``se`` is None where each step was visited once and no error can be told. ``evaluations`` of the network.
+    """
+
+    prior: float
+    diffusion: float
+    decoder: float
+    se: float | None
+    evaluations: int
+
+    @property
+    def total(self) -> float:
+        """The bound on -log2 p(x_0) / d."""
+        return self.prior + self.diffusion + self.decoder
+
+
+class Terms:
+    """The bound's terms at chosen steps, x^_0 clipped for pixels; counts what it evaluates."""
+
+    def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
+        self.denoiser, self.x0, self.labels, self.chunk = denoiser, x0, labels, chunk
+        self.steps = len(denoiser.schedule.grid()) - 1
+        self.evaluations = 0
+
+    @torch.no_grad()
+    def at(self, i: Tensor, noise: torch.Generator) -> Tensor:
+        """L_i of every image at its own step i (N,), in bits/dim, (N,) on the CPU."""
+        eps = torch.randn(self.x0.shape, generator=noise).to(self.x0.device)
+        t = (i.double() / self.steps).to(self.x0.device)
+        found = []
+        for rows in torch.arange(len(self.x0), device=self.x0.device).split(self.chunk):
+            truth = self.denoiser.noised(self.x0[rows], t[rows], eps[rows])
+            estimate = self.denoiser(truth.x_t, t[rows], None if self.labels is None else self.labels[rows])
+            if self.denoiser.levels is not None:
+                estimate = estimate.clipped()
+            found.append(bound_term(self.denoiser, estimate, self.x0[rows], t[rows]))
+        self.evaluations += len(self.x0)
+        return bits_per_dim(torch.cat(found), self.x0[0].numel()).cpu()
+
+
+def exact_bound(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, seed: int = 0, chunk: int = 256) -> Bound:
+    """Every step of every image once, each with noise of its own."""
+    terms = Terms(denoiser, x0, labels, chunk)
+    by_step = []
+    for i in range(1, terms.steps + 1):
+        at = torch.full((len(x0),), i)
+        by_step.append(float(terms.at(at, generator("bound", seed, i)).mean()))
+    return Bound(_prior(denoiser, x0), sum(by_step[1:]), by_step[0], None, terms.evaluations)
+
+
+def sampled_bound(
+    denoiser: Denoiser,
+    x0: Tensor,
+    labels: Tensor | None,
+    tolerance: float,
+    left: int | None = None,
+    seed: int = 0,
+    chunk: int = 256,
+) -> Bound:
+    """Draw steps until the standard error over times and noise, the images fixed, is at most ``tolerance`` bits/dim.
+
+    Each round gives every image one step of i = 2 ... T, stratified over the batch, by the law
+    ``step_law``, and every image the decoder. The prior is exact.
+
+    Raises:
+        OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
+    """
+    terms = Terms(denoiser, x0, labels, chunk)
+    law = step_law(denoiser)
+    diffusion: list[float] = []
+    decoder: list[float] = []
+    while True:
+        noise = generator("bound", seed, len(diffusion))
+        offset = torch.rand(1, generator=noise, dtype=torch.float64)
+        places = (torch.randperm(len(x0), generator=noise) + offset) / len(x0)
+        index = torch.searchsorted(law.cumsum(0), places).clamp(max=len(law) - 1)
+        diffusion.append(float((terms.at(index + 2, noise) / law[index]).mean()))
+        decoder.append(float(terms.at(torch.ones(len(x0), dtype=torch.long), noise).mean()))
+        rounds = len(diffusion)
+        if rounds < PILOT:
+            continue
+        spread = float(torch.tensor([diffusion, decoder], dtype=torch.float64).sum(0).std())
+        se = spread / math.sqrt(rounds)
+        if se <= tolerance:
+            return Bound(_prior(denoiser, x0), sum(diffusion) / rounds, sum(decoder) / rounds, se, terms.evaluations)
+        need = math.ceil((spread / tolerance) ** 2) * terms.evaluations // rounds
+        if left is not None and max(need, terms.evaluations * (rounds + 1) // rounds) > left:
+            raise OverBudget(
+                f"needs about {need:,} network evaluations to tell {tolerance} bits/dim, {left:,} are left"
+            )
+
+
+def step_law(denoiser: Denoiser) -> Tensor:
+    """The probability of each step i = 2 ... T, on the CPU: in proportion to how far lambda falls in it.
+
+    At s^2 = beta~, L_i is expm1(lambda_{i-1} - lambda_i)/2 times the noise error, so L_i / p_i is near the error
+    itself, which is at most of order one. A fall is cut at 1 (the cosine schedule's last ones are large, and their
+    error nearly none), and a tenth is spread evenly so that no step is rare.
+    """
+    log_snr = denoiser.schedule.log_snr(denoiser.schedule.grid()[1:].to(denoiser.device)).cpu()
+    fall = (log_snr[:-1] - log_snr[1:]).clamp(max=1.0)
+    law = fall / fall.sum()
+    return 0.9 * law + 0.1 / len(law)
+
+
+def _prior(denoiser: Denoiser, x0: Tensor) -> float:
+    return float(bits_per_dim(prior_kl(denoiser.schedule, x0), x0[0].numel()).mean())
+
+
+class VariationalBound(Part):
+    """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts."""
+
+    names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
+
+    def cost(self, case: Case) -> int:
+        """The pilot's evaluations, or those of every step."""
+        steps = len(case.denoiser.schedule.grid()) - 1
+        return len(case.held_out) * (steps if case.metric.bound == "exact" else 2 * PILOT)
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """The bound of the held-out images."""
+        x0, labels = case.held_out_data()
+        if case.metric.bound == "exact":
+            bound = exact_bound(case.denoiser, x0, labels, case.seed, case.metric.chunk)
+        else:
+            bound = sampled_bound(case.denoiser, x0, labels, case.metric.tolerance, left, case.seed, case.metric.chunk)
+        values = (bound.total, bound.prior, bound.diffusion, bound.decoder)
+        records = {
+            "estimator": case.metric.bound,
+            "se_over_times_and_noise": bound.se,
+            "images": len(x0),
+            "steps": len(case.denoiser.schedule.grid()) - 1,
+            "x0_clipped": case.denoiser.levels is not None,
+            "decoder": "levels" if case.denoiser.levels is not None else "density",
+        }
+        return Result(dict(zip(self.names, values, strict=True)), records, bound.evaluations)

@@ -1,0 +1,71 @@
+"""Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
+
+from scorelab.judge.base import Case, Part, Result
+from scorelab.metrics.fidelity import frechet, frechet_floor, memorization, recognition
+
+
+class SamplePart(Part):
+    """A part that looks at the case's samples; the first of them pays for drawing."""
+
+    of_samples = True
+
+    def cost(self, case: Case) -> int:
+        """What the samples still cost."""
+        return case.sampling_cost
+
+
+class Frechet(SamplePart):
+    """``fid`` of the samples to the train split, its floor at this size, and the excess over it."""
+
+    names = ("fid", "fid_floor", "fid_excess")
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """All three, and what they depend on."""
+        evaluations = case.sampling_cost
+        samples, train = case.as_bytes(case.samples), case.as_bytes(case.train)
+        distance = frechet(train, samples, case.extractor)
+        floor = frechet_floor(train, case.extractor, n=case.count)
+        values = (distance, floor.value, distance - floor.value)
+        records = {
+            "n": case.count,
+            "reference": f"train split, {len(train)} images",
+            "extractor": case.extractor.name,
+            "extractor_hash": case.extractor.hash,
+            "floor_se": floor.se,
+            "sampler": type(case.sampler).__name__,
+            "network_evaluations_per_sample": case.sampler.evaluations(case.denoiser.schedule),
+            "seed": case.seed,
+        }
+        return Result(dict(zip(self.names, values, strict=True)), records, evaluations)
+
+
+class Memorization(SamplePart):
+    """``memorization``: the share of samples that copy a training image; held-out images beside it as control."""
+
+    names = ("memorization", "memorization_control")
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """Both shares."""
+        evaluations = case.sampling_cost
+        values = (memorization(case.samples, case.train), memorization(case.held_out, case.train))
+        return Result(dict(zip(self.names, values, strict=True)), {"n": case.count}, evaluations)
+
+
+class Recognition(SamplePart):
+    """``recognised``: the share of samples a classifier is sure of; how often it sees each class."""
+
+    names = ("recognised", "rarest_class", "commonest_class")
+
+    def __init__(self, confidence: float = 0.9) -> None:
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+        self.confidence = confidence
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """The share, and the least and greatest class share; all class shares in the records."""
+        evaluations = case.sampling_cost
+        found = recognition(case.as_bytes(case.samples), case.extractor, self.confidence)
+        values = (found.share, min(found.class_shares), max(found.class_shares))
+        shares = [round(share, 4) for share in found.class_shares]
+        records = {"confidence": self.confidence, "class_shares": shares}
+        return Result(dict(zip(self.names, values, strict=True)), records, evaluations)

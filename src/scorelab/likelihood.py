@@ -1,0 +1,99 @@
+"""The variational bound on -log p(x_0), term by term, in nats per sample.
+
+-log p(x_0) <= KL(q(x_T|x_0) || p(x_T)) + sum_{i=2}^T E KL(q(x_{i-1}|x_i,x_0) || p(x_{i-1}|x_i)) - E log p(x_0|x_1)
+(Ho et al. 2020, eq. 5): the prior, the diffusion terms and the decoder.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.schedules import Schedule, Transition
+from scorelab.tensors import like, sum_rest
+
+
+def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
+    """Nats per sample as bits per dimension: nats / (d ln 2)."""
+    return nats / (dims * math.log(2))
+
+
+def prior_kl(schedule: Schedule, x0: Tensor) -> Tensor:
+    """KL(q(x_1|x_0) || N(0, p^2 I)) = 1/2 sum [(alpha^2 x_0^2 + sigma^2)/p^2 - 1 - ln(sigma^2/p^2)], nats, (B,)."""
+    x0 = x0.double()
+    end = x0.new_ones(len(x0))
+    log_ratio = like(2 * torch.log(schedule.sigma(end) / schedule.prior_std), x0)
+    mean = like(schedule.alpha(end) / schedule.prior_std, x0) * x0
+    return 0.5 * sum_rest(torch.expm1(log_ratio) - log_ratio + mean**2)
+
+
+def step_kl(step: Transition, estimate: Estimate, x0: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q(x_s|x_t,x_0) || N(posterior mean at x^_0, s^2 I)) in nats, (B,).
+
+    1/2 sum [r - 1 - ln r + c_0^2 (x_0 - x^_0)^2 / s^2], r = beta~ / s^2, c_0 = alpha_s sigma^2_{t|s} / sigma_t^2:
+    both means weigh x_t alike, so they differ by c_0 times the error in x_0. ``log_variance`` is log s^2,
+    broadcastable to x_0.
+    """
+    log_r = like(torch.log(step.posterior_variance), x0) - log_variance
+    error = like(step.mean_of_x0, x0) * (x0 - estimate.x0)
+    return 0.5 * sum_rest(torch.expm1(log_r) - log_r + error**2 * torch.exp(-log_variance))
+
+
+def lattice_log_prob(x0: Tensor, mean: Tensor, log_variance: Tensor, levels: int) -> Tensor:
+    """Log mass that N(mean, s^2) gives to the bin around x_0: nats, elementwise, float64.
+
+    log [Phi((x_0 + h - mean)/s) - Phi((x_0 - h - mean)/s)] with h = 1/(levels - 1); the first and last bins are open
+    (Ho et al. 2020, eq. 13). Exact for any distance: the difference is taken in logarithms, on the side where both
+    Phi are small.
+    """
+    half = 1.0 / (levels - 1)
+    scale = torch.exp(-0.5 * log_variance.double())
+    centred = x0.double() - mean.double()
+    low, high = (centred - half) * scale, (centred + half) * scale
+    right = low + high > 0
+    near, far = torch.where(right, -low, high), torch.where(right, -high, low)
+    log_near = torch.special.log_ndtr(near)
+    inner = log_near + torch.log(-torch.expm1(torch.special.log_ndtr(far) - log_near))
+    outer = torch.where(x0 > 0, torch.special.log_ndtr(-low), torch.special.log_ndtr(high))
+    return torch.where(x0.abs() > 1 - half, outer, inner)
+
+
+def gaussian_log_prob(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log N(x_0; mean, s^2): nats, elementwise, float64."""
+    log_variance = log_variance.double()
+    squared = (x0.double() - mean.double()) ** 2 * torch.exp(-log_variance)
+    return -0.5 * (math.log(2 * math.pi) + log_variance + squared)
+
+
+def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:
+    """-log p(x_0|x_1) in nats, (B,), for an estimate made at t_1: the mean of that step is x^_0 itself.
+
+    A law over pixel levels where the denoiser has levels, a Gaussian density where it has none.
+    """
+    schedule = denoiser.schedule
+    zero, one, two = schedule.grid()[:3].to(x0.device).unsqueeze(1).expand(-1, len(x0))
+    log_variance = denoiser.variance.log_decoder_variance(
+        schedule.transition(zero, one), schedule.transition(one, two), denoiser.levels is not None, estimate
+    )
+    if denoiser.levels is None:
+        return -sum_rest(gaussian_log_prob(x0, estimate.x0, log_variance))
+    return -sum_rest(lattice_log_prob(x0, estimate.x0, log_variance, denoiser.levels))
+
+
+def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) -> Tensor:
+    """The bound's term at the grid times t_i = i/T, (B,) in nats: the decoder at i = 1, a step's KL at i >= 2.
+
+    ``estimate`` is what the denoiser said at t; clip it for evaluation, never in a training loss.
+
+    Raises:
+        ValueError: for a continuous schedule or T < 2.
+    """
+    steps = len(denoiser.schedule.grid()) - 1
+    if steps < 2:
+        raise ValueError("the bound needs schedule.num_steps of at least 2")
+    i = torch.round(t.double() * steps)
+    inner = i.clamp(min=2)
+    step = denoiser.schedule.transition((inner - 1) / steps, inner / steps)
+    kl = step_kl(step, estimate, x0, denoiser.variance.log_variance(step, estimate))
+    return torch.where(i > 1, kl.double(), decoder_nll(denoiser, estimate, x0))

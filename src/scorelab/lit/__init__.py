@@ -1,0 +1,1 @@
+"""The roof: Lightning, Hydra and W&B over the maths."""

@@ -1,0 +1,117 @@
+"""From a checked config to objects: each group once, in the order of what needs what, wired in Python."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from scorelab.data.module import DataModule
+from scorelab.denoisers import Denoiser, NetworkDenoiser
+from scorelab.judge import Case, Metric, Part
+from scorelab.lit.config import UserError, get_object, instantiate
+from scorelab.lit.module import DiffusionModule
+from scorelab.samplers import Sampler
+
+
+@dataclass
+class Experiment:
+    """The objects of one run."""
+
+    data: DataModule
+    module: DiffusionModule
+    sampler: Sampler
+    parts: dict[str, Part]
+    metric: Metric
+    seed: int
+
+    def case(self, denoiser: Denoiser) -> Case:
+        """This denoiser against the train split and the test images."""
+        train, test = self.data.splits["train"], self.data.splits["test"]
+        extractor = self.data.extractor
+        return Case(
+            denoiser,
+            self.sampler,
+            self.metric,
+            train.levels,
+            train.labels,
+            test.levels,
+            test.labels,
+            extractor,
+            self.seed,
+        )
+
+
+def sized(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what the data decides written out: the network's open sizes, the extractor."""
+    source = get_object(config["data"]["source"]["_target_"])
+    network = get_object(config["model"]["_target_"])
+    rule = network.sizes(source.shape) if hasattr(network, "sizes") else {}
+    model = {key: rule.get(key) if value is None else value for key, value in config["model"].items()}
+    return config | {"model": model, "extractor": config["extractor"] or {"_target_": source.extractor}}
+
+
+def build(config: dict[str, Any]) -> Experiment:
+    """Data, schedule, network, denoiser, times, loss, sampler and yardsticks of a sized config.
+
+    Raises:
+        UserError: for values a constructor refuses, and for choices that do not go together.
+    """
+    lightning.seed_everything(config["seed"], verbose=False)
+    data = instantiate(config["data"], "data")
+    data.seed = config["seed"]
+    data.extractor = instantiate(config["extractor"], "extractor")
+    schedule = instantiate(config["schedule"], "schedule")
+    network = instantiate(config["model"], "model", shape=data.shape, classes=data.classes)
+    prediction = instantiate(config["prediction"], "prediction")
+    variance = instantiate(config["variance"], "variance")
+    denoiser = NetworkDenoiser(schedule, network, prediction, variance, data.levels)
+    times = instantiate(config["times"], "times")
+    loss = instantiate(config["loss"], "loss")
+    sampler = instantiate(config["sampler"], "sampler")
+    steps = config["trainer"]["max_steps"]
+    if not isinstance(steps, int) or steps < 1:
+        raise UserError(f"trainer.max_steps must be at least 1, got {steps}")
+    optimizer = partial(_with, config["optimizer"], "optimizer", "params")
+    lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
+    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"])
+    parts = {name: instantiate(node, f"judge.{name}") for name, node in config["judge"].items() if node}
+    metric = instantiate(config["metric"], "metric")
+    _refuse_mismatches(module, denoiser, data)
+    return Experiment(data, module, sampler, parts, metric, config["seed"])
+
+
+def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any) -> Any:
+    return instantiate(node, path, **{name: shared}, **given)
+
+
+def _refuse_mismatches(module: DiffusionModule, denoiser: Denoiser, data: DataModule) -> None:
+    """Choices that cannot go together say so where they arise; ask them before the first step."""
+    try:
+        module.loss.check(denoiser)
+        module.sampler.evaluations(denoiser.schedule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    module.configure_optimizers()
+
+
+def build_trainer(config: dict[str, Any], directory: Path, loggers: list[Any]) -> lightning.Trainer:
+    """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning."""
+    from scorelab.lit.checkpoints import AtomicCheckpoints
+
+    node = dict(config["trainer"])
+    if node.get("accelerator") == "auto":
+        node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
+    callbacks = [instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c]
+    fixed = {
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 10**9,
+    }
+    given = {"callbacks": callbacks, "logger": loggers, "plugins": [AtomicCheckpoints()]}
+    return instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)

@@ -1,0 +1,170 @@
+"""What the entries do: train, eval, sample."""
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scorelab.judge import judge
+from scorelab.judge.base import draw_samples
+from scorelab.lit.build import Experiment, build, build_trainer, sized
+from scorelab.lit.callbacks import Validation
+from scorelab.lit.checkpoints import load_weights
+from scorelab.lit.config import UserError, completed, instantiate
+from scorelab.lit.loggers import History, flat
+from scorelab.lit.pictures import save_grid
+from scorelab.lit.run import RunDir, load_run, plain, refuse_training_keys, shown, slug
+from scorelab.report.status import write_json, write_status
+from scorelab.report.table import table
+from scorelab.tensors import to_bytes
+
+log = logging.getLogger("scorelab")
+RUN_NAME = re.compile(r"[\w.,+=-]{1,120}")
+
+
+def train(cfg: DictConfig) -> dict[str, float | None]:
+    """Train, judge and record one run; resume it, skip it or refuse it where the directory says so."""
+    quiet()
+    config = sized(completed(cfg))
+    if not RUN_NAME.fullmatch(config["run"]) or config["run"].strip(".") == "":
+        raise UserError(f"run={config['run']}: a run's name has letters, digits and . , _ + = - only")
+    run = RunDir(Path(HydraConfig.get().runtime.output_dir))
+    run.lock()
+    run.claim(config, config["overwrite"])
+    if run.finished:
+        verdict = run.verdict()
+        log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
+        return verdict["metrics"]
+    experiment = build(config)
+    write_status(run.path, "running")
+    loggers: list[Any] = [History(run.path)]
+    status = "failed"
+    try:
+        if config["logger"]:
+            given = {"directory": run.path, "name": config["run"], "config": flat(config)}
+            loggers.append(instantiate(config["logger"], "logger", **given))
+        metrics, records = fit_and_judge(config, experiment, run, loggers)
+        status = "finished"
+        run.close(status, config, metrics, records, config["trainer"]["max_steps"])
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        if status != "finished":
+            run.close(status, config)
+        for logger in loggers:
+            if hasattr(logger, "close"):
+                if status == "finished":
+                    logger.summarize(metrics)
+                logger.close(0 if status == "finished" else 1)
+    log.info("%s", table(metrics, records))
+    log.info(
+        "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
+    )
+    return metrics
+
+
+def fit_and_judge(
+    config: dict[str, Any], experiment: Experiment, run: RunDir, loggers: list[Any]
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Train to the last step, then judge the averaged weights of that step."""
+    module, data = experiment.module, experiment.data
+    trainer = build_trainer(config, run.path, loggers)
+    weights = sum(p.numel() for p in module.denoiser.parameters())
+    log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    if run.resumable:
+        step = torch.load(run.last, map_location="cpu", weights_only=True)["global_step"]
+        log.info("resumed at step %s", f"{step:,}")
+        loggers[0].cut(step)
+    trainer.fit(module, data, ckpt_path=str(run.last) if run.resumable else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    validation = next((c for c in callbacks if isinstance(c, Validation)), None)
+    write_status(run.path, "judging", trainer.global_step)
+    module.eval()
+    verdict = judge(experiment.parts, experiment.case(module.judged), log.info)
+    metrics = dict(verdict.metrics)
+    if validation is not None:
+        metrics["val/simple"] = validation.simple
+        metrics["val/simple_best"] = validation.best
+    for logger in loggers:
+        known = {key: value for key, value in plain(metrics).items() if value is not None}
+        logger.log_metrics(known, trainer.global_step)
+    return plain(metrics), plain(verdict.records)
+
+
+def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """The config of the run that eval or sample was pointed at, with its overrides; checked afresh."""
+    own = set(yaml.safe_load(_primary()).keys()) - {"defaults", "hydra", "metric"}
+    overrides = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in own]
+    refuse_training_keys(overrides, allowed)
+    return completed(DictConfig(load_run(cfg.run, overrides, completed(cfg))))
+
+
+def _primary() -> str:
+    hydra = HydraConfig.get()
+    folder = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
+    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text()
+
+
+def restored(cfg: DictConfig, config: dict[str, Any]) -> Experiment:
+    """The run's objects with the weights of its checkpoint, on the GPU where there is one."""
+    path = Path(cfg.run) / "checkpoints" / f"{cfg.checkpoint}.ckpt"
+    if not path.is_file():
+        raise UserError(f"checkpoint={cfg.checkpoint}: {cfg.run} has no such checkpoint; possible: last, best")
+    experiment = build(config)
+    load_weights(experiment.module, path)
+    experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return experiment
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float | None]:
+    """Judge a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
+    quiet()
+    words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
+    config = stored(cfg, ("sampler", "extractor", "judge", "metric"))
+    experiment = restored(cfg, config)
+    verdict = judge(experiment.parts, experiment.case(experiment.module.judged), log.info)
+    folder = Path(cfg.run) / "eval" / slug(words)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
+    write_json(folder / "metrics.json", plain(content))
+    log.info("%s\n%s", table(verdict.metrics, verdict.records), folder / "metrics.json")
+    return plain(verdict.metrics)
+
+
+def sample(cfg: DictConfig) -> None:
+    """Draw samples from a stored run: samples.png, and samples.npz with uint8 (n, H, W, C) in arr_0."""
+    quiet()
+    config = stored(cfg, ("sampler",))
+    if not isinstance(cfg.n, int) or cfg.n < 1:
+        raise UserError(f"n={cfg.n}: draw at least 1 sample")
+    if not isinstance(cfg.seed, int):
+        raise UserError(f"seed={cfg.seed}: a seed is a whole number")
+    words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
+    experiment = restored(cfg, config)
+    data, denoiser = experiment.data, experiment.module.judged
+    labels = torch.arange(cfg.n) % (data.classes or 1)
+    with torch.no_grad():
+        drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
+    images = to_bytes(drawn, data.levels)
+    folder = Path(cfg.run) / "sample" / slug(words)
+    save_grid(images[:256], folder / "samples.png")
+    np.savez_compressed(folder / "samples.npz", images.permute(0, 2, 3, 1).numpy())
+    log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")
+
+
+def quiet() -> None:
+    """Silence what Lightning says of hardware and of choices that are ours."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", module="torchmetrics")

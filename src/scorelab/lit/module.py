@@ -1,0 +1,79 @@
+"""The LightningModule: a denoiser, a loss, a law of times, and how to step."""
+
+from collections.abc import Callable
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from scorelab.denoisers import Denoiser
+from scorelab.losses import Loss, Times
+from scorelab.samplers import Sampler
+from scorelab.tensors import generator
+
+
+class DiffusionModule(LightningModule):
+    """Trains a denoiser under a loss at times drawn by a law.
+
+    All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
+    what the uninterrupted one would have. ``averaged``, where the callback of that name made one, is a second
+    denoiser with averaged weights; it is the one that is judged and sampled from. ``sampler`` is for pictures along
+    the way.
+    """
+
+    averaged: Denoiser | None
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        loss: Loss,
+        times: Times,
+        sampler: Sampler,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        lr_schedule: Callable[[Optimizer], LRScheduler],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.loss, self.times = denoiser, loss, times
+        self.averaged = None
+        self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
+        self.seed = seed
+
+    @property
+    def judged(self) -> Denoiser:
+        """The denoiser to judge and to sample from: the averaged one where there is one."""
+        return self.denoiser if self.averaged is None else self.averaged
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """The weighted mean loss of one batch."""
+        x0, label = batch
+        trainer = self.trainer
+        step, parts = trainer.global_step, trainer.accumulate_grad_batches
+        part, rank, world = index % parts, trainer.global_rank, trainer.world_size
+        key = (self.seed, step, rank, part)
+        torch.manual_seed(generator("dropout", *key).initial_seed())
+        # ranks and accumulated batches share one draw of times, so that a law over the whole batch holds
+        draw = self.times.draw(
+            self.denoiser.schedule,
+            len(x0),
+            step,
+            rank * parts + part,
+            world * parts,
+            generator("times", self.seed, step),
+        )
+        t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
+        noise = generator("noise", *key, device=x0.device)
+        eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
+        terms = self.loss(self.denoiser, x0, t, eps, label)
+        self.times.update(t, terms.loss.detach())
+        return (weight * terms.loss).mean()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""
+        parameters = [p for part in (self.denoiser, self.loss) for p in part.parameters() if p.requires_grad]
+        optimizer = self.make_optimizer(parameters)
+        schedule = self.make_lr_schedule(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,206 @@
+"""A run's directory: who it is, whether it is finished, and that one job at a time works in it."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import socket
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from scorelab.lit.config import UserError
+from scorelab.report.status import write_json, write_status
+
+MACHINE = (
+    "run",
+    "overwrite",
+    "debug",
+    "logger",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "callbacks.log",
+    "callbacks.heartbeat",
+)
+PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
+
+
+def dotted(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested config as {a.b.c: value}."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {k: v for key, inner in config.items() for k, v in dotted(inner, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def first_difference(stored: dict[str, Any], present: dict[str, Any]) -> str | None:
+    """The first key in which two configs differ, with both values; keys of the machine aside."""
+    old, new = dotted(stored), dotted(present)
+    for key in (*new, *old):
+        if key.startswith(MACHINE):
+            continue
+        before, now = old.get(key, "nothing"), new.get(key, "nothing")
+        if before != now:
+            return f"{key} was {before}, is now {now}"
+    return None
+
+
+@dataclass
+class RunDir:
+    """A run's directory, locked while this object lives.
+
+    ``finished`` and ``resumable`` say what an earlier job left in it.
+    """
+
+    path: Path
+    started: float = field(default_factory=time.time)
+    _lock: IO[str] | None = None
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last.exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether metrics.json says so."""
+        return self.verdict().get("status") == "finished"
+
+    def verdict(self) -> dict[str, Any]:
+        """metrics.json; empty where there is none."""
+        file = self.path / "metrics.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def lock(self) -> None:
+        """Take the directory for this process; the kernel gives it back however the process ends.
+
+        Raises:
+            UserError: when another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another job"
+            raise UserError(
+                f"run {shown(self.path)} is being worked on by {holder}: wait, or choose another run="
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
+        self._lock.flush()
+
+    def claim(self, config: dict[str, Any], overwrite: bool) -> None:
+        """Make the directory this config's: new, or left by a job of the very same config.
+
+        Raises:
+            UserError: when it holds a run of another config.
+        """
+        file = self.path / "config.yaml"
+        if overwrite:
+            for old in self.path.iterdir():
+                if old.name not in ("lock", "train.log"):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+        if file.exists():
+            if difference := first_difference(yaml.safe_load(file.read_text()), config):
+                told = f"run {shown(self.path)} has another configuration: {difference}"
+                raise UserError(f"{told}; choose another run=, or overwrite=true")
+            return
+        part = file.with_suffix(".part")
+        part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        part.replace(file)
+
+    def close(
+        self,
+        status: str,
+        config: dict[str, Any],
+        metrics: dict[str, float | None] | None = None,
+        records: dict[str, Any] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Write metrics.json and status.json."""
+        content = {
+            "status": status,
+            "metrics": plain(metrics or {}),
+            "records": plain(records or {}),
+            "config": config,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "seconds": round(time.time() - self.started, 1),
+        }
+        write_json(self.path / "metrics.json", content)
+        write_status(self.path, status, step)
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it from here."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+
+
+def plain(value: Any) -> Any:
+    """For JSON, which has no NaN and no infinity: None there."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def slug(overrides: list[str]) -> str:
+    """Ten hex digits that name a set of overrides, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:10]
+
+
+def refuse_training_keys(overrides: list[str], allowed: tuple[str, ...]) -> None:
+    """Refuse overrides that would make another run of a stored one.
+
+    Raises:
+        UserError: for a key of another group than those allowed.
+    """
+    for key in (override.lstrip("+~").partition("=")[0] for override in overrides):
+        if key.partition(".")[0] not in allowed:
+            raise UserError(f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(allowed)}")
+
+
+def load_run(directory: str, overrides: list[str], composed: dict[str, Any]) -> dict[str, Any]:
+    """A run's own stored config, with no budget for judging, and with overrides.
+
+    ``group=choice`` takes that node from ``composed``, a dotted key sets a key.
+
+    Raises:
+        UserError: when the directory is no run, or holds no checkpoint.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise UserError(f"run={directory}: no such directory")
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"run={directory}: not a run's directory (it holds no config.yaml)")
+    if not (path / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(f"run={directory}: holds no checkpoint; train it first")
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["metric"]["budget"] = None
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for key in keys:
+        group, _, rest = key.partition(".")
+        if group in keys:
+            config[group] = composed[group]
+            continue
+        node, source = config[group], composed[group]
+        *way, last = rest.split(".")
+        for name in way:
+            node, source = node[name], source[name]
+        node[last] = source[last]
+    return config

@@ -1,0 +1,1 @@
+"""How good the samples are: feature extractors, Fréchet distances, memorisation and recognition."""

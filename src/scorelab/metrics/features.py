@@ -1,0 +1,172 @@
+"""Feature extractors: maps from byte images to the space in which distributions of images are compared.
+
+An extractor is one class with a name, a hash, features and perhaps logits. :func:`register` shows any of them
+to torch-fidelity; torchmetrics takes them as they are.
+"""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 1024  # images at once: enough to keep the cores busy, and 50,000 images still fit
+
+
+class Extractor(nn.Module):
+    """A frozen map from uint8 images (N, C, H, W) to features (N, num_features).
+
+    A subclass sets the three attributes and defines ``features``; it defines ``logits`` too if it is a
+    classifier.
+
+    Attributes:
+        num_features: the dimension of the feature space.
+        name: under which :func:`register` makes it known to torch-fidelity; one name, one set of weights.
+        hash: the first 12 hexadecimal digits of the SHA-256 of the weights file.
+
+    """
+
+    num_features: int
+    name: str
+    hash: str
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (N, num_features) of bytes (N, C, H, W), on the extractor's device."""
+        raise NotImplementedError
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the classes, (N, classes).
+
+        Raises:
+            NotImplementedError: the extractor is no classifier.
+
+        """
+        raise NotImplementedError(f"{type(self).__name__} recognises no classes")
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities of the classes, softmax(logits), (N, classes)."""
+        return self.logits(images).softmax(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The features; what torchmetrics calls."""
+        return self.features(images)
+
+
+def register(extractor: Extractor) -> str:
+    """Make an extractor known to torch-fidelity, once, and return the name to call it by.
+
+    Its layers there are ``str(num_features)``, the default of fid, kid and prc, and ``"logits"``, that of
+    isc. It runs on its own device whatever torch-fidelity is told, so ``cuda=False`` is right everywhere.
+    """
+    from torch_fidelity import register_feature_extractor
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    if extractor.name in FEATURE_EXTRACTORS_REGISTRY:
+        return extractor.name
+    layers = {str(extractor.num_features): extractor.features, "logits": extractor.logits}
+
+    class Registered(FeatureExtractorBase):
+        """torch-fidelity builds one for every call, from (name, layers, keywords); the weights are shared."""
+
+        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return tuple(layers)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else str(extractor.num_features)
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            return tuple(layers[layer](images) for layer in self.features_list)
+
+    register_feature_extractor(extractor.name, Registered)
+    return extractor.name
+
+
+class DigitClassifier(nn.Module):
+    """A small convolutional classifier of 8x8 digits, whose penultimate layer is the feature space.
+
+    Group norm and no dropout: nothing in it depends on ``train()`` or on the rest of the batch. ``scale`` is
+    the one constant that multiplies the features; the file of weights sets it so that the trace of their
+    covariance over the train split is 400. The logits are computed before it.
+    """
+
+    num_features = 64
+    classes = 10
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(1, 32, stride=1),
+            *_convolution(32, 64, stride=1),
+            *_convolution(64, 64, stride=2),
+            nn.Flatten(),
+            nn.Linear(64 * 4 * 4, self.num_features),
+            nn.GELU(),
+        )
+        self.head = nn.Linear(self.num_features, self.classes)
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The penultimate layer, unscaled: (N, 1, 8, 8) with values in 0 ... 255 -> (N, 64)."""
+        return self.body(images.to(self.head.weight.dtype) / 127.5 - 1)
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.GroupNorm(8, outputs),
+        nn.GELU(),
+    )
+
+
+class DigitsExtractor(Extractor):
+    """The space of scikit-learn's 8x8 digits: 64 features of a :class:`DigitClassifier`, and 10 classes.
+
+    It works in float64, which autocast leaves alone: the same image has the same features to 1e-9 whatever
+    the batch or the precision of training, and the Fréchet distance needs those digits.
+
+    Args:
+        weights: a file written by ``python -m scorelab.metrics.train_digits``; by default the packaged one.
+
+    """
+
+    num_features = DigitClassifier.num_features
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        from safetensors.torch import load
+
+        super().__init__()
+        packaged = resources.files("scorelab.metrics") / "weights" / "digits.safetensors"
+        data = packaged.read_bytes() if weights is None else Path(weights).read_bytes()
+        self.hash = hashlib.sha256(data).hexdigest()[:12]
+        self.name = f"scorelab-digits-{self.hash}"
+        with torch.device("meta"):  # no random initial values, so no draw from anyone's generator
+            self.net = DigitClassifier()
+        self.net.load_state_dict(load(data), assign=True)
+        self.net.double().requires_grad_(False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Scaled features (N, 64), float64, of bytes (N, 1, 8, 8)."""
+        return self.net.scale * self._embed(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits of the ten digits (N, 10), float64, of bytes (N, 1, 8, 8)."""
+        return self.net.head(self._embed(images))
+
+    @torch.no_grad()
+    def _embed(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.shape[1:] != (1, 8, 8):
+            raise ValueError(f"expected uint8 images (N, 1, 8, 8), not {images.dtype} {tuple(images.shape)}")
+        device = self.net.scale.device
+        return torch.cat([self.net.embed(chunk.to(device)) for chunk in images.split(CHUNK)])

@@ -1,0 +1,202 @@
+"""How close samples are to data: Fréchet distance and its floor, memorisation, recognition.
+
+Images are bytes, uint8 (N, C, H, W). Every function leaves PyTorch's global generator as it was and writes no
+file.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scorelab.metrics.features import Extractor, register
+
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+FID = "frechet_inception_distance"  # torch-fidelity's key
+ENTRIES = 2**24  # of a matrix of distances held at once: 128 MB in float64
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The Fréchet distance that perfect samples would have, and its standard error over the halvings."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The share of images recognised with confidence, and each class's share of the predictions for all."""
+
+    share: float
+    class_shares: tuple[float, ...]
+
+
+class _Images(Dataset):
+    """A tensor as the kind of data set torch-fidelity reads: bare images, no tuples."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.cpu()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
+    r"""Fréchet distance between two sets of images, by torch-fidelity.
+
+    .. math:: d^2 = \|\mu_r - \mu_f\|^2 + \operatorname{tr}(Σ_r + Σ_f - 2 (Σ_r Σ_f)^{1/2})
+
+    with μ and Σ the mean and the covariance (n − 1 below) of the features of each set. The estimate is biased
+    upwards by about c (1/n_r + 1/n_f): compare equal sizes only, and see :func:`frechet_floor`. With fewer
+    images than features the covariance is singular; the distance is still defined, its bias is large.
+
+    Args:
+        real: bytes (n_r, C, H, W).
+        fake: bytes (n_f, C, H, W).
+        extractor: the feature space.
+
+    Raises:
+        ValueError: a set has fewer than 2 images, which have no covariance, or is not of bytes.
+
+    """
+    from torch_fidelity import calculate_metrics
+
+    for images in (real, fake):
+        _check(images, 2)
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global generator
+        metrics = calculate_metrics(
+            input1=_Images(fake),
+            input2=_Images(real),
+            feature_extractor=register(extractor),
+            fid=True,
+            cuda=False,  # the extractor brings its own device
+            batch_size=1024,
+            save_cpu_ram=True,  # no worker processes for a tensor in memory
+            cache=False,
+            verbose=False,
+        )
+    return float(metrics[FID])
+
+
+def frechet_floor(
+    reference: Tensor, extractor: Extractor, n: int | None = None, halves: int = 20, seed: int = 0
+) -> Floor:
+    r"""The Fréchet distance that n perfect samples would have from the reference, from its own halves.
+
+    .. math:: \text{floor}(n) = \frac{h}{n} \cdot \frac1K \sum_{k=1}^{K} d^2(A_k, B_k)
+
+    A_k and B_k are disjoint random halves of the reference, h = ⌊m/2⌋ images each of its m. Both come from
+    one law, so their distance is bias alone, ∝ 1/h + 1/h; that of n samples against n reference images is ∝
+    1/n + 1/n.
+
+    Args:
+        reference: bytes (m, C, H, W), or their features (m, num_features), of any floating type.
+        extractor: the feature space.
+        n: the number of samples, and of reference images; by default m.
+        halves: K.
+        seed: of the halvings.
+
+    Returns:
+        The mean, and its standard error over the K halvings (of one and the same reference).
+
+    Raises:
+        ValueError: fewer than 4 images, so that a half has no covariance; n < 1; or halves < 2.
+
+    """
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    if reference.is_floating_point():
+        features = reference.double().cpu()
+    else:
+        _check(reference, 4)
+        features = extractor.features(reference).double().cpu()
+    m = len(features)
+    n = m if n is None else n
+    if m < 4 or n < 1 or halves < 2:
+        raise ValueError(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
+    half = m // 2
+    generator = torch.Generator().manual_seed(seed)
+    distances = []
+    for _ in range(halves):
+        order = torch.randperm(m, generator=generator)
+        a, b = (fid_features_to_statistics(features[rows]) for rows in (order[:half], order[half : 2 * half]))
+        distances.append(fid_statistics_to_metric(a, b, False)[FID])
+    values = torch.tensor(distances, dtype=torch.float64) * half / n
+    return Floor(values.mean().item(), (values.std() / halves**0.5).item())
+
+
+def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":
+    """The same distance as a torchmetrics metric, for batches during training.
+
+    Load the reference once, ``metric.update(bytes, real=True)``: ``reset`` keeps it. On several devices load
+    it on one of them, since ``compute`` adds up what all have seen. Moving the metric to a device moves the
+    extractor.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature=extractor, reset_real_features=False)
+
+
+def memorization(samples: Tensor, train: Tensor) -> float:
+    r"""The share of samples that are copies: much nearer to one training image than to any other.
+
+    .. math:: \frac1N \#\{ i : \|x_i - y_{(1)}\| < \tfrac13 \|x_i - y_{(2)}\| \}
+
+    with y_(1) and y_(2) the nearest and the second nearest *distinct* training images (Euclidean): identical
+    ones are merged, or a copy of an image that occurs twice would not count. A set of other real images is
+    the control.
+
+    Args:
+        samples: (N, ...), in the units of ``train``; bytes, levels or floats.
+        train: (M, ...).
+
+    Raises:
+        ValueError: no samples, fewer than 2 distinct training images, or images of two shapes.
+
+    """
+    if samples.shape[1:] != train.shape[1:] or len(samples) == 0:
+        raise ValueError(f"cannot compare samples {tuple(samples.shape)} with images {tuple(train.shape)}")
+    known = train.to(samples.device).flatten(1).unique(dim=0).double()
+    if len(known) < 2:
+        raise ValueError("memorisation needs at least 2 distinct training images")
+    squares = known.square().sum(1)
+    copies = 0
+    for chunk in samples.flatten(1).split(max(1, ENTRIES // len(known))):
+        x = chunk.double()
+        nearest = (squares - 2 * x @ known.T).topk(2, largest=False).indices
+        # the expanded square finds the two; it cancels where a sample is a copy, so measure them afresh
+        first, second = (x[:, None] - known[nearest]).norm(dim=2).sort(dim=1).values.unbind(1)
+        copies += int((first < second / 3).sum())
+    return copies / len(samples)
+
+
+def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -> Recognition:
+    r"""What a classifier sees in images: how many it is sure of, and how the classes are represented.
+
+    .. math:: \text{share} = \frac1N \#\{ i : \max_c p(c|x_i) > \text{confidence} \}, \qquad
+              \text{class share}_c = \frac1N \#\{ i : \operatorname{argmax} p(\cdot|x_i) = c \}
+
+    Raises:
+        ValueError: no images, or not bytes.
+        NotImplementedError: the extractor is no classifier.
+
+    """
+    _check(images, 1)
+    best, classes = (probabilities := extractor.probabilities(images)).max(1)
+    counts = classes.bincount(minlength=probabilities.shape[1]).double()
+    return Recognition((best > confidence).double().mean().item(), tuple((counts / len(images)).tolist()))
+
+
+def _check(images: Tensor, least: int) -> None:
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be bytes (uint8), not {images.dtype}")
+    if len(images) < least:
+        raise ValueError(f"{least} images are needed, not {len(images)}")

@@ -1,0 +1,5 @@
+"""Neural networks (x_t, time, label) -> output; they know nothing of schedules or losses."""
+
+from scorelab.networks.unet import UNet
+
+__all__ = ["UNet"]

@@ -1,0 +1,168 @@
+"""The U-Net of Ho et al. 2020 (appendix B), for 8x8x1 to 256x256x3 by its arguments."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm, zeroed
+
+
+class UNet(nn.Module):
+    """Residual blocks over falling, then rising resolutions, each upward block fed the matching downward one.
+
+    Args:
+        shape: (C, H, W) of the images; H and W must halve len(multipliers) - 1 times.
+        channels: the width at full resolution; None is sized by the data (see ``sizes``).
+        multipliers: the width at each resolution, in units of ``channels``.
+        blocks: residual blocks per resolution going down; one more going up.
+        attention: the heights of the feature maps that get self-attention; the middle has it too unless this is empty.
+        conditioning: how time and label act: "scale_shift" of the norms, or "add".
+        dropout: inside residual blocks.
+        conditional: whether labels are seen; the label is then an embedding added to that of time.
+        outputs: output channels per input channel.
+        classes: how many labels there are; one more embedding stands for "no label".
+
+    Raises:
+        ValueError: for sizes that cannot be halved, an attention height that does not occur, labels without classes.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int | None = None,
+        multipliers: Sequence[int] | None = None,
+        blocks: int = 1,
+        attention: Sequence[int] | None = None,
+        conditioning: Literal["scale_shift", "add"] = "scale_shift",
+        dropout: float = 0.0,
+        conditional: bool = False,
+        outputs: int = 1,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        rule = self.sizes(shape)
+        channels = rule["channels"] if channels is None else channels
+        multipliers = rule["multipliers"] if multipliers is None else multipliers
+        attention = rule["attention"] if attention is None else attention
+        heights = _heights(shape, multipliers)
+        _check(channels, multipliers, blocks, attention, dropout, heights)
+        if conditional and not classes:
+            raise ValueError("model.conditional=true needs data with labels")
+        width, widths = 4 * channels, [channels * m for m in multipliers]
+        scale_shift = conditioning == "scale_shift"
+
+        def stage(inputs: int, outputs: int, attend: bool) -> nn.Module:
+            block = ResidualBlock(inputs, outputs, width, dropout, scale_shift)
+            return Stage(block, Attention(outputs) if attend else nn.Identity())
+
+        self.time = nn.Sequential(
+            TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
+        self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.down, skips, now = nn.ModuleList(), [channels], channels
+        for level, (out, height) in enumerate(zip(widths, heights, strict=True)):
+            for _ in range(blocks):
+                self.down.append(stage(now, out, height in attention))
+                skips.append(now := out)
+            if level + 1 < len(widths):
+                self.down.append(Downsample(now))
+                skips.append(now)
+        self.middle = nn.ModuleList([stage(now, now, bool(attention)), stage(now, now, False)])
+        self.up = nn.ModuleList()
+        for level, (out, height) in reversed(list(enumerate(zip(widths, heights, strict=True)))):
+            for _ in range(blocks + 1):
+                self.up.append(stage(now + skips.pop(), out, height in attention))
+                now = out
+            if level > 0:
+                self.up.append(Upsample(now))
+        self.leave = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, outputs * shape[0], 3, padding=1)))
+
+    @staticmethod
+    def sizes(shape: Sequence[int]) -> dict[str, Any]:
+        """The widths and attention for images of this shape, where the arguments leave them open.
+
+        Two resolutions for up to 8 pixels, three up to 31, four up to 64, then one more per doubling; attention
+        where the feature map is 4 to 16 pixels high.
+        """
+        height = shape[1]
+        channels, multipliers = next(
+            sizes
+            for limit, sizes in (
+                (8, (32, [1, 2])),
+                (31, (64, [1, 2, 2])),
+                (64, (128, [1, 2, 2, 2])),
+                (128, (128, [1, 1, 2, 3, 4])),
+                (float("inf"), (128, [1, 1, 2, 2, 4, 4])),
+            )
+            if height <= limit
+        )
+        heights = [height >> level for level in range(len(multipliers))]
+        return {
+            "channels": channels,
+            "multipliers": multipliers,
+            "attention": [h for h in heights if 4 <= h <= 16 and h < height],
+        }
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), times (B,) in 0 ... 1000, labels (B,) or None -> (B, outputs C, H, W)."""
+        condition = self.time(time)
+        if self.label is not None:
+            nothing = torch.full_like(time, self.label.num_embeddings - 1, dtype=torch.long)
+            condition = condition + self.label(nothing if label is None else label)
+        condition = functional.silu(condition)
+        h = self.enter(x)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, condition)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], 1), condition) if isinstance(layer, Stage) else layer(h)
+        return self.leave(h)
+
+
+class Stage(nn.Module):
+    """A residual block, then attention or nothing."""
+
+    def __init__(self, block: ResidualBlock, attention: nn.Module) -> None:
+        super().__init__()
+        self.block, self.attention = block, attention
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
+        return self.attention(self.block(x, condition))
+
+
+def _heights(shape: Sequence[int], multipliers: Sequence[int]) -> list[int]:
+    """The feature map's height at each resolution."""
+    times = len(multipliers) - 1
+    if any(side % 2**times for side in shape[1:]):
+        raise ValueError(
+            f"images of {shape[1]}x{shape[2]} cannot be halved {times} times, as the {times + 1} entries of "
+            "model.multipliers ask: give fewer, or resize or pad the data"
+        )
+    return [shape[1] >> level for level in range(times + 1)]
+
+
+def _check(
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    dropout: float,
+    heights: list[int],
+) -> None:
+    """Refuse what no network can be built from."""
+    if channels < 4 or channels % 2:
+        raise ValueError(f"channels must be even and at least 4, got {channels}")
+    if min(multipliers) < 1 or blocks < 1:
+        raise ValueError(f"multipliers and blocks must be at least 1, got {list(multipliers)} and {blocks}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    if missing := [h for h in attention if h not in heights]:
+        raise ValueError(f"attention={missing} names heights that do not occur: the feature maps have {heights}")

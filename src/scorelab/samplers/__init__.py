@@ -1,0 +1,7 @@
+"""Samplers: from noise to data through any denoiser."""
+
+from scorelab.samplers.ancestral import DDPM
+from scorelab.samplers.base import Sampler
+from scorelab.samplers.ode import DDIM
+
+__all__ = ["DDIM", "DDPM", "Sampler"]

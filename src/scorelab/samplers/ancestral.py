@@ -1,0 +1,28 @@
+"""Sampling by the reverse chain itself."""
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.samplers.base import Sampler, noise
+from scorelab.tensors import like
+
+
+class DDPM(Sampler):
+    """x_s ~ N(c_t x_t + c_0 x^_0, s^2 I), with the denoiser's own s^2; the last step is noise-free.
+
+    Ho et al. 2020, algorithm 2, for any steps s < t. ``steps`` of None takes the schedule's own T.
+    """
+
+    order = 1
+    stochastic = True
+
+    def __init__(self, steps: int | None = None, clip: bool = True) -> None:
+        super().__init__(steps, clip)
+
+    def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+        """One ancestral step."""
+        x_t, step = estimate.x_t, denoiser.schedule.transition(s, t)
+        mean = like(step.mean_of_xt, x_t) * x_t + like(step.mean_of_x0, x_t) * estimate.x0
+        spread = like(s > 0, x_t) * torch.exp(0.5 * denoiser.variance.log_variance(step, estimate))
+        return mean + spread * noise(mean, generator)

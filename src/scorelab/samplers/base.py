@@ -1,0 +1,74 @@
+"""The loop all samplers share."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.schedules import Schedule
+
+
+class Sampler:
+    """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 in ``steps`` evaluations of a denoiser.
+
+    ``clip`` cuts x^_0 to [-1, 1] before each step, for pixels only. ``order`` is the order of the global error in the
+    step size (weak order where ``stochastic``).
+
+    Raises:
+        ValueError: for steps < 1.
+    """
+
+    order: int
+    stochastic: bool
+
+    def __init__(self, steps: int | None, clip: bool) -> None:
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.steps, self.clip = steps, clip
+
+    def times(self, schedule: Schedule) -> Tensor:
+        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, none nearer to the data than training went.
+
+        Raises:
+            ValueError: when neither sampler nor schedule says how many steps.
+        """
+        steps = self.steps or schedule.num_steps
+        if steps is None:
+            raise ValueError("a continuous schedule has no steps of its own: set sampler.steps")
+        walk = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
+        nearest = schedule.grid()[1].cpu()
+        return torch.cat([walk[walk >= nearest * (1 - 1e-9)], walk[-1:]])
+
+    def evaluations(self, schedule: Schedule) -> int:
+        """Network evaluations per sample."""
+        return len(self.times(schedule)) - 1
+
+    @abstractmethod
+    def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+        """x_s from the estimate at x_t, s < t, both (B,)."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        shape: tuple[int, ...],
+        label: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Samples x_0 of this shape (B, ...), all noise from the generator."""
+        schedule, device = denoiser.schedule, denoiser.device
+        x = schedule.prior_std * torch.randn(shape, generator=generator, device=device)
+        times = self.times(schedule).to(device)
+        for t, s in zip(times[:-1].unsqueeze(1), times[1:].unsqueeze(1), strict=True):
+            t, s = t.expand(shape[0]), s.expand(shape[0])
+            estimate = denoiser(x, t, label)
+            if self.clip and denoiser.levels is not None:
+                estimate = estimate.clipped()
+            x = self.step(denoiser, estimate, s, t, generator)
+        return x
+
+
+def noise(like: Tensor, generator: Generator | None) -> Tensor:
+    """Standard normal noise of a tensor's shape, from the generator."""
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

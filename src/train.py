@@ -1,0 +1,8 @@
+"""Train, judge and record a diffusion model: python src/train.py loss=vlb schedule=cosine."""
+
+from pathlib import Path
+
+from scorelab.lit.entry import entry
+
+if __name__ == "__main__":
+    entry(Path(__file__).resolve().parent.parent / "configs", "train", "scorelab.lit.jobs:train")
