@@ -263,11 +263,11 @@ def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too():
 
 def test_samples_that_cannot_be_paid_are_never_drawn():
     watched = Watched(oracle(Cosine(50)))
-    metric = Metric(budget=40 * 10 - 1)
+    metric = Metric(chunk=16, budget=48 * 10 - 1)  # 40 samples are three whole chunks of 16
     verdict = judge({"fid": Frechet()}, case(watched, metric), lambda line: None)
     assert verdict.metrics == {"test/fid": None, "test/fid_floor": None, "test/fid_excess": None}
-    assert "400 network evaluations, 399 are left" in verdict.records["fid"]["skipped"]
-    assert watched.images == 2 * 256
+    assert "480 network evaluations, 479 are left" in verdict.records["fid"]["skipped"]
+    assert watched.images == 2 * 16
 
 
 def test_the_parts_of_the_bound_add_up_and_their_circumstances_are_recorded():
@@ -302,7 +302,15 @@ def test_a_case_draws_as_many_samples_as_the_train_split_has_unless_told_and_onl
     assert whole.samples is whole.samples
     assert whole.sampling_cost == 0
     assert watched.images == 400
-    assert len(case(watched, Metric(samples=7)).samples) == 7
+
+
+@pytest.mark.parametrize(("samples", "chunk"), [(7, 256), (40, 16), (45, 9)])
+def test_samples_cost_what_was_said_beforehand(samples, chunk):
+    watched = Watched(oracle(Cosine(50)))
+    asked = case(watched, Metric(samples=samples, chunk=chunk))
+    said = asked.sampling_cost
+    assert len(asked.samples) == samples
+    assert watched.images == said
 
 
 def test_held_out_images_are_judged_as_data_in_minus_one_to_one():

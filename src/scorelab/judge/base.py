@@ -86,9 +86,11 @@ class Case:
 
     @property
     def sampling_cost(self) -> int:
-        """Network evaluations that the samples still cost: none once they are drawn."""
-        drawn = "samples" in self.__dict__
-        return 0 if drawn else self.count * self.sampler.evaluations(self.denoiser.schedule)
+        """Network evaluations that the samples still cost, whole chunks each: none once they are drawn."""
+        if "samples" in self.__dict__:
+            return 0
+        chunk = self.metric.chunk
+        return -(-self.count // chunk) * chunk * self.sampler.evaluations(self.denoiser.schedule)
 
     @cached_property
     def samples(self) -> Tensor:

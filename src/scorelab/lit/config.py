@@ -20,7 +20,18 @@ GIVEN = {
     "model": {"shape", "classes", "outputs"},
     "optimizer": {"params"},
     "lr_schedule": {"optimizer", "total_steps"},
-    "trainer": {"callbacks", "logger", "default_root_dir", "plugins"},
+    "trainer": {
+        "callbacks",
+        "logger",
+        "default_root_dir",
+        "plugins",
+        "enable_progress_bar",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "num_sanity_val_steps",
+        "use_distributed_sampler",
+        "log_every_n_steps",
+    },
     "logger": {"directory", "name", "config"},
 }
 TYPES: dict[str, Any] = {"run": str, "seed": int, "debug": bool, "overwrite": bool}
@@ -92,6 +103,8 @@ def completed(cfg: DictConfig) -> dict[str, Any]:
 
 def _group(key: str, value: Any) -> Any:
     """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, judge)."""
+    if key == "run":
+        value = str(value)  # a name of digits is still a name
     if key in TYPES:
         return _typed(value, TYPES[key], key)
     if not isinstance(value, dict):

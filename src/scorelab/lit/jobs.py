@@ -53,9 +53,9 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         metrics, records = fit_and_judge(config, experiment, run, loggers)
         status = "finished"
         run.close(status, config, metrics, records, config["trainer"]["max_steps"])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
         status = "interrupted"
-        raise
+        raise KeyboardInterrupt from stop
     finally:
         if status != "finished":
             run.close(status, config)
@@ -84,8 +84,6 @@ def fit_and_judge(
         log.info("resumed at step %s", f"{step:,}")
         loggers[0].cut(step)
     trainer.fit(module, data, ckpt_path=str(run.last) if run.resumable else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     validation = next((c for c in callbacks if isinstance(c, Validation)), None)
     write_status(run.path, "judging", trainer.global_step)

@@ -11,13 +11,15 @@ from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeE
 
 
 class UNet(nn.Module):
-    """Residual blocks over falling, then rising resolutions, each upward block fed the matching downward one.
+    """Residual blocks over falling, then rising resolutions, the way up fed by what the way down saw.
 
     Args:
         shape: (C, H, W) of the images; H and W must halve len(multipliers) - 1 times.
         channels: the width at full resolution; None is sized by the data (see ``sizes``).
         multipliers: the width at each resolution, in units of ``channels``.
-        blocks: residual blocks per resolution going down; one more going up.
+        blocks: residual blocks per resolution.
+        skips: what the way up is fed: "block", the output of every layer going down, and one block more per
+            resolution to take them (Ho et al. 2020); "level", the last of each resolution, at two thirds of the cost.
         attention: the heights of the feature maps that get self-attention; the middle has it too unless this is empty.
         conditioning: how time and label act: "scale_shift" of the norms, or "add".
         dropout: inside residual blocks.
@@ -35,6 +37,7 @@ class UNet(nn.Module):
         channels: int | None = None,
         multipliers: Sequence[int] | None = None,
         blocks: int = 1,
+        skips: Literal["level", "block"] = "level",
         attention: Sequence[int] | None = None,
         conditioning: Literal["scale_shift", "add"] = "scale_shift",
         dropout: float = 0.0,
@@ -63,22 +66,27 @@ class UNet(nn.Module):
         )
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
-        self.down, skips, now = nn.ModuleList(), [channels], channels
+        every = skips == "block"
+        self.down, self.keeps, kept, now = nn.ModuleList(), [every], [channels] * every, channels
         for level, (out, height) in enumerate(zip(widths, heights, strict=True)):
-            for _ in range(blocks):
-                self.down.append(stage(now, out, height in attention))
-                skips.append(now := out)
+            for block in range(blocks):
+                self.down.append(stage(now, now := out, height in attention))
+                self.keeps.append(every or block + 1 == blocks)
+                kept += [now] * self.keeps[-1]
             if level + 1 < len(widths):
                 self.down.append(Downsample(now))
-                skips.append(now)
+                self.keeps.append(every)
+                kept += [now] * every
         self.middle = nn.ModuleList([stage(now, now, bool(attention)), stage(now, now, False)])
-        self.up = nn.ModuleList()
+        self.up, self.takes = nn.ModuleList(), []
         for level, (out, height) in reversed(list(enumerate(zip(widths, heights, strict=True)))):
-            for _ in range(blocks + 1):
-                self.up.append(stage(now + skips.pop(), out, height in attention))
-                now = out
+            for block in range(blocks + every):
+                self.takes.append(every or block == 0)
+                inputs = now + kept.pop() if self.takes[-1] else now
+                self.up.append(stage(inputs, now := out, height in attention))
             if level > 0:
                 self.up.append(Upsample(now))
+                self.takes.append(False)
         self.leave = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, outputs * shape[0], 3, padding=1)))
 
     @staticmethod
@@ -115,14 +123,15 @@ class UNet(nn.Module):
             condition = condition + self.label(nothing if label is None else label)
         condition = functional.silu(condition)
         h = self.enter(x)
-        skips = [h]
-        for layer in self.down:
+        kept = [h] * self.keeps[0]
+        for layer, keep in zip(self.down, self.keeps[1:], strict=True):
             h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
-            skips.append(h)
+            kept += [h] * keep
         for layer in self.middle:
             h = layer(h, condition)
-        for layer in self.up:
-            h = layer(torch.cat([h, skips.pop()], 1), condition) if isinstance(layer, Stage) else layer(h)
+        for layer, take in zip(self.up, self.takes, strict=True):
+            h = torch.cat([h, kept.pop()], 1) if take else h
+            h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
         return self.leave(h)
 
 

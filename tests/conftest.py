@@ -1,0 +1,61 @@
+"""What all tests share: a home of their own, and the choices that configs/ offers."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def choices(group: str) -> list[str]:
+    """The names in a config group, so that a new choice is tested the day it is added."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
+def each(group: str) -> pytest.MarkDecorator:
+    """Run a test once for every choice of a group, as the argument of the group's name."""
+    return pytest.mark.parametrize(group, choices(group))
+
+
+def choose(group: str, name: str, **more: Any) -> Any:
+    """The object a choice stands for: its ``_target_`` with its other keys, and more."""
+    keys = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+    keys.pop("defaults", None)
+    module, _, target = keys.pop("_target_").rpartition(".")
+    return getattr(import_module(module), target)(**keys | more)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_real_account(tmp_path_factory: pytest.TempPathFactory):
+    """A home of the tests' own, empty keys and offline hubs: nothing reaches a real account."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"):
+            patch.setenv(name, str(home))
+        patch.setenv("NETRC", str(home / "netrc"))
+        for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "HF_TOKEN"):
+            patch.setenv(name, "")
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small tensors on few cores: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def double():
+    """New tensors are float64, where a test looks below float32's rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -1,0 +1,211 @@
+"""What a denoiser says: conversions, the score, variances, and networks read by a prediction."""
+
+import pytest
+import torch
+from conftest import choices, choose, each
+from oracles import FiniteSetOracle, GaussianOracle, Says, normal
+from torch import nn
+
+from scorelab.denoisers import Estimate, FixedLarge, FixedSmall, NetworkDenoiser
+from scorelab.networks import UNet
+
+MEAN, STD = [0.4, -0.2, 1.5], [0.7, 1.3, 0.2]
+
+
+def gaussian(schedule: str, steps: int = 1000, variance=None) -> GaussianOracle:
+    return GaussianOracle(choose("schedule", schedule, num_steps=steps), variance or FixedSmall(), MEAN, STD)
+
+
+def speaking(schedule, prediction: str, answer: torch.Tensor) -> NetworkDenoiser:
+    return NetworkDenoiser(schedule, Says(answer), choose("prediction", prediction), FixedSmall())
+
+
+@each("schedule")
+@each("prediction")
+def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(prediction, schedule):
+    """Also at t = 1, where alpha is near 5e-5, and at t_1, where sigma is near 0.006."""
+    schedule = choose("schedule", schedule, num_steps=1000)
+    t = torch.cat([schedule.grid()[1:], torch.tensor([0.0123, 0.98765], dtype=torch.float64)])
+    x0, eps = normal(len(t), 3, seed=1), normal(len(t), 3, seed=2)
+    truth = speaking(schedule, "eps", eps).noised(x0, t, eps)
+    estimate = speaking(schedule, prediction, getattr(truth, prediction))(truth.x_t, t)
+    for name in ("x0", "eps", *choices("prediction")):
+        assert torch.allclose(getattr(estimate, name), getattr(truth, name), rtol=1e-9, atol=1e-10), name
+
+
+@each("schedule")
+@each("prediction")
+def test_what_is_predicted_survives_float32_at_every_time_and_all_else_stays_finite(prediction, schedule):
+    schedule = choose("schedule", schedule, num_steps=1000)
+    t = schedule.grid()[1:]
+    answer = normal(len(t), 3, seed=3).float()
+    x_t = normal(len(t), 3, seed=4).float()
+    estimate = speaking(schedule, prediction, answer)(x_t, t)
+    assert torch.allclose(getattr(estimate, prediction), answer, rtol=0, atol=2e-6)
+    for name in ("x0", "eps", "v", "score"):
+        assert getattr(estimate, name).isfinite().all(), name
+        assert getattr(estimate, name).dtype == torch.float32, name
+
+
+@each("schedule")
+def test_near_pure_noise_an_error_in_v_is_an_equal_error_in_x0(schedule):
+    """x_0 from v must not pass through eps, which would divide by alpha."""
+    schedule = choose("schedule", schedule, num_steps=1000)
+    t = torch.ones(200, dtype=torch.float64)
+    x0, eps = normal(200, 1, seed=5).float(), normal(200, 1, seed=6).float()
+    truth = speaking(schedule, "v", eps).noised(x0, t, eps)
+    estimate = speaking(schedule, "v", truth.v)(truth.x_t, t)
+    assert torch.allclose(estimate.x0, x0, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "sigma"), [(0.6, 0.8), (1.0, 3.0), (0.3, 0.7), (0.0, 1.0)])
+def test_v_is_read_right_off_the_circle_and_where_no_signal_is_left(alpha, sigma):
+    """There a = alpha^2 + sigma^2 is not 1, or alpha is 0."""
+    alpha, sigma = (torch.full((4, 1), value, dtype=torch.float64) for value in (alpha, sigma))
+    x0, eps = normal(4, 2, seed=1), normal(4, 2, seed=2)
+    estimate = Estimate.from_v(alpha * x0 + sigma * eps, alpha, sigma, alpha * eps - sigma * x0)
+    assert torch.allclose(estimate.x0, x0, rtol=0, atol=1e-12)
+    assert torch.allclose(estimate.eps, eps, rtol=0, atol=1e-12)
+    assert torch.allclose(estimate.v, alpha * eps - sigma * x0, rtol=0, atol=1e-12)
+
+
+@each("schedule")
+def test_noising_keeps_x0_and_eps_and_makes_x_t_of_them(schedule):
+    denoiser, t = gaussian(schedule), torch.tensor([0.001, 0.4, 1.0])
+    x0, eps = normal(3, 3, seed=1), normal(3, 3, seed=2)
+    truth = denoiser.noised(x0, t, eps)
+    alpha, sigma = (c[:, None] for c in (denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)))
+    assert torch.equal(truth.x_t, alpha * x0 + sigma * eps)
+    assert torch.equal(truth.x0, x0)
+    assert torch.equal(truth.eps, eps)
+    assert torch.allclose(truth.v, alpha * eps - sigma * x0)
+
+
+@each("schedule")
+def test_a_clipped_estimate_lies_in_the_box_and_still_makes_up_x_t(schedule):
+    schedule = choose("schedule", schedule, num_steps=1000)
+    t = schedule.grid()[1:]
+    x_t, eps = normal(len(t), 4, seed=1), normal(len(t), 4, seed=2)
+    estimate = speaking(schedule, "eps", eps)(x_t, t)
+    clipped = estimate.clipped()
+    assert estimate.x0.abs().max() > 1
+    assert clipped.x0.abs().max() <= 1
+    assert torch.allclose(clipped.alpha * clipped.x0 + clipped.sigma * clipped.eps, x_t, rtol=0, atol=1e-12)
+    inside = estimate.x0.abs() <= 1
+    assert inside.any()
+    assert torch.equal(clipped.x0[inside], estimate.x0[inside])
+    assert torch.allclose(clipped.eps[inside], estimate.eps[inside], rtol=0, atol=1e-10)
+
+
+@each("schedule")
+def test_the_score_is_the_gradient_of_the_log_density(schedule):
+    denoiser = gaussian(schedule)
+    t = torch.tensor([0.001, 0.01, 0.2, 0.55, 0.9, 1.0], dtype=torch.float64)
+    x_t = normal(len(t), 3, seed=7).requires_grad_()
+    log_density = denoiser.marginal(t).log_prob(x_t).sum()
+    (expected,) = torch.autograd.grad(log_density, x_t)
+    assert torch.allclose(denoiser(x_t, t).score, expected, rtol=1e-9, atol=1e-12)
+
+
+@each("schedule")
+def test_the_score_of_a_finite_set_is_the_gradient_of_its_log_density(schedule):
+    points = normal(5, 2, seed=8)
+    denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=1000), FixedSmall(), points)
+    t = torch.tensor([0.05, 0.2, 0.55, 0.9, 1.0], dtype=torch.float64)
+    x_t = normal(len(t), 2, seed=9).requires_grad_()
+    alpha, sigma = denoiser.schedule.alpha(t)[:, None, None], denoiser.schedule.sigma(t)[:, None, None]
+    each_point = torch.distributions.Normal(alpha * points, sigma).log_prob(x_t[:, None]).sum(2)
+    (expected,) = torch.autograd.grad(each_point.logsumexp(1).sum(), x_t)
+    assert torch.allclose(denoiser(x_t, t).score, expected, rtol=1e-8, atol=1e-10)
+
+
+@each("schedule")
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_the_small_and_the_large_variance_are_beta_tilde_and_the_forward_variance(schedule, steps):
+    denoiser = gaussian(schedule, steps)
+    grid = denoiser.schedule.grid()
+    s, t = grid[1:-1], grid[2:]
+    step = denoiser.schedule.transition(s, t)
+    estimate = denoiser(normal(len(t), 3), t)
+    alpha_bar_s, alpha_bar_t = denoiser.schedule.alpha(s) ** 2, denoiser.schedule.alpha(t) ** 2
+    beta = 1 - alpha_bar_t / alpha_bar_s
+    small = (FixedSmall().log_variance(step, estimate)).exp().flatten()
+    large = (FixedLarge().log_variance(step, estimate)).exp().flatten()
+    assert torch.allclose(small, beta * (1 - alpha_bar_s) / (1 - alpha_bar_t), rtol=1e-8)
+    assert torch.allclose(large, beta, rtol=1e-8)
+
+
+@each("schedule")
+@pytest.mark.parametrize("make", [FixedSmall, FixedLarge])
+def test_the_last_step_has_beta_tilde_of_step_two_for_pixels_and_beta_one_for_points(make, schedule):
+    denoiser = gaussian(schedule)
+    grid = denoiser.schedule.grid().unsqueeze(1)
+    first, second = (denoiser.schedule.transition(grid[i - 1], grid[i]) for i in (1, 2))
+    estimate = denoiser(normal(1, 3), grid[1])
+    one, two = (float(denoiser.schedule.alpha(grid[i])) ** 2 for i in (1, 2))
+    pixels = make().log_decoder_variance(first, second, True, estimate).exp()
+    points = make().log_decoder_variance(first, second, False, estimate).exp()
+    assert float(pixels) == pytest.approx((1 - two / one) * (1 - one) / (1 - two), rel=1e-8)
+    assert float(points) == pytest.approx(1 - one, rel=1e-8)
+
+
+@each("schedule")
+@each("variance")
+def test_a_variance_is_finite_and_its_shape_and_precision_fit_the_image(variance, schedule):
+    variance = choose("variance", variance)
+    schedule = choose("schedule", schedule, num_steps=100)
+    grid = schedule.grid()
+    x = normal(99, 1, 4, 4).float()
+    estimate = GaussianOracle(schedule, variance, torch.zeros(1, 4, 4), 0.5)(x, grid[2:])
+    log_variance = variance.log_variance(schedule.transition(grid[1:-1], grid[2:]), estimate)
+    assert log_variance.dtype == torch.float32
+    assert torch.broadcast_shapes(log_variance.shape, x.shape) == x.shape
+    assert log_variance.isfinite().all()
+
+
+@each("schedule")
+@each("prediction")
+def test_a_network_sees_a_thousand_times_t_as_a_real_number(prediction, schedule):
+    denoiser = speaking(choose("schedule", schedule, num_steps=50), prediction, torch.zeros(4, 2))
+    t = torch.tensor([0.02, 0.333, 0.50017, 1.0], dtype=torch.float64)
+    denoiser(torch.zeros(4, 2), t)
+    assert denoiser.network.time.tolist() == pytest.approx([20, 333, 500.17, 1000], rel=1e-6)
+    assert denoiser.network.time.is_floating_point()
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(3, 3)
+        self.dtype = torch.float64
+
+    def forward(self, x, time, label):
+        out = self.map(x)
+        self.dtype = out.dtype
+        return out
+
+
+@each("schedule")
+@each("prediction")
+def test_under_autocast_the_network_computes_in_bfloat16_and_the_estimate_in_float32(prediction, schedule):
+    schedule = choose("schedule", schedule, num_steps=1000)
+    denoiser = NetworkDenoiser(schedule, Linear(), choose("prediction", prediction), FixedSmall())
+    x_t, t = normal(8, 3).float(), torch.linspace(0.001, 1, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        estimate = denoiser(x_t, t)
+        recombined = estimate.alpha * estimate.x0 + estimate.sigma * estimate.eps
+    assert denoiser.network.dtype == torch.bfloat16
+    for name in ("x0", "eps", "v", "score", "alpha", "sigma"):
+        assert getattr(estimate, name).dtype == torch.float32, name
+    assert torch.allclose(recombined, x_t, rtol=0, atol=1e-5)
+
+
+def test_a_denoiser_of_images_without_two_levels_is_refused():
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        GaussianOracle(choose("schedule", "cosine"), FixedSmall(), 0.0, 1.0, levels=1)
+
+
+def test_a_denoiser_is_where_its_network_is():
+    network = UNet((1, 8, 8), channels=4)
+    denoiser = NetworkDenoiser(choose("schedule", "cosine"), network, choose("prediction", "eps"), FixedSmall())
+    assert denoiser.to("meta").device.type == "meta"

@@ -1,0 +1,249 @@
+"""The parts under the roof: averaging, rates, order of data, history, identity, W&B."""
+
+import copy
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule
+
+from scorelab.data.images import Digits
+from scorelab.data.module import Batches, DataModule
+from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
+from scorelab.lit.config import UserError, nearest
+from scorelab.lit.ema import AveragedWeights, follow, follower
+from scorelab.lit.loggers import History, Wandb, flat
+from scorelab.lit.optim import Constant, WarmupCosine
+from scorelab.lit.run import RunDir, first_difference, plain, slug
+from scorelab.networks import UNet
+from scorelab.schedules import Cosine
+
+
+def small() -> NetworkDenoiser:
+    return NetworkDenoiser(Cosine(), UNet((1, 8, 8), channels=8, multipliers=[1, 1]), Eps(), FixedSmall(), 17)
+
+
+def test_averaged_weights_follow_by_the_decay() -> None:
+    denoiser = small()
+    averaged = follower(denoiser)
+    start = [p.clone() for p in denoiser.parameters()]
+    with torch.no_grad():
+        for p in denoiser.parameters():
+            p.add_(1.0)
+    follow(averaged, denoiser, 0.75)
+    for a, s in zip(averaged.parameters(), start, strict=True):
+        torch.testing.assert_close(a, s + 0.25)
+        assert not a.requires_grad
+
+
+class FakeStep:
+    """Just the two numbers AveragedWeights reads of a trainer."""
+
+    global_step = 0
+
+
+def test_averaging_warms_up_once_per_optimiser_step_and_never_trains() -> None:
+    module = LightningModule()
+    module.denoiser, module.averaged = small(), None
+    callback, trainer = AveragedWeights(decay=0.9), FakeStep()
+    callback.setup(trainer, module, "fit")
+    callback.on_train_start(trainer, module)
+    value, expected = 1.0, float(next(module.averaged.parameters()).flatten()[0])
+    for step in range(1, 200):
+        trainer.global_step = step
+        with torch.no_grad():
+            next(module.denoiser.parameters()).fill_(value)
+        callback.on_train_batch_end(trainer, module)
+        callback.on_train_batch_end(trainer, module)  # an accumulated batch: no step was taken
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+        value += 0.01
+    got = float(next(module.averaged.parameters()).flatten()[0])
+    assert got == pytest.approx(expected, rel=1e-4)
+    module.train()
+    callback.on_train_epoch_start(trainer, module)
+    assert not module.averaged.training
+
+
+@pytest.mark.parametrize("schedule", [WarmupCosine, Constant])
+def test_the_warm_up_is_at_most_a_tenth_of_the_steps(schedule: type) -> None:
+    def rates(total: int, warmup: int) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule_ = schedule(optimizer, total_steps=total, warmup=warmup)
+        found = []
+        for _ in range(total):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule_.step()
+        return found
+
+    found = rates(200, 1000)
+    assert found[0] == pytest.approx(1 / 20, rel=1e-3)
+    assert found[19] == max(found)
+    assert found[19] == pytest.approx(1.0, abs=1e-2)
+    assert found[-1] == pytest.approx(0.0 if schedule is WarmupCosine else 1.0, abs=1e-3)
+    if schedule is WarmupCosine:
+        assert found[110] == pytest.approx(0.5, abs=0.01)
+    assert all(rate > 0 for rate in rates(2, 100)[:1])
+
+
+def test_every_image_is_seen_once_an_epoch_whatever_the_batch() -> None:
+    batches = Batches(rows=10, batch_size=4, seed=0)
+    stream = iter(batches)
+    seen = torch.cat([next(stream) for _ in range(5)])
+    assert seen[:10].sort().values.tolist() == list(range(10))
+    assert seen[10:].sort().values.tolist() == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+
+
+def test_a_stream_continued_at_a_step_is_the_same_stream() -> None:
+    whole, late = Batches(10, 4, seed=3), Batches(10, 4, seed=3)
+    late.start = 3
+    stream = iter(whole)
+    for _ in range(3):
+        next(stream)
+    rest = iter(late)
+    for _ in range(4):
+        assert torch.equal(next(stream), next(rest))
+
+
+def test_a_batch_larger_than_the_data_is_served() -> None:
+    rows = next(iter(Batches(rows=3, batch_size=8, seed=0)))
+    assert rows.shape == (8,)
+    assert rows[:3].sort().values.tolist() == [0, 1, 2]
+    assert rows[3:6].sort().values.tolist() == [0, 1, 2]
+
+
+def test_ranks_share_an_epoch_without_overlap() -> None:
+    streams = [iter(Batches(12, 3, seed=0, rank=rank, world=2)) for rank in range(2)]
+    seen = torch.cat([next(stream) for _ in range(2) for stream in streams])
+    assert seen.sort().values.tolist() == list(range(12))
+
+
+def test_the_digits_are_split_by_class_by_a_seed_of_their_own() -> None:
+    torch.manual_seed(5)
+    one = Digits().splits()
+    torch.manual_seed(6)
+    two, other = Digits().splits(), Digits(split_seed=1).splits()
+    assert {name: len(split) for name, split in one.items()} == {"train": 1437, "val": 180, "test": 180}
+    for name in one:
+        assert torch.equal(one[name].levels, two[name].levels)
+        share = one[name].labels.bincount(minlength=10) / len(one[name])
+        assert 0.09 < share.min() and share.max() < 0.11
+    assert not torch.equal(one["test"].levels, other["test"].levels)
+    everything = torch.cat([split.levels for split in one.values()])
+    assert len(everything.flatten(1).unique(dim=0)) == 1797
+    assert everything.max() == 16
+
+
+def test_data_come_in_minus_one_to_one() -> None:
+    data = DataModule(Digits(), batch_size=200)
+    x0, labels = next(iter(data.train_dataloader()))
+    assert x0.shape == (200, 1, 8, 8) and labels.shape == (200,)
+    assert x0.min() == -1 and x0.max() == 1
+    assert set(((x0 + 1) * 8).flatten().tolist()) <= set(range(17))
+
+
+def test_history_keeps_every_row_and_takes_new_columns(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.log_metrics({"a": 1.0}, 1)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a", "1,1.0"]
+    history.log_metrics({"b": 2.0}, 2)
+    history.log_metrics({"a": 3.0}, 3)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,3.0,"]
+    again = History(tmp_path)
+    again.cut(2)
+    again.log_metrics({"b": 5.0}, 3)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,,5.0"]
+
+
+def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> None:
+    old = {"run": "a", "loss": {"_target_": "x", "w": 1}, "trainer": {"devices": 1, "max_steps": 5}}
+    assert first_difference(old, copy.deepcopy(old) | {"run": "b"}) is None
+    assert first_difference(old, old | {"trainer": {"devices": 4, "max_steps": 5}}) is None
+    told = first_difference(old, old | {"trainer": {"devices": 4, "max_steps": 6}})
+    assert told == "trainer.max_steps was 5, is now 6"
+    assert first_difference(old, old | {"loss": {"_target_": "x"}}) == "loss.w was 1, is now nothing"
+
+
+def test_a_second_job_is_told_who_works_in_the_directory(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    run = RunDir(tmp_path / "r")
+    run.lock()
+    code = "import sys; from pathlib import Path; from scorelab.lit.run import RunDir; RunDir(Path(sys.argv[1])).lock()"
+    other = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert other.returncode != 0
+    assert f"is being worked on by {socket.gethostname()}, pid " in other.stderr
+
+
+def test_json_has_no_nan() -> None:
+    assert plain({"a": [float("nan"), 1.0], "b": float("inf")}) == {"a": [None, 1.0], "b": None}
+
+
+def test_a_set_of_overrides_has_one_name_in_any_order() -> None:
+    assert slug(["a=1", "b=2"]) == slug(["b=2", "a=1"]) != slug(["a=1"])
+
+
+def test_the_nearest_word_is_suggested_or_all_are_listed() -> None:
+    assert nearest("chanels", ["channels", "blocks"]) == "; did you mean channels?"
+    assert nearest("xyz", ["channels", "blocks"]) == "; possible: blocks, channels"
+
+
+def test_w_and_b_config_is_flat_with_the_choice_under_its_group() -> None:
+    config = {"loss": {"_target_": "a.B", "w": 1}, "seed": 0, "model": {"m": [1, 2]}}
+    assert flat(config) == {"loss": "a.B", "loss.w": 1, "seed": 0, "model.m": "[1, 2]"}
+
+
+def test_without_a_login_w_and_b_is_offline_and_says_how_to_sync(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    logger = Wandb(tmp_path, "name", {"loss": "a.B"})
+    logger.log_metrics({"a": 1.0}, 1)
+    logger.summarize({"a": 1.0, "b": None})
+    logger.close(0)
+    assert "W&B: offline (no login)" in caplog.text
+    assert "wandb sync" in caplog.text
+    assert len((tmp_path / "wandb_id").read_text()) == 8
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_a_server_that_does_not_answer_means_offline_not_a_lost_run(
+    tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    logger = Wandb(tmp_path, "name", {}, timeout=3)
+    logger.log_metrics({"a": 1.0}, 1)
+    logger.close(0)
+    assert "W&B: offline (" in caplog.text
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_a_finished_run_is_one_whose_metrics_say_so(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert not run.finished and not run.resumable
+    run.close("failed", {})
+    assert not run.finished
+    run.close("finished", {"seed": 0}, {"test/fid": float("nan")}, {}, 7)
+    assert run.finished
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["metrics"] == {"test/fid": None}
+    assert content["versions"]["torch"] and content["config"] == {"seed": 0}
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_run_of_another_config_is_refused_unless_overwritten(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.claim({"loss": "a"}, overwrite=False)
+    run.claim({"loss": "a"}, overwrite=False)
+    with pytest.raises(UserError, match="loss was a, is now b; choose another run=, or overwrite=true"):
+        run.claim({"loss": "b"}, overwrite=False)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    run.claim({"loss": "b"}, overwrite=True)
+    assert not run.resumable
+    assert "b" in (tmp_path / "config.yaml").read_text()

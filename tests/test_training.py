@@ -1,0 +1,221 @@
+"""The main job, whole, on real digits: a small run from the command line, resumed, skipped, judged and sampled."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "model.channels=8",
+    "trainer.max_steps=30",
+    "callbacks.validation.every=10",
+    "callbacks.grid.every=20",
+    "callbacks.grid.samples=64",
+    "callbacks.log.every=10",
+    "metric.samples=100",
+    "metric.tolerance=0.5",
+    "sampler.steps=5",
+    "logger=none",
+)
+
+
+def command(entry: str, *words: str) -> list[str]:
+    return [sys.executable, str(ROOT / "src" / f"{entry}.py"), *words]
+
+
+def typed(folder: Path, entry: str, *words: str, status: int = 0) -> str:
+    told = subprocess.run(command(entry, *words), cwd=folder, capture_output=True, text=True, timeout=400)
+    assert told.returncode == status, told.stdout + told.stderr
+    return told.stdout + told.stderr
+
+
+def left(folder: Path, run: str, name: str = "metrics.json") -> dict:
+    return json.loads((folder / "logs" / "train" / run / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> str:
+    """What the first run prints."""
+    return typed(folder, "train", "run=a", *SMALL)
+
+
+def test_a_run_leaves_what_it_promises(folder: Path, first: str) -> None:
+    run = folder / "logs" / "train" / "a"
+    files = {p.name for p in run.iterdir()}
+    assert {"config.yaml", "metrics.csv", "metrics.json", "status.json", "train.log", "checkpoints", "samples"} <= files
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {p.name for p in (run / "samples").iterdir()} == {"step_0000020.png", "step_0000030.png"}
+    content = left(folder, "a")
+    assert content["status"] == left(folder, "a", "status.json")["state"] == "finished"
+    assert content["config"] == yaml.safe_load((run / "config.yaml").read_text())
+    assert {"torch", "lightning", "scorelab"} <= content["versions"].keys()
+    metrics = content["metrics"]
+    for name in ("simple", "vlb", "fid", "fid_floor", "fid_excess", "memorization", "recognised"):
+        assert metrics[f"test/{name}"] is not None
+    assert metrics["test/vlb"] == pytest.approx(
+        metrics["test/vlb_prior"] + metrics["test/vlb_diffusion"] + metrics["test/vlb_decoder"]
+    )
+    assert metrics["test/fid_excess"] == pytest.approx(metrics["test/fid"] - metrics["test/fid_floor"])
+    record = content["records"]["fid"]
+    assert record["n"] == 100 and record["network_evaluations_per_sample"] == 5 and record["extractor_hash"]
+    assert content["records"]["vlb"]["se_over_times_and_noise"] <= 0.5
+    assert content["records"]["vlb"]["x0_clipped"] is True
+
+
+def test_a_run_shows_cost_table_and_paths(first: str) -> None:
+    assert re.search(r"judging: at least [\d,]+ network evaluations .* about \d+ s", first)
+    for word in ("training:", "it/s", "loss", "Fréchet distance", "bound, bits/dim", "memorization", "metrics.json"):
+        assert word in first
+
+
+def test_history_has_losses_and_validation(folder: Path, first: str) -> None:
+    with (folder / "logs" / "train" / "a" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = {int(row["step"]): float(row["train/loss"]) for row in rows if row["train/loss"]}
+    simple = {int(row["step"]): float(row["val/simple"]) for row in rows if row["val/simple"]}
+    assert set(losses) == {10, 20, 30} and losses[30] < losses[10]
+    assert set(simple) == {10, 20, 30} and simple[30] < simple[10]
+    assert left(folder, "a")["metrics"]["val/simple"] == pytest.approx(simple[30])
+
+
+def test_checkpoints_hold_raw_and_averaged_weights_as_plain_values(folder: Path, first: str) -> None:
+    path = folder / "logs" / "train" / "a" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    raw = {k.removeprefix("denoiser.") for k in checkpoint["state_dict"] if k.startswith("denoiser.")}
+    averaged = {k.removeprefix("averaged.") for k in checkpoint["state_dict"] if k.startswith("averaged.")}
+    assert raw == averaged != set()
+    assert not any("_orig_mod" in key for key in checkpoint["state_dict"])
+    key = "network.enter.weight"
+    state = checkpoint["state_dict"]
+    assert not torch.equal(state[f"denoiser.{key}"], state[f"averaged.{key}"])
+
+
+def test_pictures_show_images_on_the_data_lattice(folder: Path, first: str) -> None:
+    picture = np.asarray(Image.open(folder / "logs" / "train" / "a" / "samples" / "step_0000030.png"))
+    assert picture.shape[0] > 300 and picture.std() > 10
+
+
+def test_the_same_command_again_skips_a_finished_run(folder: Path, first: str) -> None:
+    before = left(folder, "a")
+    told = typed(folder, "train", "run=a", *SMALL)
+    assert "logs/train/a is finished" in told and "training:" not in told
+    assert left(folder, "a") == before
+
+
+def test_another_configuration_under_the_same_name_is_refused(folder: Path, first: str) -> None:
+    told = typed(folder, "train", "run=a", *SMALL, "loss=vlb", status=2)
+    assert told.strip().splitlines()[-1] == (
+        "error: run logs/train/a has another configuration: loss._target_ was scorelab.losses.Simple, is now "
+        "scorelab.losses.VariationalBound; choose another run=, or overwrite=true"
+    )
+
+
+def test_the_same_seed_gives_the_same_figures(folder: Path, first: str) -> None:
+    typed(folder, "train", "run=b", *SMALL)
+    assert left(folder, "b")["metrics"] == left(folder, "a")["metrics"]
+
+
+def test_a_killed_run_is_resumed_by_the_same_command_and_ends_as_if_it_had_not_been(folder: Path, first: str) -> None:
+    run = folder / "logs" / "train" / "c"
+    job = subprocess.Popen(command("train", "run=c", *SMALL), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    last, deadline = run / "checkpoints" / "last.ckpt", time.time() + 200
+    while not last.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    assert last.exists() and not (run / "metrics.json").exists()
+    told = typed(folder, "train", "run=c", *SMALL)
+    assert re.search(r"resumed at step (10|20)", told)
+    assert left(folder, "c")["metrics"] == left(folder, "a")["metrics"]
+
+
+def test_eval_repeats_the_run_and_never_touches_its_figures(folder: Path, first: str) -> None:
+    before = left(folder, "a")
+    told = typed(folder, "eval", "run=logs/train/a", "metric.samples=100")
+    result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
+    own = {k: v for k, v in before["metrics"].items() if k.startswith("test/")}
+    assert result["metrics"] == pytest.approx(own, rel=1e-5, abs=1e-6)
+    assert left(folder, "a") == before
+
+
+def test_eval_takes_another_sampler_and_the_exact_bound(folder: Path, first: str) -> None:
+    told = typed(
+        folder, "eval", "run=logs/train/a", "sampler=ddpm", "sampler.steps=7", "metric.bound=exact", "judge=[vlb,fid]"
+    )
+    result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
+    assert result["records"]["fid"]["sampler"] == "DDPM"
+    assert result["records"]["fid"]["network_evaluations_per_sample"] == 7
+    assert result["records"]["vlb"]["evaluations"] == 180 * 1000
+    own = left(folder, "a")
+    se = own["records"]["vlb"]["se_over_times_and_noise"]
+    assert abs(result["metrics"]["test/vlb"] - own["metrics"]["test/vlb"]) < 4 * se
+
+
+def test_eval_has_no_budget_unless_given_and_skips_by_name(folder: Path, first: str) -> None:
+    told = typed(folder, "eval", "run=logs/train/a", "metric.budget=7000")
+    result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
+    assert result["metrics"]["test/simple"] is not None
+    assert result["metrics"]["test/vlb"] is None and "needs" in result["records"]["vlb"]["skipped"]
+    assert "vlb skipped" in told
+
+
+def test_eval_and_sample_refuse_what_belongs_to_training(folder: Path, first: str) -> None:
+    for entry, word in (("eval", "loss=vlb"), ("eval", "optimizer.lr=1"), ("sample", "model.channels=3")):
+        told = typed(folder, entry, "run=logs/train/a", word, status=2)
+        assert "belongs to training" in told and len(told.strip().splitlines()) == 1
+
+
+def test_sample_writes_a_picture_and_an_array(folder: Path, first: str) -> None:
+    words = ("run=logs/train/a", "n=10", "sampler=ddim", "sampler.steps=4", "seed=1")
+    picture, array = (folder / line for line in typed(folder, "sample", *words).strip().splitlines())
+    images = np.load(array)["arr_0"]
+    assert picture.name == "samples.png" and array.name == "samples.npz"
+    assert images.shape == (10, 8, 8, 1) and images.dtype == np.uint8
+    assert set(np.unique(images)) <= {round(255 * k / 16) for k in range(17)}
+    more = (folder / typed(folder, "sample", *words[:1], "n=300", *words[2:]).strip().splitlines()[1])
+    assert np.array_equal(np.load(more)["arr_0"][:10], images)
+
+
+def test_two_steps_end_whole(folder: Path) -> None:
+    typed(folder, "train", "run=two", *SMALL, "trainer.max_steps=2")
+    run = folder / "logs" / "train" / "two"
+    assert (run / "checkpoints" / "best.ckpt").exists() and (run / "checkpoints" / "last.ckpt").exists()
+    assert left(folder, "two")["metrics"]["val/simple"] is not None
+
+
+@pytest.mark.parametrize(
+    "choice", [("loss=vlb", "schedule=linear", "variance=fixed_large"), ("prediction=v", "times=stratified")]
+)
+def test_other_choices_train_too(folder: Path, choice: tuple[str, ...]) -> None:
+    name = choice[0].replace("=", "-")
+    told = typed(folder, "train", f"run={name}", *SMALL, *choice, "trainer.accumulate_grad_batches=2")
+    assert left(folder, name)["status"] == "finished", told
+
+
+def test_a_failing_run_is_marked_failed_and_can_be_told(folder: Path) -> None:
+    typed(folder, "train", "run=huge", *SMALL, "metric.chunk=1000000000000", status=1)
+    assert left(folder, "huge")["status"] == "failed"
+    assert left(folder, "huge", "status.json")["state"] == "failed"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_trains_in_bf16_on_a_gpu(folder: Path) -> None:
+    typed(folder, "train", "run=gpu", *SMALL, "trainer=gpu")
+    assert left(folder, "gpu")["metrics"]["test/fid"] is not None
