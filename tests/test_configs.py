@@ -94,7 +94,7 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
     with pytest.raises(UserError) as caught:
         whole = config(override)
         build(whole)
-        build_trainer(whole, Path("nowhere"), [])
+        build_trainer(whole, Path("nowhere"))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -9,7 +9,18 @@ from oracles import FiniteSetOracle, GaussianOracle, Watched, normal, seeded
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall
-from scorelab.judge import Case, Curve, Frechet, Metric, NoiseError, OverBudget, VariationalBound, judge, noise_error
+from scorelab.judge import (
+    Bound,
+    Case,
+    Curve,
+    Frechet,
+    Metric,
+    NoiseError,
+    OverBudget,
+    VariationalBound,
+    judge,
+    noise_error,
+)
 from scorelab.judge.base import draw_samples
 from scorelab.judge.bound import exact_bound, sampled_bound, step_law
 from scorelab.samplers import DDIM, DDPM
@@ -268,6 +279,16 @@ def test_samples_that_cannot_be_paid_are_never_drawn():
     assert verdict.metrics == {"test/fid": None, "test/fid_floor": None, "test/fid_excess": None}
     assert "480 network evaluations, 479 are left" in verdict.records["fid"]["skipped"]
     assert watched.images == 2 * 16
+
+
+def test_the_bound_is_its_prior_its_steps_and_its_decoder():
+    assert Bound(1.0, 2.0, 4.0, None, 0).total == 7
+    denoiser, x0 = oracle(Linear(30)), from_levels(pixels(16), LEVELS)
+    alpha, sigma = (part.flatten()[0] for part in denoiser.coefficients(torch.ones(1)))
+    prior = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+    marginal = torch.distributions.Normal(alpha * x0.double(), sigma)
+    expected = torch.distributions.kl_divergence(marginal, prior).mean() / math.log(2)
+    assert exact_bound(denoiser, x0, None).prior == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_parts_of_the_bound_add_up_and_their_circumstances_are_recorded():

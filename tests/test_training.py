@@ -134,7 +134,9 @@ def test_the_same_seed_gives_the_same_figures(folder: Path, first: str) -> None:
 
 def test_a_killed_run_is_resumed_by_the_same_command_and_ends_as_if_it_had_not_been(folder: Path, first: str) -> None:
     run = folder / "logs" / "train" / "c"
-    job = subprocess.Popen(command("train", "run=c", *SMALL), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        command("train", "run=c", *SMALL), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     last, deadline = run / "checkpoints" / "last.ckpt", time.time() + 200
     while not last.exists() and time.time() < deadline:
         time.sleep(0.02)
@@ -189,7 +191,7 @@ def test_sample_writes_a_picture_and_an_array(folder: Path, first: str) -> None:
     assert picture.name == "samples.png" and array.name == "samples.npz"
     assert images.shape == (10, 8, 8, 1) and images.dtype == np.uint8
     assert set(np.unique(images)) <= {round(255 * k / 16) for k in range(17)}
-    more = (folder / typed(folder, "sample", *words[:1], "n=300", *words[2:]).strip().splitlines()[1])
+    more = folder / typed(folder, "sample", *words[:1], "n=300", *words[2:]).strip().splitlines()[1]
     assert np.array_equal(np.load(more)["arr_0"][:10], images)
 
 

@@ -1,6 +1,7 @@
 """The variational bound of held-out images, in bits/dim, by step."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -78,35 +79,71 @@ def sampled_bound(
 ) -> Bound:
     """Draw steps until the standard error over times and noise, the images fixed, is at most ``tolerance`` bits/dim.
 
-    Each round gives every image one step of i = 2 ... T, stratified over the batch, by the law
-    ``step_law``, and every image the decoder. The prior is exact.
+    A round of the diffusion terms gives every image one step of i = 2 ... T, stratified over the batch, by the law
+    ``step_law``; a round of the decoder visits i = 1 of every image. The next round goes to the term whose standard
+    error is larger. The prior is exact.
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
     """
     terms = Terms(denoiser, x0, labels, chunk)
     law = step_law(denoiser)
-    diffusion: list[float] = []
-    decoder: list[float] = []
+    rounds = {"diffusion": Rounds(), "decoder": Rounds()}
     while True:
-        noise = generator("bound", seed, len(diffusion))
-        offset = torch.rand(1, generator=noise, dtype=torch.float64)
-        places = (torch.randperm(len(x0), generator=noise) + offset) / len(x0)
-        index = torch.searchsorted(law.cumsum(0), places).clamp(max=len(law) - 1)
-        diffusion.append(float((terms.at(index + 2, noise) / law[index]).mean()))
-        decoder.append(float(terms.at(torch.ones(len(x0), dtype=torch.long), noise).mean()))
-        rounds = len(diffusion)
-        if rounds < PILOT:
-            continue
-        spread = float(torch.tensor([diffusion, decoder], dtype=torch.float64).sum(0).std())
-        se = spread / math.sqrt(rounds)
+        least_known = max(rounds, key=lambda name: rounds[name].se)
+        noise = generator("bound", seed, least_known, rounds[least_known].count)
+        if least_known == "decoder":
+            found = terms.at(torch.ones(len(x0), dtype=torch.long), noise)
+        else:
+            offset = torch.rand(1, generator=noise, dtype=torch.float64)
+            places = (torch.randperm(len(x0), generator=noise) + offset) / len(x0)
+            index = torch.searchsorted(law.cumsum(0), places).clamp(max=len(law) - 1)
+            found = terms.at(index + 2, noise) / law[index]
+        rounds[least_known].add(float(found.mean()))
+        se = math.hypot(*(part.se for part in rounds.values()))
         if se <= tolerance:
-            return Bound(_prior(denoiser, x0), sum(diffusion) / rounds, sum(decoder) / rounds, se, terms.evaluations)
-        need = math.ceil((spread / tolerance) ** 2) * terms.evaluations // rounds
-        if left is not None and max(need, terms.evaluations * (rounds + 1) // rounds) > left:
+            means = {name: part.mean for name, part in rounds.items()}
+            return Bound(prior=_prior(denoiser, x0), **means, se=se, evaluations=terms.evaluations)
+        # each term needs (spread / its share of the tolerance)^2 rounds, spreads shared out in proportion
+        spreads = [part.spread for part in rounds.values()]
+        need = terms.evaluations + len(x0)
+        if math.isfinite(sum(spreads)):
+            need = max(need, math.ceil(sum(spreads) ** 2 / tolerance**2) * len(x0))
+        if left is not None and need > left:
             raise OverBudget(
                 f"needs about {need:,} network evaluations to tell {tolerance} bits/dim, {left:,} are left"
             )
+
+
+class Rounds:
+    """Estimates of one mean from independent rounds."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self.values.append(value)
+
+    @property
+    def count(self) -> int:
+        """How many rounds there were."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Over the rounds."""
+        return sum(self.values) / self.count
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of a round; infinite until there are enough to tell."""
+        return statistics.stdev(self.values) if self.count >= PILOT else math.inf
+
+    @property
+    def se(self) -> float:
+        """The standard error of the mean; infinite until there are enough rounds to tell."""
+        return self.spread / math.sqrt(max(1, self.count))
 
 
 def step_law(denoiser: Denoiser) -> Tensor:

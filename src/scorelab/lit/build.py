@@ -97,7 +97,7 @@ def _refuse_mismatches(module: DiffusionModule, denoiser: Denoiser, data: DataMo
     module.configure_optimizers()
 
 
-def build_trainer(config: dict[str, Any], directory: Path, loggers: list[Any]) -> lightning.Trainer:
+def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
     """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning."""
     from scorelab.lit.checkpoints import AtomicCheckpoints
 
@@ -113,5 +113,5 @@ def build_trainer(config: dict[str, Any], directory: Path, loggers: list[Any]) -
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": loggers, "plugins": [AtomicCheckpoints()]}
+    given = {"callbacks": callbacks, "logger": False, "plugins": [AtomicCheckpoints()]}
     return instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)

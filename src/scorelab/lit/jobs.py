@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.judge import judge
@@ -32,25 +33,35 @@ RUN_NAME = re.compile(r"[\w.,+=-]{1,120}")
 def train(cfg: DictConfig) -> dict[str, float | None]:
     """Train, judge and record one run; resume it, skip it or refuse it where the directory says so."""
     quiet()
-    config = sized(completed(cfg))
-    if not RUN_NAME.fullmatch(config["run"]) or config["run"].strip(".") == "":
-        raise UserError(f"run={config['run']}: a run's name has letters, digits and . , _ + = - only")
     run = RunDir(Path(HydraConfig.get().runtime.output_dir))
-    run.lock()
-    run.claim(config, config["overwrite"])
-    if run.finished:
-        verdict = run.verdict()
-        log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
-        return verdict["metrics"]
-    experiment = build(config)
+    try:
+        config = sized(completed(cfg))
+        if not RUN_NAME.fullmatch(config["run"]) or config["run"].strip(".") == "":
+            raise UserError(f"run={config['run']}: a run's name has letters, digits and . , _ + = - only")
+        run.lock()
+        if config["overwrite"]:
+            run.clear()
+        run.check(config)
+        if run.finished:
+            verdict = run.verdict()
+            log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
+            return verdict["metrics"]
+        experiment = build(config)
+        trainer = build_trainer(config, run.path)
+    except UserError:
+        run.discard()
+        raise
+    run.claim(config)
     write_status(run.path, "running")
     loggers: list[Any] = [History(run.path)]
     status = "failed"
     try:
         if config["logger"]:
-            given = {"directory": run.path, "name": config["run"], "config": flat(config)}
+            choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
+            given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
             loggers.append(instantiate(config["logger"], "logger", **given))
-        metrics, records = fit_and_judge(config, experiment, run, loggers)
+        trainer.loggers = loggers
+        metrics, records = fit_and_judge(experiment, trainer, run)
         status = "finished"
         run.close(status, config, metrics, records, config["trainer"]["max_steps"])
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
@@ -72,17 +83,16 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
 
 
 def fit_and_judge(
-    config: dict[str, Any], experiment: Experiment, run: RunDir, loggers: list[Any]
+    experiment: Experiment, trainer: Trainer, run: RunDir
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Train to the last step, then judge the averaged weights of that step."""
     module, data = experiment.module, experiment.data
-    trainer = build_trainer(config, run.path, loggers)
     weights = sum(p.numel() for p in module.denoiser.parameters())
     log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
     if run.resumable:
         step = torch.load(run.last, map_location="cpu", weights_only=True)["global_step"]
         log.info("resumed at step %s", f"{step:,}")
-        loggers[0].cut(step)
+        trainer.loggers[0].cut(step)  # type: ignore[attr-defined]
     trainer.fit(module, data, ckpt_path=str(run.last) if run.resumable else None, weights_only=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     validation = next((c for c in callbacks if isinstance(c, Validation)), None)
@@ -93,7 +103,7 @@ def fit_and_judge(
     if validation is not None:
         metrics["val/simple"] = validation.simple
         metrics["val/simple_best"] = validation.best
-    for logger in loggers:
+    for logger in trainer.loggers:
         known = {key: value for key, value in plain(metrics).items() if value is not None}
         logger.log_metrics(known, trainer.global_step)
     return plain(metrics), plain(verdict.records)

@@ -137,8 +137,8 @@ class Wandb(WandbLogger):
         self.experiment.finish(exit_code=exit_code)
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Configuration as W&B compares it: groups as the class they chose, their arguments dotted, lists as JSON."""
+def flat(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
+    """Configuration as W&B compares it: each group by the name of its choice, arguments dotted, lists as JSON."""
     found: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -149,4 +149,4 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
             found[prefix] = json.dumps(value) if isinstance(value, list) else value
 
     visit("", config)
-    return found
+    return found | {group: choice for group, choice in choices.items() if group in found}

@@ -31,6 +31,7 @@ MACHINE = (
     "callbacks.log",
     "callbacks.heartbeat",
 )
+BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
 PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
 
 
@@ -104,22 +105,31 @@ class RunDir:
         self._lock.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
         self._lock.flush()
 
-    def claim(self, config: dict[str, Any], overwrite: bool) -> None:
-        """Make the directory this config's: new, or left by a job of the very same config.
+    def check(self, config: dict[str, Any]) -> None:
+        """See that the directory is new, or left by a job of the very same config.
 
         Raises:
             UserError: when it holds a run of another config.
         """
         file = self.path / "config.yaml"
-        if overwrite:
-            for old in self.path.iterdir():
-                if old.name not in ("lock", "train.log"):
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
-        if file.exists():
-            if difference := first_difference(yaml.safe_load(file.read_text()), config):
-                told = f"run {shown(self.path)} has another configuration: {difference}"
-                raise UserError(f"{told}; choose another run=, or overwrite=true")
-            return
+        if file.exists() and (difference := first_difference(yaml.safe_load(file.read_text()), config)):
+            told = f"run {shown(self.path)} has another configuration: {difference}"
+            raise UserError(f"{told}; choose another run=, or overwrite=true")
+
+    def clear(self) -> None:
+        """Remove all that an earlier run left."""
+        for old in self.path.iterdir():
+            if old.name not in BEFORE:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+    def discard(self) -> None:
+        """Remove the directory of a run that was refused before it began."""
+        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
+            shutil.rmtree(self.path)
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Write the config that this run is now known by."""
+        file = self.path / "config.yaml"
         part = file.with_suffix(".part")
         part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         part.replace(file)

@@ -54,7 +54,9 @@ class UNet(nn.Module):
         _check(channels, multipliers, blocks, attention, dropout, heights)
         if conditional and not classes:
             raise ValueError("model.conditional=true needs data with labels")
-        width, widths = 4 * channels, [channels * m for m in multipliers]
+        # a narrow network still has to tell noise levels apart
+        embedding, width = max(64, channels), max(128, 4 * channels)
+        widths = [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
 
         def stage(inputs: int, outputs: int, attend: bool) -> nn.Module:
@@ -62,7 +64,7 @@ class UNet(nn.Module):
             return Stage(block, Attention(outputs) if attend else nn.Identity())
 
         self.time = nn.Sequential(
-            TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
+            TimeEmbedding(embedding), nn.Linear(embedding, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
@@ -85,7 +87,8 @@ class UNet(nn.Module):
                 inputs = now + kept.pop() if self.takes[-1] else now
                 self.up.append(stage(inputs, now := out, height in attention))
             if level > 0:
-                self.up.append(Upsample(now))
+                above = now if every else widths[level - 1]
+                self.up.append(Upsample(now, now := above))
                 self.takes.append(False)
         self.leave = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, outputs * shape[0], 3, padding=1)))
 

@@ -29,10 +29,7 @@ class Table(Schedule):
         self.num_steps = num_steps
         betas = self.betas(num_steps)
         if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(
-                f"a beta of this schedule lies outside (0, 1) at num_steps={num_steps}: "
-                "take more steps, or schedule=cosine"
-            )
+            raise ValueError(f"a beta of this schedule lies outside (0, 1) at num_steps={num_steps}")
         log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])
         self.register_buffer("log_alpha_bar", log_alpha_bar, persistent=False)
 
@@ -97,8 +94,10 @@ class Linear(Table):
 
     def betas(self, num_steps: int) -> Tensor:
         """beta_start ... beta_end in equal steps, times 1000 / T."""
-        scale = 1000 / num_steps
-        return torch.linspace(self.beta_start * scale, self.beta_end * scale, num_steps, dtype=torch.float64)
+        first, last = self.beta_start * 1000 / num_steps, self.beta_end * 1000 / num_steps
+        if last >= 1:
+            raise ValueError(f"beta reaches {last:.2g} at num_steps={num_steps}: take more steps, or schedule=cosine")
+        return torch.linspace(first, last, num_steps, dtype=torch.float64)
 
 
 class Cosine(Table):
