@@ -37,9 +37,10 @@ def no_real_account(tmp_path_factory: pytest.TempPathFactory):
         for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"):
             patch.setenv(name, str(home))
         patch.setenv("NETRC", str(home / "netrc"))
-        for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "HF_TOKEN"):
+        for name in ("WANDB_BASE_URL", "WANDB_MODE"):
+            patch.delenv(name, raising=False)
+        for name in ("WANDB_API_KEY", "HF_TOKEN"):
             patch.setenv(name, "")
-        patch.setenv("WANDB_MODE", "offline")
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 

@@ -102,6 +102,8 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
 def test_choices_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(UserError, match="loss=vlb needs steps"):
         build(config("loss=vlb", "++schedule.num_steps=1"))
+    with pytest.raises(UserError, match=r"the bound needs schedule.num_steps of 2 or more"):
+        build(config("++schedule.num_steps=1"))
     with pytest.raises(UserError, match="take more steps, or schedule=cosine"):
         build(config("schedule=linear", "++schedule.num_steps=20"))
 
@@ -127,6 +129,32 @@ def test_a_config_can_only_name_classes_of_ours_and_the_frameworks(target: str) 
         config(f"++loss._target_='{target}'")
     with pytest.raises(UserError, match="_target_"):
         config(f"++model.attention=[{{_target_: '{target}'}}]")
+
+
+def test_a_value_that_looks_like_an_interpolation_stays_text(tmp_path: Path) -> None:
+    from scorelab.lit.config import instantiate
+
+    mark = tmp_path / "executed"
+    text = f"${{oc.create:{{_target_: torch.utils.collect_env.run, command: 'touch {mark}'}}}}"
+    node = {"_target_": "scorelab.metrics.features.DigitsExtractor", "weights": text}
+    with pytest.raises(UserError):
+        instantiate(completed(DictConfig({"extractor": {**node, "weights": "\\" + text}}))["extractor"], "extractor")
+    with pytest.raises(UserError):
+        instantiate(node, "extractor")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "loss._target_=torch.nn.Identity",
+        "schedule._target_=scorelab.losses.Simple",
+        "callbacks.log._target_=torch.nn.SiLU",
+    ],
+)
+def test_a_class_of_another_kind_is_refused_in_a_group(override: str) -> None:
+    with pytest.raises(UserError, match="is refused"):
+        config(f"++{override}")
 
 
 def test_a_class_of_a_user_is_accepted_where_it_is_a_network() -> None:

@@ -51,6 +51,19 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
         (["trainer.max_steps=-3"], "trainer.max_steps must be at least 1, got -3"),
         (["vlb"], "vlb: not of the form key=value"),
         (["run=../../elsewhere"], "a run's name has letters, digits"),
+        (["run=.."], "a run's name has letters, digits"),
+        (["optimiser.lr=1e-3"], "optimiser.lr: no such key; did you mean optimizer?"),
+        (["logger=none", "logger.mode=offline"], "logger.mode: no such entry"),
+        (["+foo=1"], "foo: no such key"),
+        (["~loss"], "~loss: a choice is needed; choices: simple, vlb"),
+        (["loss=null"], "loss=null: a choice is needed; choices: simple, vlb"),
+        (["seed=-1"], "seed=-1: a seed lies in 0"),
+        (["trainer.devices=2"], "trainer.devices=2: a run trains on one device"),
+        (["trainer.max_time=1"], "trainer.max_time is set by the program"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: possible: 32-true, bf16-mixed"),
+        (["callbacks.validation=null"], "callbacks.validation cannot be left out"),
+        (["schedule.num_steps=1"], "the bound needs schedule.num_steps of 2 or more"),
+        (["extractor=digits", "extractor.weights=/no/file"], "extractor: "),
     ],
 )
 def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) -> None:
@@ -60,6 +73,7 @@ def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) ->
     assert len(lines) == 1, err
     assert lines[0].startswith("error: ")
     assert told in lines[0]
+    assert not list(Path.cwd().glob("logs/train/*")), "a refused run leaves no directory"
 
 
 @pytest.mark.parametrize(("name", "job"), [("eval", "evaluate"), ("sample", "sample")])

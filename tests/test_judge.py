@@ -1,6 +1,7 @@
 """Yardsticks on denoisers whose worth is known in closed form, and a budget that is kept."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,7 +57,9 @@ def test_the_bins_are_40_from_minus_12_to_12_and_simple_is_the_19_of_them_from_m
     inside = (centres - width / 2 > -4.8 - 1e-9) & (centres + width / 2 < 6.6 + 1e-9)
     assert int(inside.sum()) == 19
     error, se = torch.arange(40).double() ** 2, torch.arange(40).double()
-    curve = Curve(error, se)
+    curve = Curve(error, se, list(range(12, 31)))
+    assert Curve(error, se, list(range(13, 40))).simple is None
+    assert math.isnan(Curve(error * float("nan"), se, list(range(40))).simple or 0.0), "not finite is not missing"
     assert curve.simple == pytest.approx(float(error[inside].mean()))
     assert curve.simple_se == pytest.approx(float(se[inside].square().sum().sqrt()) / 19)
 
@@ -366,3 +369,21 @@ def test_numbers_that_cannot_be_are_refused_by_name(numbers):
 
 def test_numbers_at_their_limits_are_taken():
     assert Metric(budget=0, samples=2, chunk=1, tolerance=1e-9).budget == 0
+
+
+class Broken(Denoiser):
+    """Answers nothing finite."""
+
+    def forward(self, x_t, t, label=None):
+        truth = self.noised(x_t, t, x_t)
+        return replace(truth, x0=truth.x0 * float("nan"))
+
+
+def test_a_part_that_finds_no_number_says_so_and_its_cost_is_taken_from_the_budget():
+    denoiser = Broken(Cosine(), FixedSmall(), LEVELS)
+    judged = case(denoiser, Metric(budget=1000, tolerance=1e-9, chunk=64))
+    lines: list[str] = []
+    verdict = judge({"vlb": VariationalBound()}, judged, lines.append)
+    assert verdict.metrics["test/vlb"] is None
+    assert "not finite" in verdict.records["vlb"]["skipped"]
+    assert verdict.records["vlb"]["evaluations"] == len(judged.held_out)

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,15 +172,18 @@ def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> No
 
 
 def test_a_second_job_is_told_who_works_in_the_directory(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     run = RunDir(tmp_path / "r")
     run.lock()
     code = "import sys; from pathlib import Path; from scorelab.lit.run import RunDir; RunDir(Path(sys.argv[1])).lock()"
+    code += "; print('taken')"
+    (run.path / "train.log").touch()
     other = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=120)
     assert other.returncode != 0
     assert f"is being worked on by {socket.gethostname()}, pid " in other.stderr
+    code = code.replace(".lock()", ".discard()")
+    other = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert other.returncode == 0, other.stderr
+    assert (run.path / "train.log").exists()
 
 
 def test_json_has_no_nan() -> None:
@@ -211,16 +217,22 @@ def test_without_a_login_w_and_b_is_offline_and_says_how_to_sync(tmp_path: Path,
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def test_a_server_that_does_not_answer_means_offline_not_a_lost_run(
-    tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level("INFO")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    logger = Wandb(tmp_path, "name", {}, timeout=3)
-    logger.log_metrics({"a": 1.0}, 1)
-    logger.close(0)
-    assert "W&B: offline (" in caplog.text
+def test_a_server_that_does_not_answer_means_offline_not_a_lost_run(tmp_path: Path) -> None:
+    code = """
+import logging, sys
+from pathlib import Path
+from scorelab.lit.loggers import Wandb
+logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+logger = Wandb(Path(sys.argv[1]), "name", {}, timeout=3)
+logger.log_metrics({"a": 1.0}, 1)
+logger.close(0)
+"""
+    # a process of its own: wandb reads its settings once
+    env = os.environ | {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    told = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert "W&B: offline (http://127.0.0.1:9" in told.stdout and "does not answer" in told.stdout
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
 
@@ -265,3 +277,16 @@ def test_a_run_refused_before_it_began_leaves_no_directory(tmp_path: Path) -> No
     (run.path / "config.yaml").unlink()
     run.discard()
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_the_mode_in_the_environment_is_obeyed_and_named(
+    tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    logger = Wandb(tmp_path, "name", {})
+    logger.log_metrics({"a": 1.0}, 1)
+    logger.close(0)
+    assert mode in caplog.text and "no login" not in caplog.text
+    assert bool(list(tmp_path.glob("wandb/offline-run-*"))) == (mode == "offline")

@@ -117,7 +117,7 @@ def test_every_output_pixel_sees_every_input_pixel():
 
 
 def test_upsampling_is_nearest_neighbour_doubling_then_a_3x3_convolution():
-    layer, x = Upsample(5, 5), image(2, (5, 4, 6))
+    layer, x = Upsample(5), image(2, (5, 4, 6))
     doubled = functional.interpolate(x, scale_factor=2, mode="nearest")
     expected = functional.conv2d(doubled, layer.weight, layer.bias, padding=1)
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-5)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +210,35 @@ def test_other_choices_train_too(folder: Path, choice: tuple[str, ...]) -> None:
     name = choice[0].replace("=", "-")
     told = typed(folder, "train", f"run={name}", *SMALL, *choice, "trainer.accumulate_grad_batches=2")
     assert left(folder, name)["status"] == "finished", told
+
+
+def test_a_run_trains_in_bfloat16_with_clipped_gradients(folder: Path) -> None:
+    typed(folder, "train", "run=bf16", *SMALL, "trainer.max_steps=2", "trainer.precision=bf16-mixed", "judge=[simple]")
+    assert left(folder, "bf16")["metrics"]["test/simple"] is not None
+
+
+def test_overwriting_spares_the_old_run_until_the_new_one_is_known_to_be_possible(folder: Path, first: str) -> None:
+    typed(folder, "train", "run=a", *SMALL, "overwrite=true", "optimizer.lr=-1", status=2)
+    assert left(folder, "a")["status"] == "finished"
+
+
+def test_a_diverged_run_says_so_and_keeps_its_last_good_checkpoint(folder: Path) -> None:
+    words = ("run=nan", *SMALL, "optimizer.lr=1e18", "trainer.gradient_clip_val=0", "lr_schedule.warmup=0")
+    told = typed(folder, "train", *words, status=2)
+    assert "the run diverged" in told.splitlines()[-1]
+    assert left(folder, "nan")["status"] == "failed"
+
+
+def test_a_directory_without_its_config_is_not_resumed(folder: Path, first: str) -> None:
+    copy = folder / "logs" / "train" / "lost"
+    shutil.copytree(folder / "logs" / "train" / "a", copy)
+    (copy / "config.yaml").unlink()
+    told = typed(folder, "train", "run=lost", *SMALL, status=2)
+    assert "no config.yaml to compare with" in told
+    (copy / "checkpoints" / "last.ckpt").write_bytes(b"")
+    shutil.copy(folder / "logs" / "train" / "a" / "config.yaml", copy)
+    told = typed(folder, "eval", "run=logs/train/lost", status=2)
+    assert "cannot be read as a checkpoint" in told
 
 
 def test_a_failing_run_is_marked_failed_and_can_be_told(folder: Path) -> None:

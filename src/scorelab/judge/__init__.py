@@ -1,6 +1,6 @@
 """Yardsticks: what a denoiser is worth, in figures that do not depend on how it was trained."""
 
-from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Verdict, judge
+from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged, Verdict, judge
 from scorelab.judge.bound import Bound, VariationalBound
 from scorelab.judge.samples import Frechet, Memorization, Recognition
 from scorelab.judge.yardsticks import Curve, NoiseError, noise_error
@@ -17,6 +17,7 @@ __all__ = [
     "Part",
     "Recognition",
     "Result",
+    "Unjudged",
     "VariationalBound",
     "Verdict",
     "judge",

@@ -15,8 +15,16 @@ from scorelab.samplers import Sampler
 from scorelab.tensors import from_levels, generator, to_bytes, to_levels
 
 
-class OverBudget(Exception):
-    """A part turned out to need more network evaluations than are left; says how many."""
+class Unjudged(Exception):
+    """A part found that it cannot tell its numbers; says why, and how many evaluations finding out has cost."""
+
+    def __init__(self, reason: str, evaluations: int = 0) -> None:
+        super().__init__(reason)
+        self.evaluations = evaluations
+
+
+class OverBudget(Unjudged):
+    """A part needs more network evaluations than are left."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,14 @@ class Part:
     names: tuple[str, ...]
     of_samples: bool = False
 
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse a denoiser this part cannot judge, before anything is trained.
+
+        Raises:
+            ValueError: one sentence that says what to change.
+        """
+        return
+
     @abstractmethod
     def cost(self, case: Case) -> int:
         """The least number of network evaluations it takes."""
@@ -154,6 +170,7 @@ class Part:
 
         Raises:
             OverBudget: when more would be needed.
+            Unjudged: when there is no number to tell.
         """
 
 
@@ -181,10 +198,10 @@ def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Ver
             if left is not None and cost > left:
                 raise OverBudget(f"needs at least {cost:,} network evaluations, {left:,} are left")
             result = part.run(case, left)
-        except OverBudget as error:
-            reason = f"{error}: raise metric.budget (null is no limit)"
-            say(f"{name} skipped: {reason}")
-            result = Result(dict.fromkeys(part.names), {"skipped": reason})
+        except Unjudged as error:
+            hint = ": raise metric.budget (null is no limit)" if isinstance(error, OverBudget) else ""
+            say(f"{name} skipped: {error}{hint}")
+            result = Result(dict.fromkeys(part.names), {"skipped": f"{error}{hint}"}, error.evaluations)
         left = None if left is None else left - result.evaluations
         verdict.metrics |= {f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(time.perf_counter() - started, 2)}

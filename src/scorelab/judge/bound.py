@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser
-from scorelab.judge.base import Case, OverBudget, Part, Result
+from scorelab.judge.base import Case, OverBudget, Part, Result, Unjudged
 from scorelab.likelihood import bits_per_dim, bound_term, prior_kl
 from scorelab.tensors import generator
 
@@ -80,8 +80,8 @@ def sampled_bound(
     """Draw steps until the standard error over times and noise, the images fixed, is at most ``tolerance`` bits/dim.
 
     A round of the diffusion terms gives every image one step of i = 2 ... T, stratified over the batch, by the law
-    ``step_law``; a round of the decoder visits i = 1 of every image. The next round goes to the term whose standard
-    error is larger. The prior is exact.
+    ``step_law``; a round of the decoder visits i = 1 of every image. Rounds go to the two in proportion to how
+    much theirs scatter. The prior is exact.
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
@@ -90,7 +90,7 @@ def sampled_bound(
     law = step_law(denoiser)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
     while True:
-        least_known = max(rounds, key=lambda name: rounds[name].se)
+        least_known = max(rounds, key=lambda name: rounds[name].spread / max(1, rounds[name].count))
         noise = generator("bound", seed, least_known, rounds[least_known].count)
         if least_known == "decoder":
             found = terms.at(torch.ones(len(x0), dtype=torch.long), noise)
@@ -99,20 +99,21 @@ def sampled_bound(
             places = (torch.randperm(len(x0), generator=noise) + offset) / len(x0)
             index = torch.searchsorted(law.cumsum(0), places).clamp(max=len(law) - 1)
             found = terms.at(index + 2, noise) / law[index]
+        if not bool(found.isfinite().all()):
+            raise Unjudged("the denoiser's answers are not finite", terms.evaluations)
         rounds[least_known].add(float(found.mean()))
         se = math.hypot(*(part.se for part in rounds.values()))
         if se <= tolerance:
             means = {name: part.mean for name, part in rounds.items()}
             return Bound(prior=_prior(denoiser, x0), **means, se=se, evaluations=terms.evaluations)
-        # each term needs (spread / its share of the tolerance)^2 rounds, spreads shared out in proportion
+        # rounds in proportion to the spreads reach the tolerance soonest: (sum of spreads / tolerance)^2 of them
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
         if math.isfinite(sum(spreads)):
             need = max(need, math.ceil(sum(spreads) ** 2 / tolerance**2) * len(x0))
         if left is not None and need > left:
-            raise OverBudget(
-                f"needs about {need:,} network evaluations to tell {tolerance} bits/dim, {left:,} are left"
-            )
+            told = f"needs about {need:,} network evaluations to tell {tolerance} bits/dim, {left:,} are left"
+            raise OverBudget(told, terms.evaluations)
 
 
 class Rounds:
@@ -167,6 +168,15 @@ class VariationalBound(Part):
     """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts."""
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse a schedule without steps between prior and decoder.
+
+        Raises:
+            ValueError: for T < 2.
+        """
+        if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
+            raise ValueError("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of judge=[...]")
 
     def cost(self, case: Case) -> int:
         """The pilot's evaluations, or those of every step."""

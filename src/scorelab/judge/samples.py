@@ -24,7 +24,8 @@ class Frechet(SamplePart):
         evaluations = case.sampling_cost
         samples, train = case.as_bytes(case.samples), case.as_bytes(case.train)
         distance = frechet(train, samples, case.extractor)
-        floor = frechet_floor(train, case.extractor, n=case.count)
+        # a distance's bias goes as 1/n + 1/n_ref; the floor is that of equal sizes, so give it their harmonic mean
+        floor = frechet_floor(train, case.extractor, n=2 / (1 / case.count + 1 / len(train)))
         values = (distance, floor.value, distance - floor.value)
         records = {
             "n": case.count,

@@ -16,10 +16,14 @@ SIMPLE = slice(12, 31)  # the 19 whole bins of [-4.8, 6.6]
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean ||eps - eps^||^2 / d in each of 40 bins of lambda on [-12, 12]; NaN where the schedule does not reach."""
+    """Mean ||eps - eps^||^2 / d in each of 40 bins of lambda on [-12, 12], NaN where the schedule does not reach.
+
+    ``reached`` are the bins it does reach.
+    """
 
     error: Tensor
     se: Tensor
+    reached: list[int]
 
     @staticmethod
     def centres() -> Tensor:
@@ -28,15 +32,18 @@ class Curve:
 
     @property
     def simple(self) -> float | None:
-        """The mean over lambda ~ U[-4.8, 6.6]; None where a bin of it is missing."""
-        value = float(self.error[SIMPLE].mean())
-        return None if math.isnan(value) else value
+        """The mean over lambda ~ U[-4.8, 6.6]; None where the schedule does not reach a bin of it."""
+        return float(self.error[SIMPLE].mean()) if self.whole else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the schedule reaches all of [-4.8, 6.6]."""
+        return set(range(SIMPLE.start, SIMPLE.stop)) <= set(self.reached)
 
     @property
     def simple_se(self) -> float | None:
         """The standard error of ``simple`` over images, lambda and noise, bins taken as independent."""
-        value = float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
-        return None if math.isnan(value) else value
+        return float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start) if self.whole else None
 
 
 def bins_in_range(denoiser: Denoiser) -> list[int]:
@@ -55,7 +62,8 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
     """
     error = torch.full((BINS,), float("nan"), dtype=torch.float64)
     se = error.clone()
-    for bin in bins_in_range(denoiser):
+    reached = bins_in_range(denoiser)
+    for bin in reached:
         draws = generator("yardstick", bin)
         place = torch.rand(len(x0), generator=draws, dtype=torch.float64)
         eps = torch.randn(x0.shape, generator=draws).to(x0.device)
@@ -67,7 +75,7 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
             found.append(mean_rest((estimate.eps - truth.eps).double() ** 2))
         each = torch.cat(found)
         error[bin], se[bin] = each.mean(), each.std() / math.sqrt(len(each))
-    return Curve(error.cpu(), se.cpu())
+    return Curve(error.cpu(), se.cpu(), reached)
 
 
 class NoiseError(Part):

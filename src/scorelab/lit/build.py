@@ -1,5 +1,6 @@
 """From a checked config to objects: each group once, in the order of what needs what, wired in Python."""
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.judge import Case, Metric, Part
-from scorelab.lit.config import UserError, get_object, instantiate
+from scorelab.lit.config import UserError, checked_node, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
 from scorelab.samplers import Sampler
 
@@ -46,11 +47,14 @@ class Experiment:
 
 def sized(config: dict[str, Any]) -> dict[str, Any]:
     """The config with what the data decides written out: the network's open sizes, the extractor."""
-    source = get_object(config["data"]["source"]["_target_"])
-    network = get_object(config["model"]["_target_"])
-    rule = network.sizes(source.shape) if hasattr(network, "sizes") else {}
-    model = {key: rule.get(key) if value is None else value for key, value in config["model"].items()}
-    return config | {"model": model, "extractor": config["extractor"] or {"_target_": source.extractor}}
+    source: Any = target_of(config["data"]["source"], "data.source")
+    network: Any = target_of(config["model"], "model")
+    model = dict(config["model"])
+    if hasattr(network, "sizes"):
+        open_ = [key for key in inspect.signature(network.sizes).parameters if key != "shape"]
+        model |= network.sizes(source.shape, **{key: model[key] for key in open_})
+    extractor = config["extractor"] or checked_node({"_target_": source.extractor}, "extractor")
+    return config | {"model": model, "extractor": extractor}
 
 
 def build(config: dict[str, Any]) -> Experiment:
@@ -72,14 +76,12 @@ def build(config: dict[str, Any]) -> Experiment:
     loss = instantiate(config["loss"], "loss")
     sampler = instantiate(config["sampler"], "sampler")
     steps = config["trainer"]["max_steps"]
-    if not isinstance(steps, int) or steps < 1:
-        raise UserError(f"trainer.max_steps must be at least 1, got {steps}")
     optimizer = partial(_with, config["optimizer"], "optimizer", "params")
     lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
     module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"])
-    parts = {name: instantiate(node, f"judge.{name}") for name, node in config["judge"].items() if node}
+    parts = {name: instantiate(node, f"judge.{name}") for name, node in config.get("judge", {}).items() if node}
     metric = instantiate(config["metric"], "metric")
-    _refuse_mismatches(module, denoiser, data)
+    _refuse_mismatches(module, parts)
     return Experiment(data, module, sampler, parts, metric, config["seed"])
 
 
@@ -87,18 +89,38 @@ def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any)
     return instantiate(node, path, **{name: shared}, **given)
 
 
-def _refuse_mismatches(module: DiffusionModule, denoiser: Denoiser, data: DataModule) -> None:
+def _refuse_mismatches(module: DiffusionModule, parts: dict[str, Part]) -> None:
     """Choices that cannot go together say so where they arise; ask them before the first step."""
     try:
-        module.loss.check(denoiser)
-        module.sampler.evaluations(denoiser.schedule)
+        module.loss.check(module.denoiser)
+        module.sampler.evaluations(module.denoiser.schedule)
+        for part in parts.values():
+            part.check(module.denoiser)
     except ValueError as error:
         raise UserError(str(error)) from error
     module.configure_optimizers()
 
 
+def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
+    """What Lightning would accept and this program does not mean."""
+    for key in ("max_steps", "accumulate_grad_batches"):
+        if not isinstance(node[key], int) or node[key] < 1:
+            raise UserError(f"trainer.{key} must be at least 1, got {node[key]}")
+    if node["devices"] not in (1, "1") or node["num_nodes"] != 1:
+        raise UserError(f"trainer.devices={node['devices']}: a run trains on one device; use trainer.devices=1")
+    if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
+        raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
+    if not callbacks.get("validation"):
+        raise UserError("callbacks.validation cannot be left out: it writes the checkpoints")
+
+
 def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
-    """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning."""
+    """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
+
+    Raises:
+        UserError: for values that Lightning or this program refuses.
+    """
+    _refuse_trainer(config["trainer"], config["callbacks"])
     from scorelab.lit.checkpoints import AtomicCheckpoints
 
     node = dict(config["trainer"])

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from scorelab.data.module import DataModule
 from scorelab.judge.base import draw_samples
 from scorelab.judge.yardsticks import Curve, noise_error
+from scorelab.lit.config import UserError
 from scorelab.lit.pictures import save_grid
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.report.status import write_status
@@ -135,15 +136,17 @@ class Validation(EverySteps):
         x0, labels = data_of(trainer).data("val", module.device)
         self.curve = noise_error(module.judged, x0, labels, self.chunk)
         value = self.curve.simple
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
             record(trainer, {"val/simple": value}, step)
         self.simple = math.nan if value is None else value
         better = value is None or value < self.best
         self.best = min(self.best, math.inf if value is None else value)
         folder = Path(trainer.default_root_dir) / "checkpoints"
-        trainer.save_checkpoint(folder / "last.ckpt")
-        if better:
+        if better:  # first: the last checkpoint knows of the best one
             trainer.save_checkpoint(folder / "best.ckpt")
+        trainer.save_checkpoint(folder / "last.ckpt")
 
     def state_dict(self) -> dict[str, float]:
         """The best value so far, and the latest."""

@@ -27,19 +27,32 @@ class AtomicCheckpoints(TorchCheckpointIO):
         part.replace(path)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        UserError: when the file is no whole checkpoint.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a checkpoint ({reason}): overwrite=true starts anew") from error
+
+
 def load_weights(module: DiffusionModule, path: Path) -> int:
     """Read a checkpoint's weights, averaged ones too where it has them, and return its step.
 
     Raises:
         UserError: when the file cannot be read, or is of another network.
     """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint["state_dict"]
+    if any(key.startswith("averaged.") for key in state):
+        module.averaged = follower(module.denoiser)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-        if any(key.startswith("averaged.") for key in state):
-            module.averaged = follower(module.denoiser)
         module.load_state_dict(state)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as this run's checkpoint: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
     module.eval()
     return int(checkpoint["global_step"])

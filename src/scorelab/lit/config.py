@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import get_object
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
 GIVEN = {
@@ -31,6 +29,17 @@ GIVEN = {
         "num_sanity_val_steps",
         "use_distributed_sampler",
         "log_every_n_steps",
+        # the length of a run is max_steps alone
+        "fast_dev_run",
+        "max_epochs",
+        "min_epochs",
+        "min_steps",
+        "max_time",
+        "overfit_batches",
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
     },
     "logger": {"directory", "name", "config"},
 }
@@ -43,8 +52,8 @@ class UserError(Exception):
 
 
 @cache
-def bases() -> tuple[type, ...]:
-    """The classes a config may instantiate subclasses of; no function is on the list."""
+def bases() -> dict[str, type]:
+    """The class whose subclasses each group may name; no function is on the list."""
     from lightning import Callback, LightningDataModule, Trainer
     from lightning.pytorch.loggers import Logger
     from torch import nn
@@ -54,29 +63,47 @@ def bases() -> tuple[type, ...]:
     from scorelab.data.images import Source
     from scorelab.denoisers import Prediction, Variance
     from scorelab.judge import Metric, Part
+    from scorelab.losses import Loss, Times
+    from scorelab.metrics.features import Extractor
     from scorelab.samplers import Sampler
+    from scorelab.schedules import Schedule
 
-    lightning = (Callback, LightningDataModule, Trainer, Logger)
-    ours = (Source, Prediction, Variance, Metric, Part, Sampler)
-    return (nn.Module, Optimizer, LRScheduler, *lightning, *ours)
+    return {
+        "data": LightningDataModule,
+        "data.source": Source,
+        "schedule": Schedule,
+        "prediction": Prediction,
+        "variance": Variance,
+        "model": nn.Module,
+        "loss": Loss,
+        "times": Times,
+        "sampler": Sampler,
+        "extractor": Extractor,
+        "optimizer": Optimizer,
+        "lr_schedule": LRScheduler,
+        "callbacks": Callback,
+        "trainer": Trainer,
+        "logger": Logger,
+        "judge": Part,
+        "metric": Metric,
+    }
 
 
 def target_of(node: Mapping[str, Any], path: str) -> type:
     """The class a node instantiates.
 
     Raises:
-        UserError: when it cannot be found, or is no class a config may name.
+        UserError: when it cannot be found, or is no class this group may name.
     """
     name = node["_target_"]
+    base = bases().get(path) or bases().get(path.split(".")[0])
     try:
         found = get_object(str(name))
     except Exception as error:
         raise UserError(f"{path}._target_={name}: cannot be imported") from error
-    if not (isinstance(found, type) and issubclass(found, bases())):
-        raise UserError(
-            f"{path}._target_={name} is refused: a config may only name a network, schedule, loss, sampler, data "
-            "set, metric, optimizer, callback, logger or trainer class"
-        )
+    if base is None or not (isinstance(found, type) and issubclass(found, base)):
+        wanted = "nothing" if base is None else f"a class of kind {base.__name__}"
+        raise UserError(f"{path}._target_={name} is refused: {path} may only name {wanted}")
     return found
 
 
@@ -105,6 +132,8 @@ def _group(key: str, value: Any) -> Any:
     """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, judge)."""
     if key == "run":
         value = str(value)  # a name of digits is still a name
+    if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+        raise UserError(f"seed={value}: a seed lies in 0 ... {2**32 - 1}")
     if key in TYPES:
         return _typed(value, TYPES[key], key)
     if not isinstance(value, dict):
@@ -193,15 +222,26 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     return list(checked) if isinstance(checked, tuple) else checked if _is_plain(checked) else value
 
 
+def checked_node(node: dict[str, Any], path: str) -> dict[str, Any]:
+    """One node, checked and filled in like those of ``completed``."""
+    return _node(node, path, GIVEN.get(path, set()))
+
+
 def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
     """The object a checked node stands for; ``given`` are the shared objects it is wired to.
+
+    Nothing is resolved or looked up but the targets themselves: a value that looks like an interpolation stays text.
 
     Raises:
         UserError: when its constructor refuses a value, with the constructor's own sentence.
     """
-    target_of(node, path)
+    target = target_of(node, path)
+    arguments = {
+        key: instantiate(value, f"{path}.{key}") if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+        if key != "_target_"
+    }
     try:
-        return hydra_instantiate(dict(node), _convert_="all", _partial_=True)(**given)
-    except (InstantiationException, ValueError, TypeError, OverflowError) as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{path}: {' '.join(str(cause).split())}") from error
+        return target(**arguments, **given)
+    except Exception as error:
+        raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 DOTTED = re.compile(r"^[A-Za-z_]\w*(\.\w+)+=")
+RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,119}")
 
 
 def entry(configs: Path, name: str, job: str) -> None:
@@ -19,7 +20,7 @@ def entry(configs: Path, name: str, job: str) -> None:
     """
     import hydra
 
-    full = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    full = "debug=true" in map(str.lower, sys.argv) or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     sys.argv[1:] = [_addable(word) for word in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, to be told below
 
@@ -37,6 +38,7 @@ def entry(configs: Path, name: str, job: str) -> None:
 
     main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(call)
     try:
+        _refuse(sys.argv[1:], configs, name)
         main()
         if failed:
             raise failed[0]
@@ -81,8 +83,6 @@ def composition_error(error: Exception, configs: Path, name: str) -> str | None:
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
-    from scorelab.lit.config import nearest
-
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
@@ -95,14 +95,36 @@ def composition_error(error: Exception, configs: Path, name: str) -> str | None:
             return f"{group}={choice}: no such choice; choices: {', '.join(choices)}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
-    text = " ".join(str(error).split())
-    if found := re.search(r"[Cc]ould not override '([^']+)'", text):
-        key = found[1].split("@")[0].lstrip("+~")
-        known = known_keys(configs, name)
-        if key in known_keys(configs, "train") - known:
-            return f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(sorted(known))}"
-        return f"{key}: no such key{nearest(key, known)}"
-    return text
+    return " ".join(str(error).split())
+
+
+def _refuse(words: list[str], configs: Path, name: str) -> None:
+    """Look at the words before Hydra composes, makes directories, or adds a key that nothing reads.
+
+    Raises:
+        UserError: for a key that does not exist, a group left without a choice, a run's name that is no name.
+    """
+    from scorelab.lit.config import UserError, nearest
+
+    known = known_keys(configs, name)
+    for word in words:
+        key, equals, value = word.partition("=")
+        key = key.lstrip("+~")
+        top = key.split(".")[0].split("@")[0]
+        if word.startswith("-") or top.startswith("hydra") or not (equals or word.startswith("~")):
+            continue
+        if top not in known and top in known_keys(configs, "train"):
+            raise UserError(
+                f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(sorted(known))}"
+            )
+        if top not in known:
+            raise UserError(f"{key}: no such key{nearest(top, known)}")
+        group = configs / key
+        if group.is_dir() and (word.startswith("~") or value in ("", "null")):
+            choices = sorted(file.stem for file in group.glob("*.yaml"))
+            raise UserError(f"{word}: a choice is needed; choices: {', '.join(choices)}")
+        if key == "run" and name == "train" and not RUN_NAME.fullmatch(value):
+            raise UserError(f"run={value}: a run's name has letters, digits, '_', '-' and '.' only")
 
 
 def known_keys(configs: Path, name: str) -> set[str]:

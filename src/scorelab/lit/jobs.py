@@ -1,7 +1,6 @@
 """What the entries do: train, eval, sample."""
 
 import logging
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from scorelab.judge import judge
 from scorelab.judge.base import draw_samples
 from scorelab.lit.build import Experiment, build, build_trainer, sized
 from scorelab.lit.callbacks import Validation
-from scorelab.lit.checkpoints import load_weights
+from scorelab.lit.checkpoints import load_weights, read_checkpoint
 from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import save_grid
@@ -27,7 +26,6 @@ from scorelab.report.table import table
 from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
-RUN_NAME = re.compile(r"[\w.,+=-]{1,120}")
 
 
 def train(cfg: DictConfig) -> dict[str, float | None]:
@@ -36,21 +34,20 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     run = RunDir(Path(HydraConfig.get().runtime.output_dir))
     try:
         config = sized(completed(cfg))
-        if not RUN_NAME.fullmatch(config["run"]) or config["run"].strip(".") == "":
-            raise UserError(f"run={config['run']}: a run's name has letters, digits and . , _ + = - only")
         run.lock()
-        if config["overwrite"]:
-            run.clear()
-        run.check(config)
-        if run.finished:
+        if not config["overwrite"]:
+            run.check(config)
+        if run.finished and not config["overwrite"]:
             verdict = run.verdict()
             log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
             return verdict["metrics"]
         experiment = build(config)
         trainer = build_trainer(config, run.path)
-    except UserError:
+    except BaseException:
         run.discard()
         raise
+    if config["overwrite"]:
+        run.clear()
     run.claim(config)
     write_status(run.path, "running")
     loggers: list[Any] = [History(run.path)]
@@ -69,7 +66,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         raise KeyboardInterrupt from stop
     finally:
         if status != "finished":
-            run.close(status, config)
+            run.close(status, config, step=trainer.global_step)
         for logger in loggers:
             if hasattr(logger, "close"):
                 if status == "finished":
@@ -89,15 +86,15 @@ def fit_and_judge(
     module, data = experiment.module, experiment.data
     weights = sum(p.numel() for p in module.denoiser.parameters())
     log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    step = read_checkpoint(run.last)["global_step"] if run.resumable else -1
+    trainer.loggers[0].cut(step)  # type: ignore[attr-defined]
     if run.resumable:
-        step = torch.load(run.last, map_location="cpu", weights_only=True)["global_step"]
         log.info("resumed at step %s", f"{step:,}")
-        trainer.loggers[0].cut(step)  # type: ignore[attr-defined]
     trainer.fit(module, data, ckpt_path=str(run.last) if run.resumable else None, weights_only=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     validation = next((c for c in callbacks if isinstance(c, Validation)), None)
     write_status(run.path, "judging", trainer.global_step)
-    module.eval()
+    module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     verdict = judge(experiment.parts, experiment.case(module.judged), log.info)
     metrics = dict(verdict.metrics)
     if validation is not None:
@@ -114,7 +111,7 @@ def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
     own = set(yaml.safe_load(_primary()).keys()) - {"defaults", "hydra", "metric"}
     overrides = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in own]
     refuse_training_keys(overrides, allowed)
-    return completed(DictConfig(load_run(cfg.run, overrides, completed(cfg))))
+    return sized(completed(DictConfig(load_run(str(cfg.run), overrides, completed(cfg)))))
 
 
 def _primary() -> str:
@@ -125,7 +122,7 @@ def _primary() -> str:
 
 def restored(cfg: DictConfig, config: dict[str, Any]) -> Experiment:
     """The run's objects with the weights of its checkpoint, on the GPU where there is one."""
-    path = Path(cfg.run) / "checkpoints" / f"{cfg.checkpoint}.ckpt"
+    path = Path(str(cfg.run)) / "checkpoints" / f"{cfg.checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(f"checkpoint={cfg.checkpoint}: {cfg.run} has no such checkpoint; possible: last, best")
     experiment = build(config)
@@ -141,7 +138,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     config = stored(cfg, ("sampler", "extractor", "judge", "metric"))
     experiment = restored(cfg, config)
     verdict = judge(experiment.parts, experiment.case(experiment.module.judged), log.info)
-    folder = Path(cfg.run) / "eval" / slug(words)
+    folder = Path(str(cfg.run)) / "eval" / slug(words)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
@@ -164,7 +161,7 @@ def sample(cfg: DictConfig) -> None:
     with torch.no_grad():
         drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
     images = to_bytes(drawn, data.levels)
-    folder = Path(cfg.run) / "sample" / slug(words)
+    folder = Path(str(cfg.run)) / "sample" / slug(words)
     save_grid(images[:256], folder / "samples.png")
     np.savez_compressed(folder / "samples.npz", images.permute(0, 2, 3, 1).numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")

@@ -4,6 +4,8 @@ import csv
 import json
 import logging
 import os
+import urllib.error
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any, Literal
@@ -109,14 +111,21 @@ class Wandb(WandbLogger):
             "resume": "allow",
             "settings": wandb.Settings(init_timeout=timeout, silent=True, console="off"),
         }
-        online = mode != "offline" and wandb.login(prompt=False, verify=False)
+        asked = os.environ.get("WANDB_MODE") or mode
+        online = asked not in ("offline", "disabled") and wandb.login(prompt=False, verify=False)
+        why = f" ({asked} was asked for)" if asked in ("offline", "disabled") else " (no login)"
+        if online and not answers(base := str(wandb.setup().settings.base_url), timeout):
+            online, why = False, f" ({base} does not answer)"
+        chosen: Any = "disabled" if asked == "disabled" else "online" if online else "offline"
         try:
-            run = wandb.init(**common, mode="online" if online else "offline")
-            why = "" if online or mode == "offline" else " (no login)"
+            run = wandb.init(**common, mode=chosen)
         except (wandb.errors.CommError, wandb.errors.UsageError) as error:
             online, why = False, f" ({' '.join(str(error).split())[:100]})"
-            run = wandb.init(**common, mode="offline")
-        if online:
+            mark.write_text(uuid.uuid4().hex[:8])  # wandb's service still holds the id of the run that failed
+            run = wandb.init(**common | {"id": mark.read_text()}, mode="offline")
+        if chosen == "disabled":
+            log.info("W&B: disabled by WANDB_MODE")
+        elif online:
             log.info("W&B: online, %s", run.url)
         else:
             log.info(
@@ -135,6 +144,17 @@ class Wandb(WandbLogger):
     def close(self, exit_code: int) -> None:
         """End the W&B run, so that the next job of a sweep starts its own."""
         self.experiment.finish(exit_code=exit_code)
+
+
+def answers(address: str, timeout: float) -> bool:
+    """Whether a server answers at all, be it with an error."""
+    try:
+        urllib.request.urlopen(address, timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def flat(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:

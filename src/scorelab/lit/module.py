@@ -71,6 +71,17 @@ class DiffusionModule(LightningModule):
         self.times.update(t, terms.loss.detach())
         return (weight * terms.loss).mean()
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients; Lightning's own way refuses fused optimisers under mixed precision."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""
         parameters = [p for part in (self.denoiser, self.loss) for p in part.parameters() if p.requires_grad]

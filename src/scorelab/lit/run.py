@@ -92,18 +92,19 @@ class RunDir:
             UserError: when another process has it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("a+")
+        file = (self.path / "lock").open("a+")
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another job"
+            file.seek(0)
+            holder = file.read().strip() or "another job"
             raise UserError(
                 f"run {shown(self.path)} is being worked on by {holder}: wait, or choose another run="
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
-        self._lock.flush()
+        self._lock = file
+        file.truncate(0)
+        file.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
+        file.flush()
 
     def check(self, config: dict[str, Any]) -> None:
         """See that the directory is new, or left by a job of the very same config.
@@ -112,6 +113,9 @@ class RunDir:
             UserError: when it holds a run of another config.
         """
         file = self.path / "config.yaml"
+        if not file.exists() and (self.resumable or self.verdict()):
+            told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
+            raise UserError(f"{told}; choose another run=, or overwrite=true")
         if file.exists() and (difference := first_difference(yaml.safe_load(file.read_text()), config)):
             told = f"run {shown(self.path)} has another configuration: {difference}"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
@@ -123,7 +127,12 @@ class RunDir:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def discard(self) -> None:
-        """Remove the directory of a run that was refused before it began."""
+        """Remove the directory of a run that was refused before it began, where no other job has taken it."""
+        try:
+            if self._lock is None and self.path.is_dir():
+                self.lock()
+        except UserError:
+            return
         if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
             shutil.rmtree(self.path)
 

@@ -87,7 +87,7 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
 
 
 def frechet_floor(
-    reference: Tensor, extractor: Extractor, n: int | None = None, halves: int = 20, seed: int = 0
+    reference: Tensor, extractor: Extractor, n: float | None = None, halves: int = 20, seed: int = 0
 ) -> Floor:
     r"""The Fréchet distance that n perfect samples would have from the reference, from its own halves.
 

@@ -97,11 +97,11 @@ class Upsample(nn.Conv2d):
     4/9 of the multiplications; the stored weights stay those of the 3x3 convolution.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
         wide = functional.pad(self.weight, (1, 1, 1, 1))
         wide = wide[:, :, 1:] + wide[:, :, :-1]
         folded = (wide[..., 1:] + wide[..., :-1]).flip(2, 3).transpose(0, 1)

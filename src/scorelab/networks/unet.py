@@ -11,15 +11,13 @@ from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeE
 
 
 class UNet(nn.Module):
-    """Residual blocks over falling, then rising resolutions, the way up fed by what the way down saw.
+    """Residual blocks over falling, then rising resolutions, each layer up fed by one on the way down.
 
     Args:
         shape: (C, H, W) of the images; H and W must halve len(multipliers) - 1 times.
         channels: the width at full resolution; None is sized by the data (see ``sizes``).
         multipliers: the width at each resolution, in units of ``channels``.
-        blocks: residual blocks per resolution.
-        skips: what the way up is fed: "block", the output of every layer going down, and one block more per
-            resolution to take them (Ho et al. 2020); "level", the last of each resolution, at two thirds of the cost.
+        blocks: residual blocks per resolution going down; one more going up.
         attention: the heights of the feature maps that get self-attention; the middle has it too unless this is empty.
         conditioning: how time and label act: "scale_shift" of the norms, or "add".
         dropout: inside residual blocks.
@@ -37,7 +35,6 @@ class UNet(nn.Module):
         channels: int | None = None,
         multipliers: Sequence[int] | None = None,
         blocks: int = 1,
-        skips: Literal["level", "block"] = "level",
         attention: Sequence[int] | None = None,
         conditioning: Literal["scale_shift", "add"] = "scale_shift",
         dropout: float = 0.0,
@@ -46,17 +43,12 @@ class UNet(nn.Module):
         classes: int | None = None,
     ) -> None:
         super().__init__()
-        rule = self.sizes(shape)
-        channels = rule["channels"] if channels is None else channels
-        multipliers = rule["multipliers"] if multipliers is None else multipliers
-        attention = rule["attention"] if attention is None else attention
+        channels, multipliers, attention = self.sizes(shape, channels, multipliers, attention).values()
         heights = _heights(shape, multipliers)
         _check(channels, multipliers, blocks, attention, dropout, heights)
         if conditional and not classes:
             raise ValueError("model.conditional=true needs data with labels")
-        # a narrow network still has to tell noise levels apart
-        embedding, width = max(64, channels), max(128, 4 * channels)
-        widths = [channels * m for m in multipliers]
+        width, widths = 4 * channels, [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
 
         def stage(inputs: int, outputs: int, attend: bool) -> nn.Module:
@@ -64,46 +56,45 @@ class UNet(nn.Module):
             return Stage(block, Attention(outputs) if attend else nn.Identity())
 
         self.time = nn.Sequential(
-            TimeEmbedding(embedding), nn.Linear(embedding, width), nn.SiLU(), nn.Linear(width, width)
+            TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
-        every = skips == "block"
-        self.down, self.keeps, kept, now = nn.ModuleList(), [every], [channels] * every, channels
+        self.down, skips, now = nn.ModuleList(), [channels], channels
         for level, (out, height) in enumerate(zip(widths, heights, strict=True)):
-            for block in range(blocks):
-                self.down.append(stage(now, now := out, height in attention))
-                self.keeps.append(every or block + 1 == blocks)
-                kept += [now] * self.keeps[-1]
+            for _ in range(blocks):
+                self.down.append(stage(now, out, height in attention))
+                skips.append(now := out)
             if level + 1 < len(widths):
                 self.down.append(Downsample(now))
-                self.keeps.append(every)
-                kept += [now] * every
+                skips.append(now)
         self.middle = nn.ModuleList([stage(now, now, bool(attention)), stage(now, now, False)])
-        self.up, self.takes = nn.ModuleList(), []
+        self.up = nn.ModuleList()
         for level, (out, height) in reversed(list(enumerate(zip(widths, heights, strict=True)))):
-            for block in range(blocks + every):
-                self.takes.append(every or block == 0)
-                inputs = now + kept.pop() if self.takes[-1] else now
-                self.up.append(stage(inputs, now := out, height in attention))
+            for _ in range(blocks + 1):
+                self.up.append(stage(now + skips.pop(), out, height in attention))
+                now = out
             if level > 0:
-                above = now if every else widths[level - 1]
-                self.up.append(Upsample(now, now := above))
-                self.takes.append(False)
+                self.up.append(Upsample(now))
         self.leave = nn.Sequential(norm(now), nn.SiLU(), zeroed(nn.Conv2d(now, outputs * shape[0], 3, padding=1)))
 
     @staticmethod
-    def sizes(shape: Sequence[int]) -> dict[str, Any]:
-        """The widths and attention for images of this shape, where the arguments leave them open.
+    def sizes(
+        shape: Sequence[int],
+        channels: int | None = None,
+        multipliers: Sequence[int] | None = None,
+        attention: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
+        """Widths and attention for images of this shape, where the arguments leave them open.
 
         Two resolutions for up to 8 pixels, three up to 31, four up to 64, then one more per doubling; attention
-        where the feature map is 4 to 16 pixels high.
+        where the feature map is 4 to 16 pixels high, full resolution aside.
         """
         height = shape[1]
-        channels, multipliers = next(
+        width, factors = next(
             sizes
             for limit, sizes in (
-                (8, (32, [1, 2])),
+                (8, (16, [1, 2])),
                 (31, (64, [1, 2, 2])),
                 (64, (128, [1, 2, 2, 2])),
                 (128, (128, [1, 1, 2, 3, 4])),
@@ -111,11 +102,12 @@ class UNet(nn.Module):
             )
             if height <= limit
         )
-        heights = [height >> level for level in range(len(multipliers))]
+        factors = factors if multipliers is None else list(multipliers)
+        heights = [height >> level for level in range(len(factors))]
         return {
-            "channels": channels,
-            "multipliers": multipliers,
-            "attention": [h for h in heights if 4 <= h <= 16 and h < height],
+            "channels": width if channels is None else channels,
+            "multipliers": factors,
+            "attention": [h for h in heights[1:] if 4 <= h <= 16] if attention is None else list(attention),
         }
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
@@ -126,15 +118,14 @@ class UNet(nn.Module):
             condition = condition + self.label(nothing if label is None else label)
         condition = functional.silu(condition)
         h = self.enter(x)
-        kept = [h] * self.keeps[0]
-        for layer, keep in zip(self.down, self.keeps[1:], strict=True):
+        skips = [h]
+        for layer in self.down:
             h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
-            kept += [h] * keep
+            skips.append(h)
         for layer in self.middle:
             h = layer(h, condition)
-        for layer, take in zip(self.up, self.takes, strict=True):
-            h = torch.cat([h, kept.pop()], 1) if take else h
-            h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], 1), condition) if isinstance(layer, Stage) else layer(h)
         return self.leave(h)
 
 
@@ -172,7 +163,7 @@ def _check(
     """Refuse what no network can be built from."""
     if channels < 4 or channels % 2:
         raise ValueError(f"channels must be even and at least 4, got {channels}")
-    if min(multipliers) < 1 or blocks < 1:
+    if not multipliers or min(multipliers) < 1 or blocks < 1:
         raise ValueError(f"multipliers and blocks must be at least 1, got {list(multipliers)} and {blocks}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
