@@ -166,6 +166,8 @@ def test_eval_takes_another_sampler_and_the_exact_bound(folder: Path, first: str
     assert result["records"]["fid"]["sampler"] == "DDPM"
     assert result["records"]["fid"]["network_evaluations_per_sample"] == 7
     assert result["records"]["vlb"]["evaluations"] == 180 * 1000
+    by_step = result["records"]["vlb"]["by_step"]
+    assert len(by_step) == 1000 and sum(by_step[1:]) == pytest.approx(result["metrics"]["test/vlb_diffusion"], rel=1e-4)
     own = left(folder, "a")
     se = own["records"]["vlb"]["se_over_times_and_noise"]
     assert abs(result["metrics"]["test/vlb"] - own["metrics"]["test/vlb"]) < 4 * se

@@ -23,17 +23,17 @@ class Estimate:
 
     @classmethod
     def from_eps(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> "Estimate":
-        """x0 = (x_t - sigma eps) / alpha."""
+        """From the noise: x0 = (x_t - sigma eps) / alpha."""
         return cls(x_t, alpha, sigma, (x_t - sigma * eps) / alpha, eps)
 
     @classmethod
     def from_x0(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, x0: Tensor) -> "Estimate":
-        """Eps = (x_t - alpha x0) / sigma."""
+        """From the data: eps = (x_t - alpha x0) / sigma."""
         return cls(x_t, alpha, sigma, x0, (x_t - alpha * x0) / sigma)
 
     @classmethod
     def from_v(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, v: Tensor) -> "Estimate":
-        """x0 = (alpha x_t - sigma v) / a and eps = (sigma x_t + alpha v) / a."""
+        """From v: x0 = (alpha x_t - sigma v) / a and eps = (sigma x_t + alpha v) / a."""
         a = alpha**2 + sigma**2
         return cls(x_t, alpha, sigma, (alpha * x_t - sigma * v) / a, (sigma * x_t + alpha * v) / a)
 
@@ -44,7 +44,7 @@ class Estimate:
 
     @property
     def v(self) -> Tensor:
-        """Alpha eps - sigma x0."""
+        """The mixture alpha eps - sigma x0."""
         return self.alpha * self.eps - self.sigma * self.x0
 
     def clipped(self) -> "Estimate":

@@ -19,7 +19,8 @@ PILOT = 8
 class Bound:
     """Means over images in bits/dim: prior KL, sum of the steps' KLs, decoder; se over times and noise.
 
-    ``se`` is None where each step was visited once and no error can be told. ``evaluations`` of the network.
+    ``se`` is None where each step was visited once and no error can be told; ``by_step`` then holds the terms of
+    i = 1 ... T. ``evaluations`` of the network.
     """
 
     prior: float
@@ -27,6 +28,7 @@ class Bound:
     decoder: float
     se: float | None
     evaluations: int
+    by_step: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:
@@ -65,7 +67,7 @@ def exact_bound(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, seed: int
     for i in range(1, terms.steps + 1):
         at = torch.full((len(x0),), i)
         by_step.append(float(terms.at(at, generator("bound", seed, i)).mean()))
-    return Bound(_prior(denoiser, x0), sum(by_step[1:]), by_step[0], None, terms.evaluations)
+    return Bound(_prior(denoiser, x0), sum(by_step[1:]), by_step[0], None, terms.evaluations, tuple(by_step))
 
 
 def sampled_bound(
@@ -199,4 +201,6 @@ class VariationalBound(Part):
             "x0_clipped": case.denoiser.levels is not None,
             "decoder": "levels" if case.denoiser.levels is not None else "density",
         }
+        if bound.by_step:
+            records["by_step"] = [float(f"{value:.6g}") for value in bound.by_step]
         return Result(dict(zip(self.names, values, strict=True)), records, bound.evaluations)

@@ -12,8 +12,8 @@ from scorelab.tensors import mean_rest
 class Simple(Loss):
     """L_simple = mean over dimensions of ||eps - eps^||^2 (Ho et al. 2020, eq. 14), whatever the network predicts.
 
-    ``space`` measures the error elsewhere: on x_0 it is weighted by 1/SNR of that on eps, on v by 1 + 1/SNR of that
-    on x_0... each a quantity of the same Estimate.
+    ``space`` measures the error in another quantity of the same Estimate. With S = alpha^2 / sigma^2 and
+    a = alpha^2 + sigma^2, the error on x_0 is 1/S of that on eps, the error on v (a / alpha)^2 of it.
     """
 
     def __init__(self, space: Literal["eps", "x0", "v"] = "eps") -> None:

@@ -40,7 +40,7 @@ class Uniform(Times):
     """Independent t ~ U over the schedule's training times."""
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Draw:
-        """T = floor(T u) + 1 over T, u ~ U[0, 1)."""
+        """Grid times (floor(T u) + 1) / T, u ~ U[0, 1)."""
         u = torch.rand(n * world, generator=generator, dtype=torch.float64)[rank::world]
         return Draw(schedule.training_time(u), torch.ones(n))
 
