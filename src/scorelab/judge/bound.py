@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,8 +107,8 @@ def sampled_bound(
         rounds[least_known].add(float(found.mean()))
         se = math.hypot(*(part.se for part in rounds.values()))
         if se <= tolerance:
-            means = {name: part.mean for name, part in rounds.items()}
-            return Bound(prior=_prior(denoiser, x0), **means, se=se, evaluations=terms.evaluations)
+            diffusion, decoder = rounds["diffusion"].mean, rounds["decoder"].mean
+            return Bound(_prior(denoiser, x0), diffusion, decoder, se, terms.evaluations)
         # rounds in proportion to the spreads reach the tolerance soonest: (sum of spreads / tolerance)^2 of them
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
@@ -193,7 +194,7 @@ class VariationalBound(Part):
         else:
             bound = sampled_bound(case.denoiser, x0, labels, case.metric.tolerance, left, case.seed, case.metric.chunk)
         values = (bound.total, bound.prior, bound.diffusion, bound.decoder)
-        records = {
+        records: dict[str, Any] = {
             "estimator": case.metric.bound,
             "se_over_times_and_noise": bound.se,
             "images": len(x0),
