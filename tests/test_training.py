@@ -17,6 +17,11 @@ import torch
 import yaml
 from PIL import Image
 
+from scorelab.data.images import Digits
+from scorelab.metrics.features import DigitsExtractor
+from scorelab.metrics.fidelity import frechet_floor
+from scorelab.tensors import to_bytes
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "model.channels=8",
@@ -78,6 +83,13 @@ def test_a_run_leaves_what_it_promises(folder: Path, first: str) -> None:
     assert record["n"] == 100 and record["network_evaluations_per_sample"] == 5 and record["extractor_hash"]
     assert content["records"]["vlb"]["se_over_times_and_noise"] <= 0.5
     assert content["records"]["vlb"]["x0_clipped"] is True
+
+
+def test_the_floor_is_that_of_the_samples_and_the_reference_at_their_own_sizes(folder: Path, first: str) -> None:
+    train = Digits().splits()["train"].levels
+    equal = frechet_floor(to_bytes(train, 17), DigitsExtractor()).value  # 1,437 against 1,437
+    expected = equal * 1437 * (1 / 100 + 1 / 1437) / 2
+    assert left(folder, "a")["metrics"]["test/fid_floor"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_run_shows_cost_table_and_paths(first: str) -> None:
