@@ -1,7 +1,9 @@
 """The variational bound on -log p(x_0), term by term, in nats per sample.
 
 -log p(x_0) <= KL(q(x_T|x_0) || p(x_T)) + sum_{i=2}^T E KL(q(x_{i-1}|x_i,x_0) || p(x_{i-1}|x_i)) - E log p(x_0|x_1)
-(Ho et al. 2020, eq. 5): the prior, the diffusion terms and the decoder.
+(Ho et al. 2020, eq. 5): the prior, the diffusion terms and the decoder. A continuous process has, in place of the
+sum, 1/2 int (-dlambda/dt) E||eps - eps^||^2 dt over [t_min, 1], and its decoder stands at t_min
+(Kingma et al. 2021, "Variational diffusion models", eq. 11-12).
 """
 
 import math
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.schedules import Schedule, Transition
-from scorelab.tensors import like, sum_rest
+from scorelab.tensors import from_levels, like, sum_rest
 
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
@@ -64,6 +66,27 @@ def gaussian_log_prob(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     log_variance = log_variance.double()
     squared = (x0.double() - mean.double()) ** 2 * torch.exp(-log_variance)
     return -0.5 * (math.log(2 * math.pi) + log_variance + squared)
+
+
+def level_decoder_nll(schedule: Schedule, x0: Tensor, eps: Tensor, t: Tensor, levels: int) -> Tensor:
+    """-log prod P(x_0 | x_t) in nats, (B,), by a decoder that knows each pixel's own x_t and nothing else.
+
+    P(level k | x_t) = softmax_k(-(x_t - alpha k)^2 / 2 sigma^2) over the levels k in [-1, 1] (Kingma et al. 2021,
+    section 3.3), as log-odds against x_0: the squares differ by alpha^2 (k - x_0)^2 - 2 alpha sigma (k - x_0) eps.
+    """
+    x0, eps = x0.double(), eps.double()
+    snr = like(torch.exp(0.5 * schedule.log_snr(t)), x0)  # alpha / sigma
+    total = torch.zeros_like(x0)
+    for k in from_levels(torch.arange(levels, device=x0.device), levels).double():
+        away = snr * (k - x0)
+        total = total + torch.exp(-0.5 * away**2 + away * eps)
+    return sum_rest(torch.log(total))
+
+
+def bound_rate(schedule: Schedule, estimate: Estimate, eps: Tensor, t: Tensor) -> Tensor:
+    """1/2 (-dlambda/dt) ||eps - eps^||^2 in nats, (B,): what a continuous process adds to the bound per unit of t."""
+    rate = 0.5 * schedule.g2(t) / schedule.sigma(t) ** 2
+    return rate * sum_rest((eps - estimate.eps) ** 2).double()
 
 
 def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:

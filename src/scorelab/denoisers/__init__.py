@@ -1,9 +1,9 @@
 """What a network, or an exact law, says of the data and of the noise in x_t."""
 
-from scorelab.denoisers.base import Denoiser
+from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate
-from scorelab.denoisers.learned import X0, Eps, NetworkDenoiser, Prediction, V
-from scorelab.denoisers.variance import FixedLarge, FixedSmall, Variance
+from scorelab.denoisers.learned import X0, Eps, NetworkDenoiser, Prediction, V, ends_without_signal
+from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, Variance
 
 __all__ = [
     "X0",
@@ -12,8 +12,11 @@ __all__ = [
     "Estimate",
     "FixedLarge",
     "FixedSmall",
+    "Learned",
     "NetworkDenoiser",
     "Prediction",
+    "Rescheduled",
     "V",
     "Variance",
+    "ends_without_signal",
 ]

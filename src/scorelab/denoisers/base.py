@@ -1,6 +1,7 @@
 """The noun that losses, samplers, likelihoods and yardsticks all take."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -32,11 +33,86 @@ class Denoiser(nn.Module):
         """Where the weights and tables are."""
         return next(chain(self.parameters(), self.buffers())).device
 
+    @property
+    def prior_std(self) -> float:
+        """The standard deviation of the law that sampling starts from, at the greatest time of ``time_range``."""
+        return self.schedule.prior_std
+
+    def time_range(self) -> tuple[float, float]:
+        """The least and greatest time it can be asked about."""
+        return self.schedule.t_min, 1.0
+
+    def log_snr_range(self) -> tuple[float, float]:
+        """The least and greatest lambda it can be asked about."""
+        return self.schedule.log_snr_range()
+
+    def check(self) -> None:
+        """Refuse a schedule it cannot work under.
+
+        Raises:
+            ValueError: one sentence that says what to change.
+        """
+        return
+
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
-        """The estimate of x_0 and eps from x_t (B, ...) at times t (B,) in (0, 1]."""
+        """The estimate of x_0 and eps from x_t (B, ...) at times t (B,) within ``time_range``."""
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
         """The truth at time t: x_t = alpha x_0 + sigma eps, with the x_0 and eps that made it."""
         alpha, sigma = like(self.schedule.alpha(t), x0), like(self.schedule.sigma(t), x0)
         return Estimate(alpha * x0 + sigma * eps, alpha, sigma, x0, eps)
+
+
+class Rescheduled(Denoiser):
+    """A denoiser trained under one schedule, A, asked in the (x, t) of another, B.
+
+    x_t / sqrt(a) with a = alpha^2 + sigma^2 has the same law under both where the log-SNR is the same, so the inner
+    denoiser is asked at t_A with lambda_A(t_A) = lambda_B(t), about x sqrt(a_A / a_B); x^_0 and eps^ are its own
+    (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", section 2).
+    """
+
+    def __init__(self, inner: Denoiser, schedule: Schedule) -> None:
+        super().__init__(schedule, inner.variance, inner.levels)
+        self.inner = inner
+
+    @property
+    def prior_std(self) -> float:
+        """That of the inner schedule's end, in B's units, where B goes beyond it; else B's own."""
+        _, latest = self.time_range()
+        if latest == 1:
+            return self.schedule.prior_std
+        return self.inner.prior_std * (_power(self.schedule, latest) / _power(self.inner.schedule, 1.0)) ** 0.5
+
+    def log_snr_range(self) -> tuple[float, float]:
+        """What the inner denoiser can be asked about, as far as B reaches it in [0, 1]."""
+        low, high = self.inner.log_snr_range()
+        end, start = self.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        return max(low, end), min(high, start)
+
+    def time_range(self) -> tuple[float, float]:
+        """Where B has those log-SNRs."""
+        latest, earliest = self.schedule.inverse(torch.tensor(self.log_snr_range(), dtype=torch.float64)).tolist()
+        return earliest, min(1.0, latest)
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
+        """The inner denoiser's estimate, in B's coefficients.
+
+        Raises:
+            ValueError: at a log-SNR outside what the inner denoiser can be asked about.
+        """
+        log_snr, (low, high) = self.schedule.log_snr(t), self.inner.log_snr_range()
+        if bool(((log_snr < low - 1e-6) | (log_snr > high + 1e-6)).any()):
+            raise ValueError(f"a denoiser of log-SNR [{low:.2f}, {high:.2f}] was asked about one outside of it")
+        inner_t = self.inner.schedule.inverse(log_snr.clamp(low, high))
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        # both alphas share a ratio with both sigmas, so either gives sqrt(a_A / a_B); sigma is never 0 here
+        ratio = self.inner.schedule.sigma(inner_t) / sigma
+        said = self.inner(like(ratio, x_t) * x_t, inner_t, label)
+        return replace(said, x_t=x_t, alpha=like(alpha, x_t), sigma=like(sigma, x_t))
+
+
+def _power(schedule: Schedule, t: float) -> float:
+    """The power a = alpha^2 + sigma^2 at time t."""
+    at = torch.tensor([t], dtype=torch.float64)
+    return float(schedule.alpha(at) ** 2 + schedule.sigma(at) ** 2)

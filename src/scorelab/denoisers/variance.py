@@ -11,7 +11,12 @@ from scorelab.tensors import like
 
 
 class Variance:
-    """How uncertain a reverse step is. Answers are log s^2, broadcastable to x."""
+    """How uncertain a reverse step is. Answers are log s^2, broadcastable to x.
+
+    ``outputs`` is how many numbers per dimension a network must say for it: 1 for its prediction alone.
+    """
+
+    outputs: int = 1
 
     @abstractmethod
     def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
@@ -41,3 +46,27 @@ class FixedLarge(Variance):
     def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
         """Log sigma^2_{t|s}."""
         return like(torch.log(step.forward_variance), estimate.x_t)
+
+
+class Learned(Variance):
+    """log s^2 = f log sigma^2_{t|s} + (1 - f) log beta~ in every dimension, f = (v + 1)/2, v the network's output.
+
+    Nichol & Dhariwal 2021, eq. 15. v is meant for [-1, 1] and not cut to it.
+    """
+
+    outputs = 2
+
+    def log_variance(self, step: Transition, estimate: Estimate) -> Tensor:
+        """Between log beta~ and log sigma^2_{t|s}."""
+        return _between(torch.log(step.posterior_variance), torch.log(step.forward_variance), estimate)
+
+    def log_decoder_variance(self, first: Transition, second: Transition, pixels: bool, estimate: Estimate) -> Tensor:
+        """Between the fixed variances' entry of the last step and log sigma^2_{1|0}."""
+        low = second.posterior_variance if pixels else first.forward_variance
+        return _between(torch.log(low), torch.log(first.forward_variance), estimate)
+
+
+def _between(low: Tensor, high: Tensor, estimate: Estimate) -> Tensor:
+    if estimate.fraction is None:
+        raise ValueError("a learned variance needs a denoiser that says one")
+    return torch.lerp(like(low, estimate.x_t), like(high, estimate.x_t), estimate.fraction)

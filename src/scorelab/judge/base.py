@@ -98,7 +98,7 @@ class Case:
         if "samples" in self.__dict__:
             return 0
         chunk = self.metric.chunk
-        return -(-self.count // chunk) * chunk * self.sampler.evaluations(self.denoiser.schedule)
+        return -(-self.count // chunk) * chunk * self.sampler.evaluations(self.denoiser)
 
     @cached_property
     def samples(self) -> Tensor:

@@ -34,7 +34,7 @@ class Frechet(SamplePart):
             "extractor_hash": case.extractor.hash,
             "floor_se": floor.se,
             "sampler": type(case.sampler).__name__,
-            "network_evaluations_per_sample": case.sampler.evaluations(case.denoiser.schedule),
+            "network_evaluations_per_sample": case.sampler.evaluations(case.denoiser),
             "seed": case.seed,
         }
         return Result(dict(zip(self.names, values, strict=True)), records, evaluations)

@@ -48,7 +48,7 @@ class Curve:
 
 def bins_in_range(denoiser: Denoiser) -> list[int]:
     """The bins that lie wholly inside the schedule's [lambda_T, lambda_1]."""
-    low, high = denoiser.schedule.log_snr_range()
+    low, high = denoiser.log_snr_range()
     edges = [LOWEST + WIDTH * bin for bin in range(BINS + 1)]
     return [bin for bin in range(BINS) if low <= edges[bin] and edges[bin + 1] <= high]
 
@@ -92,7 +92,7 @@ class NoiseError(Part):
         curve = noise_error(case.denoiser, *case.held_out_data(), case.metric.chunk)
         record = curve_record(curve)
         if curve.simple is None:
-            low, high = case.denoiser.schedule.log_snr_range()
+            low, high = case.denoiser.log_snr_range()
             record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain [-4.8, 6.6]"
         return Result({"simple": curve.simple}, record, self.cost(case))
 

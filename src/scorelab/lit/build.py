@@ -93,7 +93,7 @@ def _refuse_mismatches(module: DiffusionModule, parts: dict[str, Part]) -> None:
     """Choices that cannot go together say so where they arise; ask them before the first step."""
     try:
         module.loss.check(module.denoiser)
-        module.sampler.evaluations(module.denoiser.schedule)
+        module.sampler.evaluations(module.denoiser)
         for part in parts.values():
             part.check(module.denoiser)
     except ValueError as error:

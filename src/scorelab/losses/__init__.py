@@ -2,7 +2,22 @@
 
 from scorelab.losses.base import Loss, Terms
 from scorelab.losses.denoising import Simple
-from scorelab.losses.times import Draw, Stratified, Times, Uniform
-from scorelab.losses.variational import VariationalBound
+from scorelab.losses.score_matching import DSM, Likelihood
+from scorelab.losses.times import Draw, Importance, LogSNRUniform, Stratified, Times, Uniform
+from scorelab.losses.variational import Hybrid, VariationalBound
 
-__all__ = ["Draw", "Loss", "Simple", "Stratified", "Terms", "Times", "Uniform", "VariationalBound"]
+__all__ = [
+    "DSM",
+    "Draw",
+    "Hybrid",
+    "Importance",
+    "Likelihood",
+    "LogSNRUniform",
+    "Loss",
+    "Simple",
+    "Stratified",
+    "Terms",
+    "Times",
+    "Uniform",
+    "VariationalBound",
+]

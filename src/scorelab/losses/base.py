@@ -17,7 +17,21 @@ class Terms:
 
 
 class Loss(nn.Module):
-    """An objective: deterministic given the data, the times, the noise and the generator."""
+    """An objective: deterministic given the data, the times, the noise and the generator.
+
+    ``trains_variance`` says whether a learned variance gets a gradient from it.
+
+    Args:
+        normalize: whether training divides the loss by its mean weight on the noise error over the training times
+            with log-SNR in [-4.8, 6.6] (see scorelab.judge.card), so that one learning rate and one clip mean the
+            same to all objectives.
+    """
+
+    trains_variance: bool = False
+
+    def __init__(self, normalize: bool = True) -> None:
+        super().__init__()
+        self.normalize = normalize
 
     @abstractmethod
     def forward(
@@ -32,10 +46,19 @@ class Loss(nn.Module):
     ) -> Terms:
         """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,)."""
 
+    @abstractmethod
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """The weight w (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
+
+        NaN where the loss is no such weighted square. A learned variance counts at f = 1/2, where networks start.
+        """
+
     def check(self, denoiser: Denoiser) -> None:
         """Refuse a denoiser this objective cannot train.
 
         Raises:
             ValueError: one sentence that says what to change.
         """
-        return
+        if denoiser.variance.outputs > 1 and not self.trains_variance:
+            name = type(self).__name__
+            raise ValueError(f"{name} gives a learned variance no gradient: set variance=fixed_small, or loss=hybrid")

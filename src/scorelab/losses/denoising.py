@@ -2,9 +2,10 @@
 
 from typing import Literal
 
+import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, Estimate, ends_without_signal
 from scorelab.losses.base import Loss, Terms
 from scorelab.tensors import mean_rest
 
@@ -16,8 +17,8 @@ class Simple(Loss):
     a = alpha^2 + sigma^2, the error on x_0 is 1/S of that on eps, the error on v (a / alpha)^2 of it.
     """
 
-    def __init__(self, space: Literal["eps", "x0", "v"] = "eps") -> None:
-        super().__init__()
+    def __init__(self, space: Literal["eps", "x0", "v"] = "eps", normalize: bool = True) -> None:
+        super().__init__(normalize)
         self.space = space
 
     def forward(
@@ -34,3 +35,21 @@ class Simple(Loss):
         target = denoiser.noised(x0, t, eps)
         estimate = denoiser(target.x_t, t, label)
         return Terms(mean_rest((getattr(target, self.space) - getattr(estimate, self.space)) ** 2))
+
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """1 on eps, 1/S on x_0, (a / alpha)^2 on v: how far each moves when eps^ moves by one."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        x_t = torch.zeros_like(one)
+        moved = Estimate.from_eps(x_t, alpha, sigma, one)
+        return getattr(moved, self.space) ** 2
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse the noise as space where a process ends without signal: there x_t is the noise, and nothing to learn.
+
+        Raises:
+            ValueError: for space=eps and alpha = 0 at t = 1.
+        """
+        super().check(denoiser)
+        if self.space == "eps" and ends_without_signal(denoiser.schedule):
+            raise ValueError("an error on eps is silent where alpha = 0: set loss.space=v or x0")

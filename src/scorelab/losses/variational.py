@@ -1,18 +1,27 @@
-"""The variational bound as a training objective."""
+"""The variational bound as a training objective, alone and beside L_simple."""
 
+import math
+from dataclasses import replace
+
+import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser
-from scorelab.likelihood import bits_per_dim, bound_term
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
 from scorelab.losses.base import Loss, Terms
+from scorelab.tensors import mean_rest
 
 
 class VariationalBound(Loss):
     """T L_t in bits/dim: each term of the bound with its true weight, its constant, and the decoder at i = 1.
 
     Its mean over t ~ U{t_1 ... t_T} is the bound without the prior term, which no network changes
-    (Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, section 3).
+    (Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, section 3). Where the schedule is continuous, the integrand
+    (1 - t_min)/2 (-dlambda/dt) ||eps - eps^||^2, whose mean over t ~ U[t_min, 1] is the diffusion part; prior and
+    decoder move no network there (Kingma et al. 2021, eq. 17).
     """
+
+    trains_variance = True
 
     def forward(
         self,
@@ -24,17 +33,102 @@ class VariationalBound(Loss):
         truth: Denoiser | None = None,
         generator: Generator | None = None,
     ) -> Terms:
-        """T L_t of each sample, (B,), bits/dim."""
+        """T L_t, or the integrand, of each sample, (B,), bits/dim."""
         target = denoiser.noised(x0, t, eps)
-        nats = bound_term(denoiser, denoiser(target.x_t, t, label), x0, t)
-        steps = len(denoiser.schedule.grid()) - 1
-        return Terms(steps * bits_per_dim(nats, x0[0].numel()).to(x0.dtype))
+        return Terms(scaled_term(denoiser, denoiser(target.x_t, t, label), x0, t, eps))
+
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: (1 - t_min)(-dlambda/dt)/(2 ln 2)."""
+        schedule = denoiser.schedule
+        if schedule.num_steps is None:
+            return (1 - schedule.t_min) * schedule.g2(t) / schedule.sigma(t) ** 2 / (2 * math.log(2))
+        steps = schedule.num_steps
+        s = t.double() - 1 / steps
+        step = schedule.transition(s, t.double())
+        half = torch.full_like(step.gain, 0.5)
+        log_variance = denoiser.variance.log_variance(step, Estimate(half, half, half, half, half, half))
+        per_x0 = step.mean_of_x0**2 * torch.exp(-log_variance)
+        weight = steps / (2 * math.log(2)) * per_x0 * torch.exp(-schedule.log_snr(t))
+        return torch.where(s > 0.5 / steps, weight, torch.nan)
 
     def check(self, denoiser: Denoiser) -> None:
-        """Refuse fewer than two steps.
+        """Refuse fewer than two steps, and a learned variance where there are no steps.
 
         Raises:
-            ValueError: for T < 2, where there is no step between prior and decoder.
+            ValueError: for T < 2, or no T and a learned variance.
+        """
+        steps = denoiser.schedule.num_steps
+        if steps is not None and steps < 2:
+            raise ValueError("loss=vlb needs steps between prior and data: set schedule.num_steps to 2 or more")
+        if steps is None and denoiser.variance.outputs > 1:
+            raise ValueError(
+                "a continuous process has no steps whose variance could be learned: set schedule.num_steps, or "
+                "variance=fixed_small"
+            )
+
+
+class Hybrid(Loss):
+    """L_simple + lambda T L_t, L_t in bits/dim with the decoder at i = 1, its mean cut from the graph.
+
+    The bound's term trains the variance alone (Nichol & Dhariwal 2021, eq. 16; lambda = 0.001 there too, with L_t in
+    bits/dim and times T, as in their code).
+
+    Args:
+        bound: lambda.
+        normalize: see ``Loss``.
+
+    Raises:
+        ValueError: for a negative lambda.
+    """
+
+    trains_variance = True
+
+    def __init__(self, bound: float = 0.001, normalize: bool = True) -> None:
+        super().__init__(normalize)
+        if bound < 0:
+            raise ValueError(f"bound must be at least 0, got {bound}")
+        self.bound = bound
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        truth: Denoiser | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """The sum of each sample, (B,); ``simple`` and ``vlb`` are its parts, the second without lambda."""
+        target = denoiser.noised(x0, t, eps)
+        estimate = denoiser(target.x_t, t, label)
+        simple = mean_rest((eps - estimate.eps) ** 2)
+        vlb = scaled_term(denoiser, replace(estimate, x0=estimate.x0.detach(), eps=estimate.eps.detach()), x0, t, eps)
+        return Terms(simple + self.bound * vlb, {"simple": simple, "vlb": vlb})
+
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """1: the bound's term moves the variance, not the mean."""
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse a variance that is not learned, and a process without steps.
+
+        Raises:
+            ValueError: for a fixed variance, or T < 2, or no T.
         """
         if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
-            raise ValueError("loss=vlb needs steps between prior and data: set schedule.num_steps to 2 or more")
+            raise ValueError("loss=hybrid learns the variance of steps: set schedule.num_steps to 2 or more")
+        if denoiser.variance.outputs < 2:
+            raise ValueError(
+                "loss=hybrid with a fixed variance is loss=simple plus a constant: set variance=learned, or loss=simple"
+            )
+
+
+def scaled_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The bound's term at t times the number of terms, or the length of time: bits/dim, (B,), in x_0's precision."""
+    schedule = denoiser.schedule
+    if schedule.num_steps is None:
+        nats = (1 - schedule.t_min) * bound_rate(schedule, estimate, eps, t)
+    else:
+        nats = schedule.num_steps * bound_term(denoiser, estimate, x0, t)
+    return bits_per_dim(nats, x0[0].numel()).to(x0.dtype)

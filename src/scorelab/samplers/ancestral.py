@@ -24,5 +24,7 @@ class DDPM(Sampler):
         """One ancestral step."""
         x_t, step = estimate.x_t, denoiser.schedule.transition(s, t)
         mean = like(step.mean_of_xt, x_t) * x_t + like(step.mean_of_x0, x_t) * estimate.x0
-        spread = like(s > 0, x_t) * torch.exp(0.5 * denoiser.variance.log_variance(step, estimate))
+        if bool((s == 0).all()):
+            return mean
+        spread = torch.exp(0.5 * denoiser.variance.log_variance(step, estimate))
         return mean + spread * noise(mean, generator)

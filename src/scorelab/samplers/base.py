@@ -6,11 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
-from scorelab.schedules import Schedule
 
 
 class Sampler:
-    """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 in ``steps`` evaluations of a denoiser.
+    """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 in ``steps`` evaluations of a denoiser, or fewer.
 
     ``clip`` cuts x^_0 to [-1, 1] before each step, for pixels only. ``order`` is the order of the global error in the
     step size (weak order where ``stochastic``).
@@ -27,22 +26,26 @@ class Sampler:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.steps, self.clip = steps, clip
 
-    def times(self, schedule: Schedule) -> Tensor:
-        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, none nearer to the data than training went.
+    def times(self, denoiser: Denoiser) -> Tensor:
+        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, and 0.
+
+        None is outside what the denoiser can be asked about; where it knows less than all noise, the walk starts
+        from the most it knows.
 
         Raises:
             ValueError: when neither sampler nor schedule says how many steps.
         """
-        steps = self.steps or schedule.num_steps
+        steps = self.steps or denoiser.schedule.num_steps
         if steps is None:
             raise ValueError("a continuous schedule has no steps of its own: set sampler.steps")
         walk = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
-        nearest = schedule.grid()[1].cpu()
-        return torch.cat([walk[walk >= nearest * (1 - 1e-9)], walk[-1:]])
+        earliest, latest = denoiser.time_range()
+        inside = walk[(walk >= earliest * (1 - 1e-9)) & (walk < latest * (1 - 1e-9))]
+        return torch.cat([torch.tensor([latest], dtype=torch.float64), inside, walk[-1:]])
 
-    def evaluations(self, schedule: Schedule) -> int:
+    def evaluations(self, denoiser: Denoiser) -> int:
         """Network evaluations per sample."""
-        return len(self.times(schedule)) - 1
+        return len(self.times(denoiser)) - 1
 
     @abstractmethod
     def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
@@ -57,9 +60,9 @@ class Sampler:
         generator: Generator | None = None,
     ) -> Tensor:
         """Samples x_0 of this shape (B, ...), all noise from the generator."""
-        schedule, device = denoiser.schedule, denoiser.device
-        x = schedule.prior_std * torch.randn(shape, generator=generator, device=device)
-        times = self.times(schedule).to(device)
+        device = denoiser.device
+        x = denoiser.prior_std * torch.randn(shape, generator=generator, device=device)
+        times = self.times(denoiser).to(device)
         for t, s in zip(times[:-1].unsqueeze(1), times[1:].unsqueeze(1), strict=True):
             t, s = t.expand(shape[0]), s.expand(shape[0])
             estimate = denoiser(x, t, label)

@@ -1,6 +1,18 @@
 """Noise schedules: how much signal and how much noise there is at each time."""
 
-from scorelab.schedules.base import Schedule, Transition
-from scorelab.schedules.discrete import Cosine, Linear, Table
+from scorelab.schedules.base import Schedule, Transition, VariancePreserving
+from scorelab.schedules.continuous import VP, Cosine, Curve, Sigmoid
+from scorelab.schedules.discrete import Linear, ScaledLinear, Table
 
-__all__ = ["Cosine", "Linear", "Schedule", "Table", "Transition"]
+__all__ = [
+    "VP",
+    "Cosine",
+    "Curve",
+    "Linear",
+    "ScaledLinear",
+    "Schedule",
+    "Sigmoid",
+    "Table",
+    "Transition",
+    "VariancePreserving",
+]

@@ -51,11 +51,21 @@ class Schedule(nn.Module):
     """A noise schedule. Methods take times (B,) in [0, 1] and answer (B,) in float64.
 
     ``num_steps`` is T where training and the bound live on the grid t_i = i / T, i = 1 ... T, and None for a
-    continuous process. ``prior_std`` is the standard deviation of the law p(x_1) that sampling starts from.
+    continuous process, which is trained up to the log-SNR ``log_snr_max``. ``prior_std`` is the standard deviation
+    of the law p(x_1) that sampling starts from.
+
+    Raises:
+        ValueError: for num_steps < 1.
     """
 
-    num_steps: int | None
     prior_std: float = 1.0
+    log_snr_max: float = 13.3
+
+    def __init__(self, num_steps: int | None) -> None:
+        super().__init__()
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        self.num_steps = num_steps
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -91,17 +101,83 @@ class Schedule(nn.Module):
             raise ValueError("this schedule is continuous and has no T-step grid: set schedule.num_steps")
         return torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
 
+    @property
+    def t_min(self) -> float:
+        """The least training time: t_1 of a grid; where the log-SNR is ``log_snr_max`` of a continuous process."""
+        if self.num_steps is not None:
+            return 1 / self.num_steps
+        return float(self.inverse(torch.tensor([self.log_snr_max], dtype=torch.float64)))
+
     def training_time(self, u: Tensor) -> Tensor:
-        """The time at quantile u in [0, 1) of the uniform law over training times: t_i, i = floor(T u) + 1."""
-        steps = len(self.grid()) - 1
-        return (torch.floor(steps * u.to(torch.float64)) + 1).clamp(max=steps) / steps
+        """The time at quantile u in [0, 1) of the uniform law over training times.
+
+        t_i with i = floor(T u) + 1 on a grid, t_min + u (1 - t_min) in a continuous process.
+        """
+        u = u.to(torch.float64)
+        if self.num_steps is None:
+            return torch.lerp(torch.full_like(u, self.t_min), torch.ones_like(u), u)
+        return (torch.floor(self.num_steps * u) + 1).clamp(max=self.num_steps) / self.num_steps
 
     def log_snr_range(self) -> tuple[float, float]:
         """The least and greatest lambda at which a denoiser of this schedule was trained: [lambda_T, lambda_1]."""
-        ends = self.log_snr(self.grid()[[-1, 1]])
+        ends = self.log_snr(torch.tensor([1.0, self.t_min], dtype=torch.float64))
         return float(ends[0]), float(ends[1])
 
     def transition(self, s: Tensor, t: Tensor) -> Transition:
         """The coefficients of the step between the times s < t, each (B,)."""
         gain = -torch.expm1(self.log_snr(t) - self.log_snr(s))
         return Transition(self.alpha(s), self.sigma(s), self.alpha(t), self.sigma(t), gain)
+
+
+class VariancePreserving(Schedule):
+    """alpha^2 + sigma^2 = 1, so everything follows from ln(alpha_bar) = ln(alpha^2) and its slope.
+
+    dx = -beta/2 x dt + sqrt(beta) dw with beta(t) = -d ln(alpha_bar) / dt (Song et al. 2021, "Score-based generative
+    modeling through SDEs", eq. 11).
+    """
+
+    @abstractmethod
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """ln(alpha_bar)."""
+
+    @abstractmethod
+    def beta(self, t: Tensor) -> Tensor:
+        """-d ln(alpha_bar) / dt."""
+
+    @abstractmethod
+    def at_log_alpha_bar(self, value: Tensor) -> Tensor:
+        """The time t at which ln(alpha_bar) is this value."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """sqrt(alpha_bar)."""
+        return torch.exp(0.5 * self.log_alpha_bar(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 - alpha_bar)."""
+        return torch.sqrt(-torch.expm1(self.log_alpha_bar(t)))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """ln(alpha_bar) - ln(1 - alpha_bar)."""
+        return logit(self.log_alpha_bar(t))
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        """Where ln(alpha_bar) = -softplus(-lambda)."""
+        return self.at_log_alpha_bar(log_sigmoid(log_snr.to(torch.float64)))
+
+    def f(self, t: Tensor) -> Tensor:
+        """-beta(t) / 2."""
+        return -0.5 * self.beta(t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        """beta(t)."""
+        return self.beta(t)
+
+
+def logit(log_p: Tensor) -> Tensor:
+    """ln(p / (1 - p)) from ln p, exact at both ends."""
+    return log_p - torch.log(-torch.expm1(log_p))
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """ln(1 / (1 + e^-x)), the inverse of ``logit``."""
+    return -torch.nn.functional.softplus(-x)

@@ -1,0 +1,110 @@
+"""Regression onto scores: denoising score matching under any weight, and with the weight of the likelihood."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.denoisers import Denoiser, ends_without_signal
+from scorelab.losses.base import Loss, Terms
+from scorelab.schedules import Schedule
+from scorelab.tensors import mean_rest
+
+WEIGHTS: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
+    "one": lambda schedule, t: torch.ones_like(t, dtype=torch.float64),
+    "sigma2": lambda schedule, t: schedule.sigma(t) ** 2,
+    "g2": lambda schedule, t: schedule.g2(t),
+}
+
+
+class DSM(Loss):
+    """w(t) mean ||s^ - s(x_t | x_0)||^2 over dimensions, s(x_t | x_0) = -eps / sigma the conditional score.
+
+    Vincent 2011, "A connection between score matching and denoising autoencoders", eq. 9-11; Song et al. 2021, eq. 7.
+
+    Args:
+        weight: "one"; "sigma2", which makes it the error of the noise, L_simple; or "g2", twice the likelihood's.
+        normalize: see ``Loss``.
+    """
+
+    def __init__(self, weight: Literal["one", "sigma2", "g2"] = "one", normalize: bool = True) -> None:
+        super().__init__(normalize)
+        self.named = weight
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        truth: Denoiser | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """The weighted error of each sample's score, (B,)."""
+        weight = WEIGHTS[self.named](denoiser.schedule, t)
+        return Terms((weight * score_error(denoiser, x0, t, eps, label).double()).to(x0.dtype))
+
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """The score's weight over sigma^2."""
+        return WEIGHTS[self.named](denoiser.schedule, t) / denoiser.schedule.sigma(t) ** 2
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse what gives no gradient."""
+        super().check(denoiser)
+        _refuse_silence(denoiser.schedule, "dsm")
+
+
+class Likelihood(Loss):
+    """(1 - t_min)/2 g^2 ||s^ - s(x_t | x_0)||^2 in bits/dim, for t ~ U[t_min, 1].
+
+    The weight that makes score matching maximum likelihood (Song et al. 2021, "Maximum likelihood training of
+    score-based diffusion models", eq. 7-8): the diffusion part of the continuous bound, written in scores. With
+    num_steps set, the same rate at grid times, where g^2 is that of the step that ends there.
+    """
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        truth: Denoiser | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """The weighted error of each sample's score, (B,), bits/dim."""
+        rate = self._rate(denoiser.schedule, t)
+        return Terms((rate * score_error(denoiser, x0, t, eps, label).double()).to(x0.dtype))
+
+    @staticmethod
+    def _rate(schedule: Schedule, t: Tensor) -> Tensor:
+        length = 1.0 if schedule.num_steps is not None else 1 - schedule.t_min
+        return length * schedule.g2(t) / (2 * math.log(2))
+
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """(1 - t_min)(-dlambda/dt)/(2 ln 2)."""
+        return self._rate(denoiser.schedule, t) / denoiser.schedule.sigma(t) ** 2
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse what gives no gradient."""
+        super().check(denoiser)
+        _refuse_silence(denoiser.schedule, "likelihood")
+
+
+def score_error(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
+    """Mean over dimensions of ||s^ - s(x_t | x_0)||^2, (B,)."""
+    target = denoiser.noised(x0, t, eps)
+    return mean_rest((target.score - denoiser(target.x_t, t, label).score) ** 2)
+
+
+def _refuse_silence(schedule: Schedule, name: str) -> None:
+    """A score at alpha = 0 is that of the prior, and no data is learned from it.
+
+    Raises:
+        ValueError: where alpha is 0 at t = 1.
+    """
+    if ends_without_signal(schedule):
+        raise ValueError(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v")

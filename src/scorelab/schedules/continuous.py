@@ -1,0 +1,178 @@
+"""Schedules in closed form; with num_steps set, processes of T steps along them."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from scorelab.schedules.base import VariancePreserving, log_sigmoid
+from scorelab.schedules.discrete import Table
+
+
+class Curve(VariancePreserving):
+    """alpha_bar(t) as a curve; with num_steps set, the table of its values on the grid t_i = i / T.
+
+    The table's beta_i = 1 - alpha_bar(t_i) / alpha_bar(t_{i-1}) is cut at ``beta_max`` and multiplied up again.
+    The continuous process runs over the part of the curve where lambda lies in ``log_snr_ends``, its time stretched
+    to [0, 1].
+
+    Raises:
+        ValueError: for num_steps < 1.
+    """
+
+    log_snr_ends: tuple[float, float]
+
+    def __init__(self, num_steps: int | None, beta_max: float) -> None:
+        super().__init__(num_steps)
+        self.table: Table | None = None
+        if num_steps is not None:
+            place = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+            betas = -torch.expm1(self.curve(place[1:]) - self.curve(place[:-1]))
+            self.table = Table(betas.clamp(max=beta_max))
+        noisiest, cleanest = (torch.tensor([end], dtype=torch.float64) for end in self.log_snr_ends)
+        self.last, self.first = (float(self.on_curve(log_sigmoid(end))) for end in (noisiest, cleanest))
+
+    @abstractmethod
+    def curve(self, place: Tensor) -> Tensor:
+        """ln(alpha_bar) at places in [0, 1] of the curve, float64."""
+
+    @abstractmethod
+    def slope(self, place: Tensor) -> Tensor:
+        """-d ln(alpha_bar) / d place."""
+
+    @abstractmethod
+    def on_curve(self, value: Tensor) -> Tensor:
+        """The place where ln(alpha_bar) is this value."""
+
+    def place(self, t: Tensor) -> Tensor:
+        """The place on the curve at time t of the continuous process."""
+        return self.first + t.to(torch.float64) * (self.last - self.first)
+
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """From the table, or the curve."""
+        return self.curve(self.place(t)) if self.table is None else self.table.log_alpha_bar(t)
+
+    def beta(self, t: Tensor) -> Tensor:
+        """From the table, or the curve."""
+        return self.slope(self.place(t)) * (self.last - self.first) if self.table is None else self.table.beta(t)
+
+    def at_log_alpha_bar(self, value: Tensor) -> Tensor:
+        """From the table, or the curve."""
+        if self.table is None:
+            return (self.on_curve(value) - self.first) / (self.last - self.first)
+        return self.table.at_log_alpha_bar(value)
+
+
+class Cosine(Curve):
+    """alpha_bar = f(t) / f(0), f(t) = cos^2(pi/2 (t + s) / (1 + s)); beta cut at 0.999.
+
+    Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", eq. 17. The continuous process ends
+    at lambda = -20 and 20.
+
+    Raises:
+        ValueError: for a negative s.
+    """
+
+    log_snr_ends = (-20.0, 20.0)
+
+    def __init__(self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999) -> None:
+        if s < 0:
+            raise ValueError(f"s must be at least 0, got {s}")
+        self.s = s
+        super().__init__(num_steps, beta_max)
+
+    @property
+    def _start(self) -> float:
+        """sin^2 of the angle at 0."""
+        return math.sin(self.s / (1 + self.s) * (math.pi / 2)) ** 2
+
+    def _angle(self, place: Tensor) -> Tensor:
+        return (place + self.s) / (1 + self.s) * (math.pi / 2)
+
+    def curve(self, place: Tensor) -> Tensor:
+        """The difference ln cos^2(angle) - ln cos^2(angle at 0), as ln(1 - sin^2) where that is near 0."""
+        sine2 = torch.sin(self._angle(place)) ** 2
+        log_cosine2 = torch.where(sine2 < 0.5, torch.log1p(-sine2), 2 * torch.log(torch.cos(self._angle(place))))
+        return log_cosine2 - math.log1p(-self._start)
+
+    def slope(self, place: Tensor) -> Tensor:
+        """The tangent of the angle, times pi / (1 + s)."""
+        return math.pi / (1 + self.s) * torch.tan(self._angle(place))
+
+    def on_curve(self, value: Tensor) -> Tensor:
+        """From cos^2(angle) = alpha_bar cos^2(angle at 0), by the sine where that is the smaller one."""
+        sine2 = self._start - torch.expm1(value) * (1 - self._start)
+        cosine2 = torch.exp(value) * (1 - self._start)
+        return torch.atan2(torch.sqrt(sine2), torch.sqrt(cosine2)) * (2 / math.pi) * (1 + self.s) - self.s
+
+
+class Sigmoid(Curve):
+    """alpha_bar falls from 1 to 0 along a sigmoid between ``start`` and ``end``, never below 1e-9.
+
+    alpha_bar(t) = (S(end/tau) - S((start + t (end - start))/tau)) / (S(end/tau) - S(start/tau)), S(x) = 1/(1 + e^-x)
+    (Jabri et al. 2022, "Scalable adaptive computation for iterative generation", appendix B).
+
+    Raises:
+        ValueError: for start >= end, or tau <= 0.
+    """
+
+    log_snr_ends = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
+
+    def __init__(self, num_steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
+        if not (start < end and tau > 0):
+            raise ValueError(f"start must be below end and tau above 0, got start={start}, end={end}, tau={tau}")
+        self.start, self.end, self.tau = start, end, tau
+        super().__init__(num_steps, beta_max=1.0)
+
+    def _sigmoids(self) -> tuple[float, float]:
+        return tuple(1 / (1 + math.exp(-x / self.tau)) for x in (self.start, self.end))  # type: ignore[return-value]
+
+    def curve(self, place: Tensor) -> Tensor:
+        """ln(alpha_bar), from 1 - alpha_bar where that is the smaller one."""
+        low, high = self._sigmoids()
+        fallen = torch.sigmoid((self.start + place * (self.end - self.start)) / self.tau) - low
+        return torch.log1p((-fallen / (high - low)).clamp(min=1e-9 - 1))
+
+    def slope(self, place: Tensor) -> Tensor:
+        """S' (end - start) / (tau (S(end/tau) - S)), S' = S (1 - S)."""
+        _, high = self._sigmoids()
+        now = torch.sigmoid((self.start + place * (self.end - self.start)) / self.tau)
+        return now * (1 - now) * (self.end - self.start) / (self.tau * (high - now))
+
+    def on_curve(self, value: Tensor) -> Tensor:
+        """From S = S(start/tau) + (1 - alpha_bar) (S(end/tau) - S(start/tau))."""
+        low, high = self._sigmoids()
+        now = low - torch.expm1(value) * (high - low)
+        return (torch.logit(now) * self.tau - self.start) / (self.end - self.start)
+
+
+class VP(VariancePreserving):
+    """beta(t) = beta_start + t (beta_end - beta_start), ln(alpha_bar) = -t beta_start - t^2 (beta_end - beta_start)/2.
+
+    Song et al. 2021, eq. 32-33 (where beta_start = 0.1, beta_end = 20): Ho et al.'s linear table as T goes to
+    infinity. ``num_steps`` is None for the continuous process.
+
+    Raises:
+        ValueError: for num_steps < 1, or unless 0 < beta_start < beta_end.
+    """
+
+    def __init__(self, num_steps: int | None = None, beta_start: float = 0.1, beta_end: float = 20.0) -> None:
+        super().__init__(num_steps)
+        if not 0 < beta_start < beta_end:
+            raise ValueError(f"0 < beta_start < beta_end is needed, got {beta_start} and {beta_end}")
+        self.beta_start, self.beta_end = beta_start, beta_end
+
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """The integral of -beta."""
+        t = t.to(torch.float64)
+        return -t * self.beta_start - t**2 * (self.beta_end - self.beta_start) / 2
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Linear in t."""
+        return self.beta_start + t.to(torch.float64) * (self.beta_end - self.beta_start)
+
+    def at_log_alpha_bar(self, value: Tensor) -> Tensor:
+        """The positive root: 2 c / (b + sqrt(b^2 + 2 c (beta_end - b))), b = beta_start, c = -value."""
+        root = torch.sqrt(self.beta_start**2 - 2 * value * (self.beta_end - self.beta_start))
+        return -2 * value / (self.beta_start + root)
