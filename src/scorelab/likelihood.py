@@ -22,12 +22,19 @@ def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
 
 
 def prior_kl(schedule: Schedule, x0: Tensor) -> Tensor:
-    """KL(q(x_1|x_0) || N(0, p^2 I)) = 1/2 sum [(alpha^2 x_0^2 + sigma^2)/p^2 - 1 - ln(sigma^2/p^2)], nats, (B,)."""
+    """KL(q(x_1|x_0) || N(0, p^2 I)) in nats, (B,), p the schedule's ``prior_std``."""
+    end = torch.ones(len(x0), dtype=torch.float64, device=x0.device)
+    return marginal_kl(schedule.alpha(end), schedule.sigma(end), schedule.prior_std, x0)
+
+
+def marginal_kl(alpha: Tensor, sigma: Tensor, std: float, x0: Tensor) -> Tensor:
+    """KL(N(alpha x_0, sigma^2 I) || N(0, p^2 I)) = 1/2 sum [(alpha^2 x_0^2 + sigma^2)/p^2 - 1 - ln(sigma^2/p^2)].
+
+    In nats, (B,), for alpha and sigma (B,) and p = ``std``.
+    """
     x0 = x0.double()
-    end = x0.new_ones(len(x0))
-    log_ratio = like(2 * torch.log(schedule.sigma(end) / schedule.prior_std), x0)
-    mean = like(schedule.alpha(end) / schedule.prior_std, x0) * x0
-    return 0.5 * sum_rest(torch.expm1(log_ratio) - log_ratio + mean**2)
+    log_ratio = like(2 * torch.log(sigma / std), x0)
+    return 0.5 * sum_rest(torch.expm1(log_ratio) - log_ratio + (like(alpha / std, x0) * x0) ** 2)
 
 
 def step_kl(step: Transition, estimate: Estimate, x0: Tensor, log_variance: Tensor) -> Tensor:
@@ -68,14 +75,16 @@ def gaussian_log_prob(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (math.log(2 * math.pi) + log_variance + squared)
 
 
-def level_decoder_nll(schedule: Schedule, x0: Tensor, eps: Tensor, t: Tensor, levels: int) -> Tensor:
+def level_decoder_nll(log_snr: Tensor, x0: Tensor, eps: Tensor, levels: int) -> Tensor:
     """-log prod P(x_0 | x_t) in nats, (B,), by a decoder that knows each pixel's own x_t and nothing else.
+
+    x_t = alpha x_0 + sigma eps at the log-SNR (B,).
 
     P(level k | x_t) = softmax_k(-(x_t - alpha k)^2 / 2 sigma^2) over the levels k in [-1, 1] (Kingma et al. 2021,
     section 3.3), as log-odds against x_0: the squares differ by alpha^2 (k - x_0)^2 - 2 alpha sigma (k - x_0) eps.
     """
     x0, eps = x0.double(), eps.double()
-    snr = like(torch.exp(0.5 * schedule.log_snr(t)), x0)  # alpha / sigma
+    snr = like(torch.exp(0.5 * log_snr), x0)  # alpha / sigma
     total = torch.zeros_like(x0)
     for k in from_levels(torch.arange(levels, device=x0.device), levels).double():
         away = snr * (k - x0)

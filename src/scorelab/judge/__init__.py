@@ -2,14 +2,18 @@
 
 from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged, Verdict, judge
 from scorelab.judge.bound import Bound, VariationalBound
+from scorelab.judge.card import Card, weight_card
+from scorelab.judge.gradient import GradientNoise
 from scorelab.judge.samples import Frechet, Memorization, Recognition
 from scorelab.judge.yardsticks import Curve, NoiseError, noise_error
 
 __all__ = [
     "Bound",
+    "Card",
     "Case",
     "Curve",
     "Frechet",
+    "GradientNoise",
     "Memorization",
     "Metric",
     "NoiseError",
@@ -22,4 +26,5 @@ __all__ = [
     "Verdict",
     "judge",
     "noise_error",
+    "weight_card",
 ]

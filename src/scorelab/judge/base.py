@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser
+from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 from scorelab.tensors import from_levels, generator, to_bytes, to_levels
 
@@ -61,7 +62,7 @@ class Metric:
 
 @dataclass
 class Case:
-    """What is judged: a denoiser and its sampler, against the train split and held-out images.
+    """What is judged: a denoiser, its sampler and its objective, against the train split and held-out images.
 
     Splits are levels (N, C, H, W) in uint8 and labels (N,). Samples are drawn once, when first asked for.
     """
@@ -74,6 +75,8 @@ class Case:
     held_out: Tensor
     labels: Tensor
     extractor: Any
+    loss: Loss
+    times: Times
     seed: int = 0
 
     @property
@@ -152,8 +155,8 @@ class Part:
     names: tuple[str, ...]
     of_samples: bool = False
 
-    def check(self, denoiser: Denoiser) -> None:
-        """Refuse a denoiser this part cannot judge, before anything is trained.
+    def check(self, denoiser: Denoiser, metric: Metric) -> None:
+        """Refuse a denoiser this part cannot judge in this way, before anything is trained.
 
         Raises:
             ValueError: one sentence that says what to change.

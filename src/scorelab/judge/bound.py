@@ -2,16 +2,18 @@
 
 import math
 import statistics
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser
-from scorelab.judge.base import Case, OverBudget, Part, Result, Unjudged
-from scorelab.likelihood import bits_per_dim, bound_term, prior_kl
-from scorelab.tensors import generator
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged
+from scorelab.likelihood import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll, prior_kl
+from scorelab.tensors import generator, like, sum_rest
 
 PILOT = 8
 
@@ -38,32 +40,91 @@ class Bound:
 
 
 class Terms:
-    """The bound's terms at chosen steps, x^_0 clipped for pixels; counts what it evaluates."""
+    """What the bound is made of, estimated by one noise per image; counts what it evaluates.
+
+    x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim.
+    """
 
     def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
         self.denoiser, self.x0, self.labels, self.chunk = denoiser, x0, labels, chunk
-        self.steps = len(denoiser.schedule.grid()) - 1
         self.evaluations = 0
 
     @torch.no_grad()
-    def at(self, i: Tensor, noise: torch.Generator) -> Tensor:
-        """L_i of every image at its own step i (N,), in bits/dim, (N,) on the CPU."""
+    def of(
+        self, t: Tensor, noise: torch.Generator, term: Callable[[Estimate, Tensor, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """A term (estimate, x0, eps, t) of every image at its own time t (N,)."""
         eps = torch.randn(self.x0.shape, generator=noise).to(self.x0.device)
-        t = (i.double() / self.steps).to(self.x0.device)
+        t = t.double().to(self.x0.device)
         found = []
         for rows in torch.arange(len(self.x0), device=self.x0.device).split(self.chunk):
             truth = self.denoiser.noised(self.x0[rows], t[rows], eps[rows])
             estimate = self.denoiser(truth.x_t, t[rows], None if self.labels is None else self.labels[rows])
             if self.denoiser.levels is not None:
                 estimate = estimate.clipped()
-            found.append(bound_term(self.denoiser, estimate, self.x0[rows], t[rows]))
+            found.append(term(estimate, self.x0[rows], eps[rows], t[rows]))
         self.evaluations += len(self.x0)
         return bits_per_dim(torch.cat(found), self.x0[0].numel()).cpu()
+
+    def places(self, noise: torch.Generator) -> Tensor:
+        """One place in [0, 1) for each image, stratified over the images."""
+        offset = torch.rand(1, generator=noise, dtype=torch.float64)
+        return (torch.randperm(len(self.x0), generator=noise) + offset) / len(self.x0)
+
+    @abstractmethod
+    def diffusion(self, noise: torch.Generator) -> Tensor:
+        """An estimate for each image whose mean is the diffusion part."""
+
+    @abstractmethod
+    def decoder(self, noise: torch.Generator) -> Tensor:
+        """An estimate for each image whose mean is the decoder."""
+
+
+class Steps(Terms):
+    """The terms of a T-step process."""
+
+    def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
+        super().__init__(denoiser, x0, labels, chunk)
+        self.steps, self.law = len(denoiser.schedule.grid()) - 1, step_law(denoiser)
+
+    def at(self, i: Tensor, noise: torch.Generator) -> Tensor:
+        """L_i of every image at its own step i (N,)."""
+        return self.of(i / self.steps, noise, lambda estimate, x0, _, t: bound_term(self.denoiser, estimate, x0, t))
+
+    def diffusion(self, noise: torch.Generator) -> Tensor:
+        """Every image at one step of i = 2 ... T, by ``step_law`` and divided by it."""
+        index = torch.searchsorted(self.law.cumsum(0), self.places(noise)).clamp(max=len(self.law) - 1)
+        return self.at(index + 2, noise) / self.law[index]
+
+    def decoder(self, noise: torch.Generator) -> Tensor:
+        """Every image at i = 1."""
+        return self.at(torch.ones(len(self.x0)), noise)
+
+
+class Integral(Terms):
+    """The terms of a continuous process: 1/2 int E||eps - eps^||^2 dlambda, and a decoder at the integral's end."""
+
+    def diffusion(self, noise: torch.Generator) -> Tensor:
+        """Every image at one log-SNR, uniform over the schedule's range."""
+        low, high = self.denoiser.log_snr_range()
+        t = self.denoiser.schedule.inverse(low + self.places(noise) * (high - low))
+        return self.of(t, noise, lambda estimate, _, eps, __: (high - low) / 2 * sum_rest((eps - estimate.eps) ** 2))
+
+    def decoder(self, noise: torch.Generator) -> Tensor:
+        """Pixels by the softmax over levels, points by N(x_0; x_t / alpha, (sigma / alpha)^2); no network is asked."""
+        x0, eps = self.x0.cpu(), torch.randn(self.x0.shape, generator=noise)
+        log_snr = torch.full((len(x0),), self.denoiser.log_snr_range()[1], dtype=torch.float64)
+        if self.denoiser.levels is not None:
+            nats = level_decoder_nll(log_snr, x0, eps, self.denoiser.levels)
+        else:
+            away = like(torch.exp(-0.5 * log_snr), eps.double()) * eps
+            nats = -sum_rest(gaussian_log_prob(x0, x0 + away, like(-log_snr, eps.double())))
+        return bits_per_dim(nats, x0[0].numel())
 
 
 def exact_bound(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, seed: int = 0, chunk: int = 256) -> Bound:
     """Every step of every image once, each with noise of its own."""
-    terms = Terms(denoiser, x0, labels, chunk)
+    terms = Steps(denoiser, x0, labels, chunk)
     by_step = []
     for i in range(1, terms.steps + 1):
         at = torch.full((len(x0),), i)
@@ -82,26 +143,18 @@ def sampled_bound(
 ) -> Bound:
     """Draw steps until the standard error over times and noise, the images fixed, is at most ``tolerance`` bits/dim.
 
-    A round of the diffusion terms gives every image one step of i = 2 ... T, stratified over the batch, by the law
-    ``step_law``; a round of the decoder visits i = 1 of every image. Rounds go to the two in proportion to how
-    much theirs scatter. The prior is exact.
+    A round of the diffusion part gives every image one time, stratified over the images; a round of the decoder
+    visits every image. Rounds go to the two in proportion to how much theirs scatter. The prior is exact.
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
     """
-    terms = Terms(denoiser, x0, labels, chunk)
-    law = step_law(denoiser)
+    terms = (Integral if denoiser.schedule.num_steps is None else Steps)(denoiser, x0, labels, chunk)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
     while True:
         least_known = max(rounds, key=lambda name: rounds[name].spread / max(1, rounds[name].count))
         noise = generator("bound", seed, least_known, rounds[least_known].count)
-        if least_known == "decoder":
-            found = terms.at(torch.ones(len(x0), dtype=torch.long), noise)
-        else:
-            offset = torch.rand(1, generator=noise, dtype=torch.float64)
-            places = (torch.randperm(len(x0), generator=noise) + offset) / len(x0)
-            index = torch.searchsorted(law.cumsum(0), places).clamp(max=len(law) - 1)
-            found = terms.at(index + 2, noise) / law[index]
+        found = terms.diffusion(noise) if least_known == "diffusion" else terms.decoder(noise)
         if not bool(found.isfinite().all()):
             raise Unjudged("the denoiser's answers are not finite", terms.evaluations)
         rounds[least_known].add(float(found.mean()))
@@ -172,18 +225,23 @@ class VariationalBound(Part):
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
 
-    def check(self, denoiser: Denoiser) -> None:
-        """Refuse a schedule without steps between prior and decoder.
+    def check(self, denoiser: Denoiser, metric: Metric) -> None:
+        """Refuse a schedule without steps between prior and decoder, and a sum over steps where there are none.
 
         Raises:
-            ValueError: for T < 2.
+            ValueError: for T < 2; for bound=exact and no T.
         """
-        if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
+        steps = denoiser.schedule.num_steps
+        if steps is not None and steps < 2:
             raise ValueError("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of judge=[...]")
+        if steps is None and metric.bound == "exact":
+            raise ValueError("a continuous schedule has no steps to sum exactly: set metric.bound=sampled")
 
     def cost(self, case: Case) -> int:
         """The pilot's evaluations, or those of every step."""
-        steps = len(case.denoiser.schedule.grid()) - 1
+        steps = case.denoiser.schedule.num_steps
+        if steps is None:
+            return len(case.held_out) * PILOT
         return len(case.held_out) * (steps if case.metric.bound == "exact" else 2 * PILOT)
 
     def run(self, case: Case, left: int | None) -> Result:
@@ -198,7 +256,8 @@ class VariationalBound(Part):
             "estimator": case.metric.bound,
             "se_over_times_and_noise": bound.se,
             "images": len(x0),
-            "steps": len(case.denoiser.schedule.grid()) - 1,
+            "steps": case.denoiser.schedule.num_steps,
+            "log_snr": case.denoiser.log_snr_range(),
             "x0_clipped": case.denoiser.levels is not None,
             "decoder": "levels" if case.denoiser.levels is not None else "density",
         }

@@ -8,21 +8,24 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser
 from scorelab.judge.base import Case, Part, Result
+from scorelab.likelihood import bits_per_dim, level_decoder_nll, marginal_kl
 from scorelab.tensors import generator, mean_rest
 
 LOWEST, WIDTH, BINS = -12.0, 0.6, 40
 SIMPLE = slice(12, 31)  # the 19 whole bins of [-4.8, 6.6]
+COMMON = slice(12, 35)  # the 23 whole bins of [-4.8, 9.0]
 
 
 @dataclass(frozen=True)
 class Curve:
     """Mean ||eps - eps^||^2 / d in each of 40 bins of lambda on [-12, 12], NaN where the schedule does not reach.
 
-    ``reached`` are the bins it does reach.
+    ``clipped`` is the same with x^_0 cut to [-1, 1], for pixels; ``reached`` are the bins the schedule does reach.
     """
 
     error: Tensor
     se: Tensor
+    clipped: Tensor
     reached: list[int]
 
     @staticmethod
@@ -33,17 +36,25 @@ class Curve:
     @property
     def simple(self) -> float | None:
         """The mean over lambda ~ U[-4.8, 6.6]; None where the schedule does not reach a bin of it."""
-        return float(self.error[SIMPLE].mean()) if self.whole else None
+        return float(self.error[SIMPLE].mean()) if self.reaches(SIMPLE) else None
 
     @property
-    def whole(self) -> bool:
-        """Whether the schedule reaches all of [-4.8, 6.6]."""
-        return set(range(SIMPLE.start, SIMPLE.stop)) <= set(self.reached)
+    def integral(self) -> float | None:
+        """1/2 int ||eps - eps^||^2 / d dlambda over [-4.8, 9.0], x^_0 cut, bits/dim; None where not all is reached."""
+        return WIDTH / 2 * float(self.clipped[COMMON].sum()) / math.log(2) if self.reaches(COMMON) else None
+
+    def reaches(self, bins: slice) -> bool:
+        """Whether the schedule reaches all of these bins."""
+        return set(range(bins.start, bins.stop)) <= set(self.reached)
 
     @property
     def simple_se(self) -> float | None:
         """The standard error of ``simple`` over images, lambda and noise, bins taken as independent."""
-        return float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start) if self.whole else None
+        return (
+            float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
+            if self.reaches(SIMPLE)
+            else None
+        )
 
 
 def bins_in_range(denoiser: Denoiser) -> list[int]:
@@ -61,7 +72,7 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
     the difference of two runs is paired.
     """
     error = torch.full((BINS,), float("nan"), dtype=torch.float64)
-    se = error.clone()
+    se, clipped = error.clone(), error.clone()
     reached = bins_in_range(denoiser)
     for bin in reached:
         draws = generator("yardstick", bin)
@@ -72,29 +83,55 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
         for rows in torch.arange(len(x0), device=x0.device).split(chunk):
             truth = denoiser.noised(x0[rows], t[rows], eps[rows])
             estimate = denoiser(truth.x_t, t[rows], None if labels is None else labels[rows])
-            found.append(mean_rest((estimate.eps - truth.eps).double() ** 2))
-        each = torch.cat(found)
-        error[bin], se[bin] = each.mean(), each.std() / math.sqrt(len(each))
-    return Curve(error.cpu(), se.cpu(), reached)
+            both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
+            found.append(torch.stack([mean_rest((each.eps - truth.eps).double() ** 2) for each in both]))
+        each, cut = torch.cat(found, 1)
+        error[bin], se[bin], clipped[bin] = each.mean(), each.std() / math.sqrt(len(each)), cut.mean()
+    return Curve(error, se, clipped, reached)
+
+
+@torch.no_grad()
+def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> float | None:
+    """``vlb_common``: the bound of one process that every schedule can be read as, x/sqrt(a) from lambda = -4.8 to 9.0.
+
+    KL of the marginal at -4.8 to N(0, I), plus the curve's integral, plus the softmax over levels at 9.0: bits/dim.
+    None for points, and where the schedule does not reach all of the interval.
+    """
+    if denoiser.levels is None or curve.integral is None:
+        return None
+    x0 = x0.cpu()
+    low, high = (
+        torch.full((len(x0),), LOWEST + WIDTH * bin, dtype=torch.float64) for bin in (COMMON.start, COMMON.stop)
+    )
+    prior = marginal_kl(torch.sigmoid(low).sqrt(), torch.sigmoid(-low).sqrt(), 1.0, x0)
+    eps = torch.randn(x0.shape, generator=generator("yardstick", "decoder"))
+    decoder = level_decoder_nll(high, x0, eps, denoiser.levels)
+    return curve.integral + float(bits_per_dim(prior + decoder, x0[0].numel()).mean())
 
 
 class NoiseError(Part):
-    """``simple``: the mean error of the predicted noise over lambda ~ U[-4.8, 6.6], and its curve by lambda."""
+    """``simple``: the mean error of the predicted noise over lambda ~ U[-4.8, 6.6], and its curve by lambda.
 
-    names = ("simple",)
+    ``vlb_common``: the integral of that curve as a bound, the same for every schedule and number of steps.
+    """
+
+    names = ("simple", "vlb_common")
 
     def cost(self, case: Case) -> int:
         """Every held-out image once in every bin."""
         return len(case.held_out) * len(bins_in_range(case.denoiser))
 
     def run(self, case: Case, left: int | None) -> Result:
-        """The number, and in the records the curve and why the number is missing where it is."""
-        curve = noise_error(case.denoiser, *case.held_out_data(), case.metric.chunk)
+        """Both, and in the records the curve and why a number is missing where it is."""
+        x0, labels = case.held_out_data()
+        curve = noise_error(case.denoiser, x0, labels, case.metric.chunk)
         record = curve_record(curve)
-        if curve.simple is None:
+        if not curve.reaches(COMMON):
             low, high = case.denoiser.log_snr_range()
-            record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain [-4.8, 6.6]"
-        return Result({"simple": curve.simple}, record, self.cost(case))
+            needed = "[-4.8, 9.0]" if curve.reaches(SIMPLE) else "[-4.8, 6.6]"
+            record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain {needed}"
+        found = {"simple": curve.simple, "vlb_common": common_bound(case.denoiser, curve, x0)}
+        return Result(found, record, self.cost(case))
 
 
 def curve_record(curve: Curve) -> dict[str, object]:

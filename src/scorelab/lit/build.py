@@ -11,9 +11,10 @@ import torch
 
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, NetworkDenoiser
-from scorelab.judge import Case, Metric, Part
+from scorelab.judge import Card, Case, Metric, Part, weight_card
 from scorelab.lit.config import UserError, checked_node, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
+from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 
 
@@ -26,6 +27,7 @@ class Experiment:
     sampler: Sampler
     parts: dict[str, Part]
     metric: Metric
+    card: Card
     seed: int
 
     def case(self, denoiser: Denoiser) -> Case:
@@ -41,6 +43,8 @@ class Experiment:
             test.levels,
             test.labels,
             extractor,
+            self.module.loss,
+            self.module.times,
             self.seed,
         )
 
@@ -68,9 +72,9 @@ def build(config: dict[str, Any]) -> Experiment:
     data.seed = config["seed"]
     data.extractor = instantiate(config["extractor"], "extractor")
     schedule = instantiate(config["schedule"], "schedule")
-    network = instantiate(config["model"], "model", shape=data.shape, classes=data.classes)
-    prediction = instantiate(config["prediction"], "prediction")
     variance = instantiate(config["variance"], "variance")
+    network = instantiate(config["model"], "model", shape=data.shape, classes=data.classes, outputs=variance.outputs)
+    prediction = instantiate(config["prediction"], "prediction")
     denoiser = NetworkDenoiser(schedule, network, prediction, variance, data.levels)
     times = instantiate(config["times"], "times")
     loss = instantiate(config["loss"], "loss")
@@ -78,27 +82,39 @@ def build(config: dict[str, Any]) -> Experiment:
     steps = config["trainer"]["max_steps"]
     optimizer = partial(_with, config["optimizer"], "optimizer", "params")
     lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
-    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"])
     parts = {name: instantiate(node, f"judge.{name}") for name, node in config.get("judge", {}).items() if node}
     metric = instantiate(config["metric"], "metric")
-    _refuse_mismatches(module, parts)
-    return Experiment(data, module, sampler, parts, metric, config["seed"])
+    card = _card(denoiser, loss, times, sampler, parts, metric)
+    scale = card.normalizer if loss.normalize else 1.0
+    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale)
+    module.configure_optimizers()  # refuses its numbers now rather than at the first step
+    return Experiment(data, module, sampler, parts, metric, card, config["seed"])
 
 
 def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any) -> Any:
     return instantiate(node, path, **{name: shared}, **given)
 
 
-def _refuse_mismatches(module: DiffusionModule, parts: dict[str, Part]) -> None:
-    """Choices that cannot go together say so where they arise; ask them before the first step."""
+def _card(
+    denoiser: Denoiser, loss: Loss, times: Times, sampler: Sampler, parts: dict[str, Part], metric: Metric
+) -> Card:
+    """The objective's weight card.
+
+    Raises:
+        UserError: for choices that cannot go together; each says so itself, where it arises.
+    """
     try:
-        module.loss.check(module.denoiser)
-        module.sampler.evaluations(module.denoiser)
+        denoiser.check()
+        loss.check(denoiser)
+        sampler.evaluations(denoiser)
         for part in parts.values():
-            part.check(module.denoiser)
+            part.check(denoiser, metric)
+        card = weight_card(denoiser, loss, times)
+        if loss.normalize:
+            _ = card.normalizer  # which may not exist
     except ValueError as error:
         raise UserError(str(error)) from error
-    module.configure_optimizers()
+    return card
 
 
 def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:

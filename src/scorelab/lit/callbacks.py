@@ -65,9 +65,9 @@ class EverySteps(Callback):
 
 
 class TrainingLog(EverySteps):
-    """The running mean of the loss, the rate and the speed, to the loggers; the loss and time left, on a bar.
+    """The running mean of the loss and its parts, the gradient's norm, the share of clipped steps, the rate, the speed.
 
-    Losses are added up on the device and read once per ``every`` steps.
+    To the loggers; the loss and the time left, on a bar. Sums stay on the device and are read every ``every`` steps.
     """
 
     def __init__(self, every: int = 50, bar: bool = True) -> None:
@@ -77,7 +77,8 @@ class TrainingLog(EverySteps):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
         super().on_train_start(trainer, pl_module)
-        self.total, self.batches = torch.zeros((), device=pl_module.device), 0
+        self.sums: dict[str, Any] = {}
+        self.batches = 0
         self.started = (time.perf_counter(), trainer.global_step)
         self.shown = tqdm(
             total=trainer.max_steps,
@@ -92,22 +93,28 @@ class TrainingLog(EverySteps):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the loss up."""
-        self.total += outputs["loss"].detach()
+        """Add the losses up; after an optimiser step, the norms too."""
+        found = {name.removeprefix("shown/"): value for name, value in outputs.items() if name.startswith("shown/")}
+        if trainer.global_step != self.seen:
+            norm: Any = pl_module.gradient_norm
+            found |= {"grad_norm": norm, "clipped": norm > (trainer.gradient_clip_val or math.inf)}
+        self.sums |= {name: self.sums.get(name, 0) + value for name, value in found.items()}
         self.batches += 1
         self.shown.update(trainer.global_step - self.shown.n)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """Read the sum, and start over."""
-        loss = float(self.total) / self.batches * trainer.accumulate_grad_batches
+        steps = step - self.started[1]
+        over = {name: steps if name in ("grad_norm", "clipped") else self.batches for name in self.sums}
+        means = {name: float(total) / over[name] for name, total in self.sums.items()}
         now = time.perf_counter()
-        speed = (step - self.started[1]) / (now - self.started[0])
+        speed = steps / (now - self.started[0])
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        record(trainer, {"train/loss": loss, "train/lr": rate, "train/it_per_s": speed}, step)
-        self.shown.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self.total.zero_()
-        self.batches, self.started = 0, (now, step)
+        means |= {"lr": rate, "it_per_s": speed}
+        record(trainer, {f"train/{name}": value for name, value in means.items()}, step)
+        self.shown.set_postfix_str(f"loss {means['loss']:.4f}", refresh=False)
+        self.sums, self.batches, self.started = {}, 0, (now, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

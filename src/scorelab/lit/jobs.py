@@ -21,6 +21,7 @@ from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import save_grid
 from scorelab.lit.run import RunDir, load_run, plain, refuse_training_keys, shown, slug
+from scorelab.report.card import draw_cards, write_card
 from scorelab.report.status import write_json, write_status
 from scorelab.report.table import table
 from scorelab.tensors import to_bytes
@@ -86,6 +87,11 @@ def fit_and_judge(
     module, data = experiment.module, experiment.data
     weights = sum(p.numel() for p in module.denoiser.parameters())
     log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    card = experiment.card
+    write_card(run.path / "card.csv", card.rows(), card.notes)
+    denoiser: Any = module.denoiser
+    of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)
+    draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
     step = read_checkpoint(run.last)["global_step"] if run.resumable else -1
     trainer.loggers[0].cut(step)  # type: ignore[attr-defined]
     if run.resumable:
@@ -103,6 +109,7 @@ def fit_and_judge(
     for logger in trainer.loggers:
         known = {key: value for key, value in plain(metrics).items() if value is not None}
         logger.log_metrics(known, trainer.global_step)
+    verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(card.notes)}
     return plain(metrics), plain(verdict.records)
 
 

@@ -1,6 +1,7 @@
 """The LightningModule: a denoiser, a loss, a law of times, and how to step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -21,7 +22,8 @@ class DiffusionModule(LightningModule):
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
     what the uninterrupted one would have. ``averaged``, where the callback of that name made one, is a second
     denoiser with averaged weights; it is the one that is judged and sampled from. ``sampler`` is for pictures along
-    the way.
+    the way. ``normalizer`` divides the loss that is trained on, not the one that is shown; ``gradient_norm`` is that
+    of the last step, before clipping.
     """
 
     averaged: Denoiser | None
@@ -35,20 +37,22 @@ class DiffusionModule(LightningModule):
         optimizer: Callable[[list[nn.Parameter]], Optimizer],
         lr_schedule: Callable[[Optimizer], LRScheduler],
         seed: int,
+        normalizer: float = 1.0,
     ) -> None:
         super().__init__()
         self.denoiser, self.loss, self.times = denoiser, loss, times
         self.averaged = None
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
-        self.seed = seed
+        self.seed, self.normalizer = seed, normalizer
+        self.gradient_norm = torch.zeros(())
 
     @property
     def judged(self) -> Denoiser:
         """The denoiser to judge and to sample from: the averaged one where there is one."""
         return self.denoiser if self.averaged is None else self.averaged
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """The weighted mean loss of one batch."""
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
+        """The weighted mean loss of one batch, to train on and (``shown``, with its parts) to look at."""
         x0, label = batch
         trainer = self.trainer
         step, parts = trainer.global_step, trainer.accumulate_grad_batches
@@ -68,8 +72,11 @@ class DiffusionModule(LightningModule):
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
         terms = self.loss(self.denoiser, x0, t, eps, label)
-        self.times.update(t, terms.loss.detach())
-        return (weight * terms.loss).mean()
+        seen: Any = self.all_gather([t, terms.loss.detach()])
+        self.times.update(*(each.flatten() for each in seen))
+        loss = (weight * terms.loss).mean()
+        shown = {name: (weight * part.detach()).mean() for name, part in ({"loss": terms.loss} | terms.parts).items()}
+        return {"loss": loss / self.normalizer} | {f"shown/{name}": value for name, value in shown.items()}
 
     def configure_gradient_clipping(
         self,
@@ -78,9 +85,10 @@ class DiffusionModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the norm of all gradients; Lightning's own way refuses fused optimisers under mixed precision."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor, nn
 
 from scorelab.denoisers import Denoiser
@@ -46,12 +47,12 @@ class Loss(nn.Module):
     ) -> Terms:
         """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,)."""
 
-    @abstractmethod
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """The weight w (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
 
         NaN where the loss is no such weighted square. A learned variance counts at f = 1/2, where networks start.
         """
+        return torch.full_like(t, torch.nan, dtype=torch.float64)
 
     def check(self, denoiser: Denoiser) -> None:
         """Refuse a denoiser this objective cannot train.

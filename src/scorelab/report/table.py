@@ -7,8 +7,15 @@ ROWS = (
     ("Fréchet distance", "fid", "floor {fid_floor:.2f}, excess {fid_excess:.2f}"),
     ("bound, bits/dim", "vlb", "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"),
     ("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]"),
+    ("common bound", "vlb_common", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule"),
     ("memorization", "memorization", "held-out images {memorization_control:.3f}"),
     ("recognised", "recognised", "rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"),
+    (
+        "gradient noise",
+        "gradient_noise",
+        "images; times of importance {gradient_noise_importance:.2f}, stratified {gradient_noise_stratified:.2f}, "
+        "logit-normal {gradient_noise_logitnormal:.2f} of it",
+    ),
 )
 
 

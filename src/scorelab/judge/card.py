@@ -1,0 +1,99 @@
+"""The weight card: how much each noise level counts in an objective, whatever it is called."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser
+from scorelab.judge.yardsticks import LOWEST, SIMPLE, WIDTH
+from scorelab.losses import Loss, Times
+
+LEVELS = 400  # of a continuous process
+RANGE = (LOWEST + WIDTH * SIMPLE.start, LOWEST + WIDTH * SIMPLE.stop)  # [-4.8, 6.6]
+
+
+@dataclass(frozen=True)
+class Card:
+    """An objective as a weight on ||eps - eps^||^2 / d over log-SNR: E loss = sum_i mass_i E||eps - eps^||^2 / d.
+
+    Two objectives whose cards agree up to a factor have the same expected loss and the same gradient direction, up to
+    that factor, for any denoiser that is a function of (x_t / sqrt(a), lambda).
+
+    A T-step process has one level for each i, an atom at lambda_i, which counts for [lambda_i, lambda_{i-1}]; a
+    continuous one is cut into equal intervals of lambda. All tensors (levels,), float64, from data to noise.
+
+    Attributes:
+        t: the level's time.
+        low, high: its interval of log-SNR; ``high`` is infinite at i = 1.
+        weight: w, in the loss's own scale; NaN where the loss is no weighted square.
+        probability: of being drawn for training, the law's correction included.
+        notes: what the card leaves out.
+    """
+
+    t: Tensor
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+    probability: Tensor
+    notes: tuple[str, ...]
+
+    @property
+    def mass(self) -> Tensor:
+        """What the level contributes, w p."""
+        return self.weight * self.probability
+
+    @property
+    def density(self) -> Tensor:
+        """The effective weight w(lambda) p(lambda) per unit of log-SNR; 0 at i = 1, whose interval is endless."""
+        return self.mass / (self.high - self.low)
+
+    @property
+    def log_snr(self) -> Tensor:
+        """Where the level stands: lambda_i on a grid, the middle of an interval else."""
+        return self.low if bool(self.high[0].isinf()) else (self.low + self.high) / 2
+
+    @property
+    def normalizer(self) -> float:
+        """The mean weight over the drawn levels with log-SNR in [-4.8, 6.6].
+
+        Raises:
+            ValueError: when there is none.
+        """
+        inside = (self.log_snr >= RANGE[0]) & (self.log_snr <= RANGE[1]) & self.weight.isfinite()
+        mean = float(self.mass[inside].sum() / self.probability[inside].sum())
+        if not mean > 0:
+            raise ValueError(
+                "no training time with log-SNR in [-4.8, 6.6] has a weight to normalise the loss by: "
+                "set loss.normalize=false"
+            )
+        return mean
+
+    def rows(self) -> list[dict[str, float]]:
+        """The card as a table."""
+        names = ("t", "log_snr_low", "log_snr_high", "weight", "probability", "mass", "density")
+        columns = (self.t, self.low, self.high, self.weight, self.probability, self.mass, self.density)
+        return [dict(zip(names, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
+
+
+def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
+    """The card of a loss under a denoiser's schedule and variance, and a law of times."""
+    schedule = denoiser.schedule
+    notes = ["the variance is learned: the card covers the mean, at f = 1/2"] if denoiser.variance.outputs > 1 else []
+    if schedule.num_steps is not None:
+        grid = schedule.grid()
+        t, edges = grid[1:], schedule.log_snr(grid)
+        low, high = edges[1:], edges[:-1].clone()
+        high[0] = torch.inf
+        probability = times.density(schedule, t) / schedule.num_steps
+    else:
+        noisiest, cleanest = schedule.log_snr_range()
+        edges = torch.linspace(cleanest, noisiest, LEVELS + 1, dtype=torch.float64)
+        low, high = edges[1:], edges[:-1]
+        t = schedule.inverse((low + high) / 2)
+        fall = schedule.g2(t) / schedule.sigma(t) ** 2  # -dlambda/dt
+        probability = times.density(schedule, t) * (high - low) / (fall * (1 - schedule.t_min))
+    weight = loss.weight(denoiser, t)
+    if bool(weight.isnan().any()):
+        notes.append("a level without a weight is no weighted square: the decoder at i = 1, or all of them")
+    return Card(t, low, high, weight, probability, tuple(notes))

@@ -1,0 +1,224 @@
+"""Where a run's gradient noise comes from, by log-SNR, and what other laws of times would save."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.card import Card, weight_card
+from scorelab.tensors import from_levels, generator
+
+EDGES = torch.cat([torch.tensor([-math.inf]), torch.arange(-12.0, 12.1, 1.2), torch.tensor([math.inf])]).double()
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The gradient g of one image's loss, its time in one bin of log-SNR.
+
+    Attributes:
+        levels: the card's levels that fall into it.
+        probability: p, of a training time to be in it.
+        t_low, t_high: the quantiles of the uniform law it spans.
+        variance: trace of the covariance of g given the bin.
+        mean_square: ||E[g | bin]||^2, unbiased, so it may come out below 0.
+        error: by how much the square of the bin's estimated mean exceeds ``mean_square`` on average.
+        loss_square: E[L^2 | bin].
+    """
+
+    levels: Tensor
+    probability: float
+    t_low: float
+    t_high: float
+    variance: float
+    mean_square: float
+    error: float
+    loss_square: float
+
+    @property
+    def second_moment(self) -> float:
+        """E[||g||^2 | bin]."""
+        return self.variance + self.mean_square
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The variance of one image's gradient under laws of times that leave the expected gradient what it is.
+
+    With p the probability of each bin under uniform times and M = E[||g||^2 | bin]: a law q divided by its density
+    has variance sum p^2 M / q - ||E g||^2; stratified times, sum p Var(g | bin). ``mean`` is the estimate of E g.
+    """
+
+    bins: list[Bin]
+    mean: Tensor
+
+    @property
+    def mean_square(self) -> float:
+        """||E g||^2, unbiased."""
+        return float(self.mean.square().sum()) - sum(each.probability**2 * each.error for each in self.bins)
+
+    def under(self, q: list[float]) -> float:
+        """The variance when bins are drawn in proportion to q."""
+        total = sum(q)
+        found = zip(self.bins, q, strict=True)
+        return sum(b.probability**2 * b.second_moment * total / each for b, each in found) - self.mean_square
+
+    @property
+    def uniform(self) -> float:
+        """Independent uniform times."""
+        return self.under([each.probability for each in self.bins])
+
+    @property
+    def stratified(self) -> float:
+        """One time in each of many equal parts: what varies between the bins is gone."""
+        return sum(each.probability * each.variance for each in self.bins)
+
+    @property
+    def importance(self) -> float:
+        """Times drawn in proportion to the root of the mean squared loss, a thousandth uniform."""
+        q = [each.probability * math.sqrt(each.loss_square) for each in self.bins]
+        return self.under([0.999 * b / sum(q) + 0.001 * each.probability for b, each in zip(q, self.bins, strict=True)])
+
+    @property
+    def logitnormal(self) -> float:
+        """Times t = 1 / (1 + e^-z), z ~ N(0, 1), a tenth of the times uniform, without which the weights have no bound.
+
+        The logit-normal law of Esser et al. 2024, "Scaling rectified flow transformers", eq. 19.
+        """
+        ends = torch.tensor([[each.t_low, each.t_high] for each in self.bins], dtype=torch.float64)
+        cdf = torch.special.ndtr(torch.logit(ends))
+        law = (cdf[:, 1] - cdf[:, 0]) / (cdf[:, 1] - cdf[:, 0]).sum()
+        return self.under([0.9 * q + 0.1 * each.probability for q, each in zip(law.tolist(), self.bins, strict=True)])
+
+    @property
+    def least(self) -> float:
+        """The best law over these bins, in proportion to p sqrt(M)."""
+        return self.under([each.probability * math.sqrt(max(each.second_moment, 1e-30)) for each in self.bins])
+
+
+def levels_by_bin(card: Card) -> list[Tensor]:
+    """The card's levels in each bin of log-SNR that has any, from data to noise."""
+    place = torch.bucketize(card.log_snr, EDGES)
+    return [torch.nonzero(place == number).flatten() for number in place.unique(sorted=True).flip(0)]
+
+
+class Gradients:
+    """Gradients of a run's objective at chosen noise levels, over the train split."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.card = weight_card(case.denoiser, case.loss, case.times)
+        self.denoiser = copy.deepcopy(case.denoiser).requires_grad_(True).eval()
+        self.parameters = [p for p in self.denoiser.parameters() if p.is_floating_point()]
+        self.mean = torch.zeros(sum(p.numel() for p in self.parameters), dtype=torch.float64)
+
+    def times(self, levels: Tensor, n: int, draws: Generator) -> Tensor:
+        """Times of n images among these levels, as training draws them; anywhere in a continuous interval."""
+        chosen = levels[torch.multinomial(self.card.probability[levels], n, replacement=True, generator=draws)]
+        if self.denoiser.schedule.num_steps is not None:
+            return self.card.t[chosen]
+        low, high = self.card.low[chosen], self.card.high[chosen]
+        place = torch.rand(n, generator=draws, dtype=torch.float64)
+        return self.denoiser.schedule.inverse((low + place * (high - low)).to(self.denoiser.device)).cpu()
+
+    def at(self, levels: Tensor, n: int, draws: Generator) -> tuple[Tensor, Tensor]:
+        """The gradient (parameters,) of the mean loss of n images, and the losses (n,)."""
+        case, device = self.case, self.denoiser.device
+        rows = torch.randint(len(case.train), (n,), generator=draws)
+        x0, labels = from_levels(case.train[rows], case.levels).to(device), case.train_labels[rows].to(device)
+        t = self.times(levels, n, draws).to(device)
+        eps = torch.randn(x0.shape, generator=draws).to(device)
+        with torch.enable_grad():
+            losses = case.loss(self.denoiser, x0, t, eps, labels).loss
+            found = torch.autograd.grad(losses.mean(), self.parameters, allow_unused=True)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
+        return torch.cat([each.flatten() for each in flat]).cpu().double(), losses.detach().cpu().double()
+
+    def bin(self, number: int, levels: Tensor, batches: int, images: int) -> Bin:
+        """One bin from ``batches`` independent gradients of ``images`` each, whose mean is added to ``mean``."""
+        total, square, loss_square = torch.zeros(()), 0.0, 0.0
+        for batch in range(batches):
+            draws = generator("gradient noise", self.case.seed, number, batch)
+            gradient, losses = self.at(levels, images, draws)
+            total = total + gradient
+            square += float(gradient.square().sum())
+            loss_square += float(losses.square().mean()) / batches
+        mean = total / batches
+        of_batch = (square - batches * float(mean.square().sum())) / (batches - 1)
+        error = of_batch / batches
+        probability = float(self.card.probability[levels].sum())
+        self.mean += probability * mean
+        mean_square = float(mean.square().sum()) - error
+        begin, end = self.span(levels)
+        return Bin(levels, probability, begin, end, images * of_batch, mean_square, error, loss_square)
+
+    def span(self, levels: Tensor) -> list[float]:
+        """The quantiles of the uniform law over times at which these levels begin and end."""
+        steps = self.denoiser.schedule.num_steps
+        if steps is not None:
+            return [float(self.card.t[levels].min()) - 1 / steps, float(self.card.t[levels].max())]
+        ends = torch.stack([self.card.high[levels].max(), self.card.low[levels].min()])
+        return self.denoiser.schedule.inverse(ends.to(self.denoiser.device)).tolist()
+
+
+class GradientNoise(Part):
+    """``gradient_noise``: tr Var(g) / ||E g||^2 of one image's gradient g under the run's objective, uniform times.
+
+    It is the batch size at which noise and signal are equal (McCandlish et al. 2018, "An empirical model of
+    large-batch training", eq. 2.9). The other numbers are the variance under importance, stratified and logit-normal
+    times (all leaving the objective what it is) as a share of that under uniform ones: below 1 it saves. Between bins
+    of log-SNR only: within one, times stay as they are. The records have the variance by log-SNR.
+
+    Raises:
+        ValueError: for fewer than 2 batches or 1 image.
+    """
+
+    names = (
+        "gradient_noise",
+        "gradient_noise_importance",
+        "gradient_noise_stratified",
+        "gradient_noise_logitnormal",
+    )
+
+    def __init__(self, batches: int = 8, images: int = 16) -> None:
+        if batches < 2 or images < 1:
+            raise ValueError(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
+        self.batches, self.images = batches, images
+
+    def cost(self, case: Case) -> int:
+        """A gradient costs about as much as three evaluations."""
+        card = weight_card(case.denoiser, case.loss, case.times)
+        return 3 * len(levels_by_bin(card)) * self.batches * self.images
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """All bins."""
+        gradients = Gradients(case)
+        if not gradients.parameters:
+            raise Unjudged("this denoiser has nothing to train")
+        by_bin = levels_by_bin(gradients.card)
+        bins = [gradients.bin(k, levels, self.batches, self.images) for k, levels in enumerate(by_bin)]
+        noise = Noise(bins, gradients.mean)
+        uniform = noise.uniform
+        if not math.isfinite(uniform):
+            raise Unjudged("the gradients are not finite", self.cost(case))
+        values = (
+            uniform / noise.mean_square if noise.mean_square > 0 else None,
+            noise.importance / uniform,
+            noise.stratified / uniform,
+            noise.logitnormal / uniform,
+        )
+        total = sum(each.probability * each.second_moment for each in noise.bins)
+        log_snr = gradients.card.log_snr
+        records = {
+            "images_per_bin": self.batches * self.images,
+            "best_law_of_bins": noise.least / uniform,
+            "log_snr": [
+                [round(float(log_snr[b.levels].min()), 3), round(float(log_snr[b.levels].max()), 3)] for b in noise.bins
+            ],
+            "probability": [float(f"{b.probability:.6g}") for b in noise.bins],
+            "variance": [float(f"{b.variance:.6g}") for b in noise.bins],
+            "share": [float(f"{b.probability * b.second_moment / total:.6g}") for b in noise.bins],
+        }
+        return Result(dict(zip(self.names, values, strict=True)), records, self.cost(case))
