@@ -1,5 +1,6 @@
 """What all tests share: a home of their own, and the choices that configs/ offers."""
 
+import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,28 @@ def choose(group: str, name: str, **more: Any) -> Any:
     keys.pop("defaults", None)
     module, _, target = keys.pop("_target_").rpartition(".")
     return getattr(import_module(module), target)(**keys | more)
+
+
+def has_continuous_form(schedule: str) -> bool:
+    """Whether a schedule takes num_steps=None."""
+    keys = yaml.safe_load((CONFIGS / "schedule" / f"{schedule}.yaml").read_text())
+    module, _, target = keys["_target_"].rpartition(".")
+    return inspect.signature(getattr(import_module(module), target)).parameters["num_steps"].annotation == int | None
+
+
+CONTINUOUS = [name for name in choices("schedule") if has_continuous_form(name)]
+
+
+def each_form(*steps: int) -> pytest.MarkDecorator:
+    """Run a test for every schedule at each number of steps, and continuous where it has that form.
+
+    The arguments are ``schedule`` and ``steps``, which is None for the continuous form.
+    """
+    forms = [(name, number) for name in choices("schedule") for number in steps]
+    return pytest.mark.parametrize(("schedule", "steps"), forms + [(name, None) for name in CONTINUOUS])
+
+
+each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 
 @pytest.fixture(scope="session", autouse=True)

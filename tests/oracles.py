@@ -1,19 +1,25 @@
 """Denoisers that are exact for a known law of x_0, to put where a network goes; and small helpers beside them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+from conftest import choose
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, Variance
+from scorelab.denoisers import Denoiser, Estimate, NetworkDenoiser, Variance
+from scorelab.networks import UNet
 from scorelab.schedules import Schedule, Transition
-from scorelab.tensors import like
+from scorelab.tensors import from_levels, like
 
 Numbers = Tensor | Sequence[float] | float
 
 
 class GaussianOracle(Denoiser):
-    """E[x_0 | x_t] for x_0 ~ N(mean, diag(std^2)), at any alpha and sigma, computed in float64."""
+    """E[x_0 | x_t] for x_0 ~ N(mean, diag(std^2)), at any alpha and sigma, computed in float64.
+
+    Of a learned variance it says the fraction it is given.
+    """
 
     mean: Tensor
     std: Tensor
@@ -25,8 +31,10 @@ class GaussianOracle(Denoiser):
         mean: Numbers,
         std: Numbers,
         levels: int | None = None,
+        fraction: float = 0.5,
     ) -> None:
         super().__init__(schedule, variance, levels)
+        self.fraction = fraction
         mean, std = (torch.as_tensor(values, dtype=torch.float64) for values in (mean, std))
         mean, std = torch.broadcast_tensors(mean, std)
         self.register_buffer("mean", mean.clone())
@@ -41,7 +49,8 @@ class GaussianOracle(Denoiser):
         alpha, sigma = self.coefficients(t)
         pull = (x_t.double() - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2)
         x0, eps = self.mean + alpha * self.std**2 * pull, sigma * pull
-        return Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, x0, eps)))
+        fraction = torch.full_like(x_t, self.fraction) if self.variance.outputs > 1 else None
+        return Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, x0, eps)), fraction)
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Samples of x_0 (n, ...) in float64."""
@@ -101,6 +110,54 @@ class FiniteSetOracle(Denoiser):
         return Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, x0, eps)))
 
 
+class Exploding(Schedule):
+    """alpha = 1 and sigma geometric between two ends: a process that does not preserve variance."""
+
+    def __init__(self, num_steps: int | None = None, least: float = 0.001, most: float = 50.0) -> None:
+        super().__init__(num_steps)
+        self.least, self.ratio, self.prior_std = least, math.log(most / least), most
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.least * torch.exp(t.double() * self.ratio)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -2 * torch.log(self.sigma(t))
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr.double() / 2 - math.log(self.least)) / self.ratio
+
+    def f(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t, dtype=torch.float64)
+
+    def g2(self, t: Tensor) -> Tensor:
+        return 2 * self.ratio * self.sigma(t) ** 2
+
+
+class Straight(Schedule):
+    """alpha = 1 - t and sigma = t: neither preserves variance nor leaves any signal at t = 1."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t.double()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.double()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr.double() / 2)
+
+    def f(self, t: Tensor) -> Tensor:
+        return -1 / self.alpha(t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        return 2 * self.sigma(t) / self.alpha(t)
+
+
 class Watched(Denoiser):
     """Another denoiser, and the times it was asked about."""
 
@@ -129,6 +186,18 @@ class Says(nn.Module):
         return self.answer
 
 
+class Beside(nn.Module):
+    """A network, and beside its answer the same number everywhere, where the variance is read."""
+
+    def __init__(self, network: nn.Module, number: float) -> None:
+        super().__init__()
+        self.network, self.number = network, number
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        answer = self.network(x, time, label)
+        return torch.cat([answer, torch.full_like(answer, self.number)], 1)
+
+
 def seeded(seed: int = 0) -> Generator:
     """A generator that starts at this seed."""
     return torch.Generator().manual_seed(seed)
@@ -146,3 +215,35 @@ def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
     return network
+
+
+def tiny_unet(seed: int = 0, outputs: int = 1) -> UNet:
+    """A U-Net for 8 x 8 images, none of whose layers is zero."""
+    return shaken(UNet((1, 8, 8), channels=4, multipliers=[1, 2], outputs=outputs), seed)
+
+
+def digits_like(n: int, seed: int = 0) -> Tensor:
+    """Random images (n, 1, 8, 8) of 17 levels."""
+    return from_levels(torch.randint(0, 17, (n, 1, 8, 8), generator=seeded(seed)), 17)
+
+
+def network(
+    schedule: str, prediction: str = "eps", variance: str = "fixed_small", steps: int | None = 1000, seed: int = 0
+) -> NetworkDenoiser:
+    """A tiny network as a denoiser of such images."""
+    law = choose("variance", variance)
+    return NetworkDenoiser(
+        choose("schedule", schedule, num_steps=steps),
+        tiny_unet(seed, law.outputs),
+        choose("prediction", prediction),
+        law,
+        levels=17,
+    )
+
+
+def says(
+    schedule: Schedule, answer: Tensor, variance: str = "fixed_small", levels: int | None = None
+) -> NetworkDenoiser:
+    """A denoiser that predicts this noise, whatever it is shown."""
+    law = choose("variance", variance)
+    return NetworkDenoiser(schedule, Says(answer), choose("prediction", "eps"), law, levels)

@@ -1,18 +1,21 @@
 """What a denoiser says: conversions, the score, variances, and networks read by a prediction."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import choices, choose, each
-from oracles import FiniteSetOracle, GaussianOracle, Says, normal
+from conftest import choices, choose, each, each_form
+from oracles import FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
 from torch import nn
 
-from scorelab.denoisers import Estimate, FixedLarge, FixedSmall, NetworkDenoiser
+from scorelab.denoisers import Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
 from scorelab.networks import UNet
 
 MEAN, STD = [0.4, -0.2, 1.5], [0.7, 1.3, 0.2]
+EVENLY = torch.linspace(0, 1, 1000, dtype=torch.float64)  # as quantiles: from the least training time to 1
 
 
-def gaussian(schedule: str, steps: int = 1000, variance=None) -> GaussianOracle:
+def gaussian(schedule: str, steps: int | None = 1000, variance=None) -> GaussianOracle:
     return GaussianOracle(choose("schedule", schedule, num_steps=steps), variance or FixedSmall(), MEAN, STD)
 
 
@@ -20,12 +23,12 @@ def speaking(schedule, prediction: str, answer: torch.Tensor) -> NetworkDenoiser
     return NetworkDenoiser(schedule, Says(answer), choose("prediction", prediction), FixedSmall())
 
 
-@each("schedule")
+@each_form(1000)
 @each("prediction")
-def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(prediction, schedule):
-    """Also at t = 1, where alpha is near 5e-5, and at t_1, where sigma is near 0.006."""
-    schedule = choose("schedule", schedule, num_steps=1000)
-    t = torch.cat([schedule.grid()[1:], torch.tensor([0.0123, 0.98765], dtype=torch.float64)])
+def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(prediction, schedule, steps):
+    """Also at t = 1, where alpha is near 3e-5, and at the least time, where sigma is near 0.001."""
+    schedule = choose("schedule", schedule, num_steps=steps)
+    t = torch.cat([schedule.training_time(EVENLY), torch.tensor([0.0123, 0.98765], dtype=torch.float64)])
     x0, eps = normal(len(t), 3, seed=1), normal(len(t), 3, seed=2)
     truth = speaking(schedule, "eps", eps).noised(x0, t, eps)
     estimate = speaking(schedule, prediction, getattr(truth, prediction))(truth.x_t, t)
@@ -33,11 +36,11 @@ def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(pre
         assert torch.allclose(getattr(estimate, name), getattr(truth, name), rtol=1e-9, atol=1e-10), name
 
 
-@each("schedule")
+@each_form(1000)
 @each("prediction")
-def test_what_is_predicted_survives_float32_at_every_time_and_all_else_stays_finite(prediction, schedule):
-    schedule = choose("schedule", schedule, num_steps=1000)
-    t = schedule.grid()[1:]
+def test_what_is_predicted_survives_float32_at_every_time_and_all_else_stays_finite(prediction, schedule, steps):
+    schedule = choose("schedule", schedule, num_steps=steps)
+    t = schedule.training_time(EVENLY)
     answer = normal(len(t), 3, seed=3).float()
     x_t = normal(len(t), 3, seed=4).float()
     estimate = speaking(schedule, prediction, answer)(x_t, t)
@@ -47,10 +50,10 @@ def test_what_is_predicted_survives_float32_at_every_time_and_all_else_stays_fin
         assert getattr(estimate, name).dtype == torch.float32, name
 
 
-@each("schedule")
-def test_near_pure_noise_an_error_in_v_is_an_equal_error_in_x0(schedule):
+@each_form(1000)
+def test_near_pure_noise_an_error_in_v_is_an_equal_error_in_x0(schedule, steps):
     """x_0 from v must not pass through eps, which would divide by alpha."""
-    schedule = choose("schedule", schedule, num_steps=1000)
+    schedule = choose("schedule", schedule, num_steps=steps)
     t = torch.ones(200, dtype=torch.float64)
     x0, eps = normal(200, 1, seed=5).float(), normal(200, 1, seed=6).float()
     truth = speaking(schedule, "v", eps).noised(x0, t, eps)
@@ -69,9 +72,9 @@ def test_v_is_read_right_off_the_circle_and_where_no_signal_is_left(alpha, sigma
     assert torch.allclose(estimate.v, alpha * eps - sigma * x0, rtol=0, atol=1e-12)
 
 
-@each("schedule")
-def test_noising_keeps_x0_and_eps_and_makes_x_t_of_them(schedule):
-    denoiser, t = gaussian(schedule), torch.tensor([0.001, 0.4, 1.0])
+@each_form(1000)
+def test_noising_keeps_x0_and_eps_and_makes_x_t_of_them(schedule, steps):
+    denoiser, t = gaussian(schedule, steps), torch.tensor([0.001, 0.4, 1.0])
     x0, eps = normal(3, 3, seed=1), normal(3, 3, seed=2)
     truth = denoiser.noised(x0, t, eps)
     alpha, sigma = (c[:, None] for c in (denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)))
@@ -81,10 +84,10 @@ def test_noising_keeps_x0_and_eps_and_makes_x_t_of_them(schedule):
     assert torch.allclose(truth.v, alpha * eps - sigma * x0)
 
 
-@each("schedule")
-def test_a_clipped_estimate_lies_in_the_box_and_still_makes_up_x_t(schedule):
-    schedule = choose("schedule", schedule, num_steps=1000)
-    t = schedule.grid()[1:]
+@each_form(1000)
+def test_a_clipped_estimate_lies_in_the_box_and_still_makes_up_x_t(schedule, steps):
+    schedule = choose("schedule", schedule, num_steps=steps)
+    t = schedule.training_time(EVENLY)
     x_t, eps = normal(len(t), 4, seed=1), normal(len(t), 4, seed=2)
     estimate = speaking(schedule, "eps", eps)(x_t, t)
     clipped = estimate.clipped()
@@ -97,9 +100,9 @@ def test_a_clipped_estimate_lies_in_the_box_and_still_makes_up_x_t(schedule):
     assert torch.allclose(clipped.eps[inside], estimate.eps[inside], rtol=0, atol=1e-10)
 
 
-@each("schedule")
-def test_the_score_is_the_gradient_of_the_log_density(schedule):
-    denoiser = gaussian(schedule)
+@each_form(1000)
+def test_the_score_is_the_gradient_of_the_log_density(schedule, steps):
+    denoiser = gaussian(schedule, steps)
     t = torch.tensor([0.001, 0.01, 0.2, 0.55, 0.9, 1.0], dtype=torch.float64)
     x_t = normal(len(t), 3, seed=7).requires_grad_()
     log_density = denoiser.marginal(t).log_prob(x_t).sum()
@@ -107,10 +110,10 @@ def test_the_score_is_the_gradient_of_the_log_density(schedule):
     assert torch.allclose(denoiser(x_t, t).score, expected, rtol=1e-9, atol=1e-12)
 
 
-@each("schedule")
-def test_the_score_of_a_finite_set_is_the_gradient_of_its_log_density(schedule):
+@each_form(1000)
+def test_the_score_of_a_finite_set_is_the_gradient_of_its_log_density(schedule, steps):
     points = normal(5, 2, seed=8)
-    denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=1000), FixedSmall(), points)
+    denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=steps), FixedSmall(), points)
     t = torch.tensor([0.05, 0.2, 0.55, 0.9, 1.0], dtype=torch.float64)
     x_t = normal(len(t), 2, seed=9).requires_grad_()
     alpha, sigma = denoiser.schedule.alpha(t)[:, None, None], denoiser.schedule.sigma(t)[:, None, None]
@@ -149,6 +152,109 @@ def test_the_last_step_has_beta_tilde_of_step_two_for_pixels_and_beta_one_for_po
     assert float(points) == pytest.approx(1 - one, rel=1e-8)
 
 
+# --- a learned variance
+
+
+def steps_but_the_last(denoiser: GaussianOracle):
+    """All steps but the last of a denoiser's grid, and what it says at their times."""
+    grid = denoiser.schedule.grid()
+    t = grid[2:]
+    return denoiser.schedule.transition(grid[1:-1], t), denoiser(normal(len(t), 3), t)
+
+
+@each("schedule")
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_a_learned_variance_is_small_at_fraction_zero_large_at_one_and_their_power_mean_between(schedule, steps):
+    """Log s^2 is a line in f: s^2 = large^f small^(1-f)."""
+    denoiser = gaussian(schedule, steps, Learned())
+    step, estimate = steps_but_the_last(denoiser)
+    small, large = step.posterior_variance[:, None], step.forward_variance[:, None]
+    for fraction in (0.0, 0.25, 0.5, 1.0, 1.2):
+        said = replace(estimate, fraction=torch.full_like(estimate.x_t, fraction))
+        found = Learned().log_variance(step, said)
+        assert found.shape == estimate.x_t.shape
+        assert torch.allclose(found.exp(), (large**fraction * small ** (1 - fraction)).expand(-1, 3), rtol=1e-9)
+
+
+@each("schedule")
+def test_a_learned_variance_is_read_in_each_dimension_by_itself(schedule):
+    step, estimate = steps_but_the_last(gaussian(schedule, 50, Learned()))
+    fraction = torch.rand(estimate.x_t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = Learned().log_variance(step, replace(estimate, fraction=fraction))
+    place = (found - step.posterior_variance.log()[:, None]) / (
+        step.forward_variance.log() - step.posterior_variance.log()
+    )[:, None]
+    assert torch.allclose(place, fraction, rtol=0, atol=1e-6)
+
+
+@each("schedule")
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+def test_a_learned_last_step_lies_between_the_fixed_entry_and_the_forward_variance(fraction, schedule):
+    """beta~ is 0 there; for pixels its entry of step two stands in, for points both ends are sigma^2_{1|0}."""
+    denoiser = gaussian(schedule, variance=Learned())
+    grid = denoiser.schedule.grid().unsqueeze(1)
+    first, second = (denoiser.schedule.transition(grid[i - 1], grid[i]) for i in (1, 2))
+    estimate = replace(denoiser(normal(1, 3), grid[1]), fraction=torch.full((1, 3), fraction, dtype=torch.float64))
+    one, two = (float(denoiser.schedule.alpha(grid[i])) ** 2 for i in (1, 2))
+    stand_in, large = (1 - two / one) * (1 - one) / (1 - two), 1 - one
+    pixels, points = (
+        Learned().log_decoder_variance(first, second, lattice, estimate).exp() for lattice in (True, False)
+    )
+    assert pixels[0].tolist() == pytest.approx([large**fraction * stand_in ** (1 - fraction)] * 3, rel=1e-8)
+    assert points[0].tolist() == pytest.approx([large] * 3, rel=1e-8)
+
+
+@each("schedule")
+@each("prediction")
+def test_the_second_half_of_the_networks_output_is_v_from_minus_one_to_one(prediction, schedule):
+    schedule, t = choose("schedule", schedule, num_steps=1000), torch.tensor([0.001, 0.3, 1.0])
+    answer, v, x_t = normal(3, 2, 4, 4), 2 * torch.rand(3, 2, 4, 4, dtype=torch.float64) - 1, normal(3, 2, 4, 4, seed=1)
+    v[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
+    denoiser = NetworkDenoiser(schedule, Says(torch.cat([answer, v], 1)), choose("prediction", prediction), Learned())
+    estimate, alone = denoiser(x_t, t), speaking(schedule, prediction, answer)(x_t, t)
+    assert estimate.fraction[0, 0, 0, :2].tolist() == [0, 1]
+    assert torch.allclose(2 * estimate.fraction - 1, v, rtol=0, atol=1e-12)
+    assert torch.equal(estimate.x0, alone.x0)
+    assert torch.equal(estimate.eps, alone.eps)
+    assert alone.fraction is None
+
+
+def test_a_clipped_estimate_keeps_what_is_said_of_the_variance():
+    estimate = gaussian("cosine", variance=Learned())(9 * normal(4, 3), torch.full((4,), 0.5))
+    assert torch.equal(estimate.clipped().fraction, estimate.fraction)
+
+
+@pytest.mark.parametrize(
+    ("channels", "variance"), [(1, "learned"), (3, "learned"), (2, "fixed_small"), (3, "fixed_large")]
+)
+def test_a_network_of_another_number_of_channels_than_its_variance_takes_is_refused(channels, variance):
+    denoiser = says(choose("schedule", "cosine"), torch.zeros(2, channels, 8, 8), variance)
+    with pytest.raises(ValueError, match=f"says {channels} channels where {denoiser.variance.outputs} are needed"):
+        denoiser(torch.zeros(2, 1, 8, 8), torch.ones(2))
+
+
+def test_a_learned_variance_that_nobody_says_is_refused():
+    step, estimate = steps_but_the_last(gaussian("cosine"))
+    with pytest.raises(ValueError, match="needs a denoiser that says one"):
+        Learned().log_variance(step, estimate)
+
+
+# --- what cannot be
+
+
+@each("prediction")
+@each("schedule")
+def test_every_head_works_under_every_schedule_that_keeps_some_signal(schedule, prediction):
+    speaking(choose("schedule", schedule), prediction, torch.zeros(1)).check()
+
+
+def test_a_head_that_says_the_noise_refuses_a_process_that_ends_in_noise_alone_and_the_others_do_not():
+    with pytest.raises(ValueError, match=r"prediction=eps .*: set prediction=v or x0$"):
+        speaking(Straight(None), "eps", torch.zeros(1)).check()
+    for other in ("v", "x0"):
+        speaking(Straight(None), other, torch.zeros(1)).check()
+
+
 @each("schedule")
 @each("variance")
 def test_a_variance_is_finite_and_its_shape_and_precision_fit_the_image(variance, schedule):
@@ -163,10 +269,10 @@ def test_a_variance_is_finite_and_its_shape_and_precision_fit_the_image(variance
     assert log_variance.isfinite().all()
 
 
-@each("schedule")
+@each_form(50)
 @each("prediction")
-def test_a_network_sees_a_thousand_times_t_as_a_real_number(prediction, schedule):
-    denoiser = speaking(choose("schedule", schedule, num_steps=50), prediction, torch.zeros(4, 2))
+def test_a_network_sees_a_thousand_times_t_as_a_real_number(prediction, schedule, steps):
+    denoiser = speaking(choose("schedule", schedule, num_steps=steps), prediction, torch.zeros(4, 2))
     t = torch.tensor([0.02, 0.333, 0.50017, 1.0], dtype=torch.float64)
     denoiser(torch.zeros(4, 2), t)
     assert denoiser.network.time.tolist() == pytest.approx([20, 333, 500.17, 1000], rel=1e-6)

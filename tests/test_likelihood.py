@@ -5,22 +5,25 @@ import math
 import mpmath
 import pytest
 import torch
-from conftest import choose, each
-from oracles import ExactReverse, GaussianOracle, normal
+from conftest import choose, each, each_continuous, each_form
+from oracles import ExactReverse, Exploding, GaussianOracle, Straight, normal
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from scorelab.denoisers import FixedLarge, FixedSmall
+from scorelab.denoisers import FixedLarge, FixedSmall, Learned
 from scorelab.likelihood import (
     bits_per_dim,
+    bound_rate,
     bound_term,
     decoder_nll,
     gaussian_log_prob,
     lattice_log_prob,
+    level_decoder_nll,
     prior_kl,
     step_kl,
 )
 from scorelab.schedules import Cosine, Linear
+from scorelab.tensors import from_levels
 
 MEAN, STD = [0.4, -0.2, 1.5, 0.0], [0.7, 1.3, 0.2, 0.01]
 
@@ -225,8 +228,89 @@ def test_the_decoder_is_centred_on_the_predicted_data_and_summed_over_dimensions
         expected = Normal(estimate.x0, (1 - one).sqrt()).log_prob(x0)
     else:
         log_variance = torch.log((1 - two / one) * (1 - one) / (1 - two))
+        if isinstance(variance, Learned):  # half way to sigma^2_{1|0}
+            log_variance = 0.5 * log_variance + 0.5 * torch.log(1 - one)
         expected = lattice_log_prob(x0, estimate.x0, log_variance, levels)
     assert torch.allclose(decoder_nll(denoiser, estimate, x0), -expected.sum(1), rtol=1e-7)
+
+
+# --- the decoder of a continuous process
+
+
+FORMS = pytest.mark.parametrize("time", [0.05, 0.3, 0.9])
+
+
+@each_form(100)
+@FORMS
+@pytest.mark.parametrize("levels", [2, 17])
+def test_the_level_decoder_is_the_softmax_of_how_far_x_t_lies_from_every_level(levels, time, schedule, steps):
+    schedule, t = choose("schedule", schedule, num_steps=steps), tensor(time).expand(3)
+    k = torch.randint(0, levels, (3, 2, 4), generator=torch.Generator().manual_seed(1))
+    x0, eps = levels_at(levels)[k], normal(3, 2, 4)
+    alpha, sigma = schedule.alpha(t)[:1], schedule.sigma(t)[:1]
+    x_t = alpha * x0 + sigma * eps
+    logits = -((x_t[..., None] - alpha * levels_at(levels)) ** 2) / (2 * sigma**2)
+    expected = -logits.log_softmax(-1).gather(-1, k[..., None]).sum((1, 2, 3))
+    assert torch.allclose(level_decoder_nll(schedule.log_snr(t), x0, eps, levels), expected, rtol=1e-7, atol=1e-9)
+
+
+@each_form(100)
+@FORMS
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_at_one_x_t_the_level_decoder_is_a_probability_over_levels(levels, time, schedule, steps):
+    schedule, t = choose("schedule", schedule, num_steps=steps), tensor(time).expand(levels)
+    x0 = from_levels(torch.arange(levels), levels).double()[:, None]
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+    near = schedule.alpha(t)[:1] * x0[levels // 3] + 0.7 * schedule.sigma(t)[:1]
+    nll = level_decoder_nll(schedule.log_snr(t), x0, (near - alpha * x0) / sigma, levels)
+    assert float((-nll).logsumexp(0)) == pytest.approx(0, abs=1e-9)
+    assert (nll >= 0).all()
+
+
+@each_continuous
+def test_the_level_decoder_costs_nothing_at_a_high_snr_and_the_uniform_law_at_none(schedule):
+    schedule = choose("schedule", schedule, num_steps=None)
+    x0, eps = levels_at(17)[None], normal(1, 17)
+    clean = level_decoder_nll(schedule.log_snr(tensor(schedule.t_min)), x0, eps, 17)
+    assert 0 <= float(clean) < 1e-12
+    noise = level_decoder_nll(schedule.log_snr(tensor(1)), x0, eps, 17)
+    assert float(noise) == pytest.approx(17 * math.log(17), rel=0.02)
+
+
+# --- the rate of a continuous process
+
+
+@pytest.mark.parametrize("form", ["cosine", "sigmoid", "vp", "exploding"])
+def test_the_rate_of_the_bound_is_half_the_fall_of_the_log_snr_times_the_noise_error(form):
+    schedule = Exploding(None) if form == "exploding" else choose("schedule", form, num_steps=None)
+    denoiser, t, h = oracle(schedule, FixedSmall()), tensor(0.03, 0.2, 0.5, 0.97), 1e-6
+    eps = normal(4, 4, seed=2)
+    estimate = denoiser(denoiser.noised(normal(4, 4, seed=1), t, eps).x_t, t)
+    fall = (schedule.log_snr(t - h) - schedule.log_snr(t + h)) / (2 * h)
+    expected = 0.5 * fall * (eps - estimate.eps).square().sum(1)
+    assert torch.allclose(bound_rate(schedule, estimate, eps, t), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["cosine", "sigmoid", "vp", "exploding", "straight"])
+def test_the_rate_adds_up_to_the_information_between_its_ends_whatever_the_schedules_shape(form):
+    """For a Gaussian 1/2 int E||eps - eps^||^2 dlambda is 1/2 sum ln(1 + S std^2) between the ends."""
+    makers = {"exploding": Exploding, "straight": Straight}
+    schedule = makers[form](None) if form in makers else choose("schedule", form, num_steps=None)
+    denoiser = oracle(schedule, FixedSmall())
+    low, high = -9.0, 9.0
+    latest, earliest = schedule.inverse(tensor(low, high))
+    n = 20_000
+    place = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = earliest + (latest - earliest) * place**3  # finer where the log-SNR falls fast
+    rates = []
+    for sign in (-1.0, 1.0):
+        for other in (-1.0, 1.0):  # the rate is quadratic in both, so its mean is that over +-1
+            x0 = (denoiser.mean + sign * denoiser.std).expand(n, -1)
+            eps = torch.full_like(x0, other)
+            rates.append(bound_rate(schedule, denoiser(denoiser.noised(x0, t, eps).x_t, t), eps, t))
+    found = (torch.stack(rates).mean(0) * 3 * place**2).mean() * (latest - earliest)
+    information = 0.5 * torch.log1p(torch.exp(tensor(low, high))[:, None] * denoiser.std**2).sum(1).diff()
+    assert float(found) == pytest.approx(float(information), rel=1e-4)
 
 
 # --- the whole bound
