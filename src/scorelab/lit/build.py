@@ -1,6 +1,8 @@
 """From a checked config to objects: each group once, in the order of what needs what, wired in Python."""
 
 import inspect
+import logging
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,3 +155,11 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
     }
     given = {"callbacks": callbacks, "logger": False, "plugins": [AtomicCheckpoints()]}
     return instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)
+
+
+def quiet() -> None:
+    """Silence what Lightning says of hardware and of choices that are ours."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", module="torchmetrics")

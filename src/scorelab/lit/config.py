@@ -43,7 +43,15 @@ GIVEN = {
     },
     "logger": {"directory", "name", "config"},
 }
-TYPES: dict[str, Any] = {"run": str, "seed": int, "debug": bool, "overwrite": bool}
+TYPES: dict[str, Any] = {
+    "run": str,
+    "name": str | None,
+    "best_of": str | None,
+    "swept": list[str],
+    "seed": int,
+    "debug": bool,
+    "overwrite": bool,
+}
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -130,7 +138,7 @@ def completed(cfg: DictConfig) -> dict[str, Any]:
 
 def _group(key: str, value: Any) -> Any:
     """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, judge)."""
-    if key == "run":
+    if key in ("run", "name") and value is not None:
         value = str(value)  # a name of digits is still a name
     if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
         raise UserError(f"seed={value}: a seed lies in 0 ... {2**32 - 1}")

@@ -3,9 +3,11 @@
 import os
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 DOTTED = re.compile(r"^[A-Za-z_]\w*(\.\w+)+=")
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,119}")
@@ -25,20 +27,24 @@ def entry(configs: Path, name: str, job: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, to be told below
 
     failed: list[Exception] = []
+    failures: dict[str, str] = {}  # of a sweep, by the job's directory
 
-    def call(cfg: object) -> object:
+    def call(cfg: Any) -> object:
         module, function = job.split(":")
         try:
             return getattr(import_module(module), function)(cfg)
-        except Exception as error:
-            if _in_sweep():
-                raise  # the launcher counts it as failed and goes on
-            failed.append(error)  # Hydra would print a line of its own before letting it through
+        except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
+            failed.append(error)
+            if (place := _place_in_sweep(cfg)) is not None:
+                failures[place] = one_line(error, configs, name).text
+                print(f"{place} failed: {failures[place]}", file=sys.stderr)
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(call)
     try:
         _refuse(sys.argv[1:], configs, name)
+        if name == "train" and _sweeping(sys.argv[1:]):
+            sys.exit(_sweep(main, configs, name, failures))
         main()
         if failed:
             raise failed[0]
@@ -47,15 +53,40 @@ def entry(configs: Path, name: str, job: str) -> None:
     except Exception as error:
         if full:
             raise
-        _tell(error, configs, name)
+        told = one_line(error, configs, name)
+        print(f"error: {told.text}", file=sys.stderr)
+        sys.exit(told.status)
 
 
-def _in_sweep() -> bool:
-    """Whether this job is one of several."""
+def _sweeping(words: list[str]) -> bool:
+    """Whether these words ask for several runs."""
+    return any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in words)
+
+
+def _sweep(main: Callable[[], None], configs: Path, name: str, failures: dict[str, str]) -> int:
+    """Check every job, run those that are not finished, print one table; the exit status."""
+    from scorelab.lit.sweep import Sweep, sweeping
+
+    if not sweeping(sys.argv[1:]):  # asked to show something, not to run
+        main()
+        return 0
+    sweep = Sweep.planned(sys.argv[1:], configs, name)
+    if not sweep.finished or any(job.config["overwrite"] for job in sweep.jobs):
+        sys.argv += [f"hydra.sweep.dir={sweep.path}", f"swept=[{','.join(sweep.swept)}]"]
+        main()
+    print(sweep.table(failures))
+    return 0 if sweep.finished and not failures else 1
+
+
+def _place_in_sweep(cfg: Any) -> str | None:
+    """The directory's name of this job where it is one of several."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    from scorelab.lit.sweep import job_directory
+
+    hydra = HydraConfig.get()
+    return job_directory(list(hydra.overrides.task), cfg.swept) if hydra.mode == RunMode.MULTIRUN else None
 
 
 def _addable(word: str) -> str:
@@ -63,19 +94,23 @@ def _addable(word: str) -> str:
     return f"++{word}" if DOTTED.match(word) and not word.startswith("hydra.") else word
 
 
-def _tell(error: Exception, configs: Path, name: str) -> NoReturn:
-    """Print the error as one line and leave."""
+@dataclass(frozen=True)
+class Told:
+    """An error in one line, and the exit status that goes with it."""
+
+    text: str
+    status: int
+
+
+def one_line(error: Exception, configs: Path, name: str) -> Told:
+    """What the person at the keyboard is told of an error."""
     from scorelab.lit.config import UserError
 
     if isinstance(error, UserError):
-        line, status = str(error), 2
-    elif (told := composition_error(error, configs, name)) is not None:
-        line, status = told, 2
-    else:
-        kind = type(error).__name__
-        line, status = f"{kind}: {' '.join(str(error).split())} (debug=true shows where)", 1
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(status)
+        return Told(str(error), 2)
+    if (told := composition_error(error, configs, name)) is not None:
+        return Told(told, 2)
+    return Told(f"{type(error).__name__}: {' '.join(str(error).split())} (debug=true shows where)", 1)
 
 
 def composition_error(error: Exception, configs: Path, name: str) -> str | None:
@@ -123,8 +158,11 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
         if group.is_dir() and (word.startswith("~") or value in ("", "null")):
             choices = sorted(file.stem for file in group.glob("*.yaml"))
             raise UserError(f"{word}: a choice is needed; choices: {', '.join(choices)}")
-        if key == "run" and name == "train" and not RUN_NAME.fullmatch(value):
-            raise UserError(f"run={value}: a run's name has letters, digits, '_', '-' and '.' only")
+        if name == "train" and key in ("name", "best_of") and value != "null" and not _sweeping(words):
+            raise UserError(f"{word}: {key} belongs to a sweep (-m, or sweep=...); a single run is named with run=")
+        if key in ("run", "name") and name == "train" and not RUN_NAME.fullmatch(value):
+            what = {"run": "run", "name": "sweep"}[key]
+            raise UserError(f"{key}={value}: a {what}'s name has letters, digits, '_', '-' and '.' only")
 
 
 def known_keys(configs: Path, name: str) -> set[str]:

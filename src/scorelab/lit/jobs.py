@@ -1,7 +1,6 @@
 """What the entries do: train, eval, sample."""
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,20 @@ import numpy as np
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.judge import judge
 from scorelab.judge.base import draw_samples
-from scorelab.lit.build import Experiment, build, build_trainer, sized
+from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import load_weights, read_checkpoint
 from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import save_grid
 from scorelab.lit.run import RunDir, load_run, plain, refuse_training_keys, shown, slug
+from scorelab.lit.sweep import job_directory
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.status import write_json, write_status
 from scorelab.report.table import table
@@ -32,9 +33,9 @@ log = logging.getLogger("scorelab")
 def train(cfg: DictConfig) -> dict[str, float | None]:
     """Train, judge and record one run; resume it, skip it or refuse it where the directory says so."""
     quiet()
-    run = RunDir(Path(HydraConfig.get().runtime.output_dir))
+    run = RunDir(run_directory(cfg))
     try:
-        config = sized(completed(cfg))
+        config = named(sized(completed(cfg)), run.path)
         run.lock()
         if not config["overwrite"]:
             run.check(config)
@@ -52,7 +53,8 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     run.claim(config)
     write_status(run.path, "running")
     loggers: list[Any] = [History(run.path)]
-    status = "failed"
+    status, reason = "failed", None
+    file = log_file(run.path)
     try:
         if config["logger"]:
             choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
@@ -65,19 +67,49 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
         status = "interrupted"
         raise KeyboardInterrupt from stop
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise
     finally:
         if status != "finished":
-            run.close(status, config, step=trainer.global_step)
+            run.close(status, config, step=trainer.global_step, reason=reason)
         for logger in loggers:
             if hasattr(logger, "close"):
                 if status == "finished":
                     logger.summarize(metrics)
                 logger.close(0 if status == "finished" else 1)
+        logging.getLogger().removeHandler(file)
+        file.close()
     log.info("%s", table(metrics, records))
     log.info(
         "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
     )
     return metrics
+
+
+def run_directory(cfg: DictConfig) -> Path:
+    """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
+    hydra = HydraConfig.get()
+    place = Path(hydra.runtime.output_dir)
+    return place / job_directory(list(hydra.overrides.task), cfg.swept) if hydra.mode == RunMode.MULTIRUN else place
+
+
+def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The config of a sweep's job with its run named after its directory, its W&B group after the sweep's."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return config
+    logger = dict(config["logger"] or {})
+    if logger.get("group", "") is None:
+        logger["group"] = place.parent.name
+    return config | {"run": place.name, "logger": logger}
+
+
+def log_file(directory: Path) -> logging.Handler:
+    """What is said goes to train.log too, with dates, until the handler is removed."""
+    handler = logging.FileHandler(directory / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    return handler
 
 
 def fit_and_judge(
@@ -172,11 +204,3 @@ def sample(cfg: DictConfig) -> None:
     save_grid(images[:256], folder / "samples.png")
     np.savez_compressed(folder / "samples.npz", images.permute(0, 2, 3, 1).numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")
-
-
-def quiet() -> None:
-    """Silence what Lightning says of hardware and of choices that are ours."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", module="torchmetrics")

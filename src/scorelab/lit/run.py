@@ -21,6 +21,9 @@ from scorelab.report.status import write_json, write_status
 
 MACHINE = (
     "run",
+    "name",
+    "best_of",
+    "swept",
     "overwrite",
     "debug",
     "logger",
@@ -150,10 +153,12 @@ class RunDir:
         metrics: dict[str, float | None] | None = None,
         records: dict[str, Any] | None = None,
         step: int | None = None,
+        reason: str | None = None,
     ) -> None:
-        """Write metrics.json and status.json."""
+        """Write metrics.json and status.json; ``reason`` is why a run failed."""
         content = {
             "status": status,
+            **({} if reason is None else {"reason": reason}),
             "metrics": plain(metrics or {}),
             "records": plain(records or {}),
             "config": config,

@@ -1,0 +1,198 @@
+"""Sweeps: the runs of one command, checked before the first of them starts, told in one table after the last."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from scorelab.lit.build import build, build_trainer, quiet, sized
+from scorelab.lit.config import UserError, completed
+from scorelab.lit.run import RunDir
+from scorelab.report.table import Row, sweep_table
+
+ASIDE = (
+    "run",
+    "name",
+    "sweep",
+    "swept",
+    "best_of",
+    "logger",
+    "overwrite",
+    "debug",
+    "hydra",
+)  # no part of what a run is
+LONGEST = 120
+
+
+def key_of(override: str) -> str:
+    """The key of key=value."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def value_of(override: str) -> str:
+    """The value of key=value."""
+    return override.partition("=")[2]
+
+
+def identity(overrides: list[str], swept: Sequence[str] = ()) -> list[str]:
+    """The overrides that say what a run is, as key=value: swept keys first, then groups' choices, then the rest."""
+    pairs = [(key_of(word), value_of(word)) for word in overrides]
+    kept = [pair for pair in pairs if re.split(r"[./]", pair[0])[0] not in ASIDE]
+    return [f"{k}={v}" for k, v in sorted(kept, key=lambda pair: (pair[0] not in swept, "." in pair[0], pair))]
+
+
+def job_directory(overrides: list[str], swept: Sequence[str]) -> str:
+    """A directory's name that says a job's overrides and can be typed back: loss-vlb_schedule-cosine.
+
+    What Hydra's grammar or a file system would trip over becomes a dash; a hash then tells such names apart.
+    """
+    words = identity(overrides, swept)
+    whole = "_".join(word.replace("=", "-", 1) for word in words) or "default"
+    clean = re.sub(r"[^\w.+-]", "-", whole)
+    if clean == whole and len(clean) <= LONGEST:
+        return clean
+    return f"{clean[: LONGEST - 7]}-{digest(words)}"
+
+
+def digest(words: list[str]) -> str:
+    """Six hex digits of a list of words."""
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: its overrides, its whole config, its directory."""
+
+    overrides: list[str]
+    config: dict[str, Any]
+    path: Path
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What metrics.json says; empty where there is none."""
+        return RunDir(self.path).verdict()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one command under logs/sweeps/NAME.
+
+    ``swept`` are the keys in which they differ, ``best_of`` the one of them whose best value the table shows.
+    """
+
+    path: Path
+    jobs: list[Job]
+    swept: list[str]
+    best_of: str | None
+
+    @classmethod
+    def planned(cls, words: list[str], configs: Path, name: str) -> "Sweep":
+        """What a command line asks for, every job composed, built once and compared with what is on disk.
+
+        Raises:
+            UserError: for the first job that cannot run, before any does.
+        """
+        quiet()
+        words = [word for word in words if not word.startswith("-")]
+        with initialize_config_dir(str(configs), version_base="1.3"):
+            jobs = _expanded(words, name)
+            configs_of = [compose(name, overrides) for overrides in jobs]
+        swept = _varied(jobs)
+        path = Path("logs/sweeps") / _named(words, swept)
+        planned: dict[Path, Job] = {}
+        for overrides, cfg in zip(jobs, configs_of, strict=True):
+            place = path / job_directory(overrides, swept)
+            if place in planned:
+                both = " and ".join(
+                    " ".join(identity(each)) or "nothing" for each in (planned[place].overrides, overrides)
+                )
+                raise UserError(f"two jobs of this sweep would be one run ({both}): sweep what makes runs differ")
+            try:
+                planned[place] = Job(overrides, _checked(cfg, place), place)
+            except UserError as error:
+                raise UserError(f"{place.name}: {error}") from error
+        best_of = configs_of[0].best_of
+        if best_of is not None and best_of not in swept:
+            raise UserError(f"best_of={best_of}: this sweep does not sweep {best_of}")
+        return cls(path, list(planned.values()), swept, best_of)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run is."""
+        return all(job.verdict.get("status") == "finished" for job in self.jobs)
+
+    def table(self, failures: Mapping[str, str]) -> str:
+        """The yardsticks of every run, or why it has none: from ``failures`` by directory name, or as stored."""
+        rows = []
+        for job in self.jobs:
+            verdict = job.verdict
+            status = verdict.get("status", "not started")
+            failed = None if status == "finished" else failures.get(job.path.name) or verdict.get("reason") or status
+            choices = {key_of(word): value_of(word) for word in job.overrides if key_of(word) not in ASIDE}
+            rows.append(Row(choices, verdict.get("metrics", {}), failed))
+        return f"{self.path}\n{sweep_table(rows, self.best_of)}"
+
+
+def sweeping(words: list[str]) -> bool:
+    """Whether a command line asks for several runs, and for running them."""
+    flags = {word for word in words if word.startswith("-")}
+    named = any(key_of(word) == "sweep" and value_of(word) not in ("", "null") for word in words)
+    return (named or bool(flags)) and flags <= {"-m", "--multirun"}
+
+
+def _expanded(words: list[str], name: str) -> list[list[str]]:
+    """Every job's overrides, as Hydra's own sweeper makes them.
+
+    Raises:
+        UserError: for a sweep of names, and for another sweeper than Hydra's own.
+    """
+    parser = OverridesParser.create()
+    plain = [word for word in words if not parser.parse_override(word).is_sweep_override()]
+    master = compose(name, plain, return_hydra_config=True)
+    if not str(master.hydra.sweeper._target_).endswith("BasicSweeper"):
+        raise UserError(
+            f"hydra.sweeper._target_={master.hydra.sweeper._target_}: only hydra/sweeper=basic is supported"
+        )
+    params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    for word in words:
+        if key_of(word) == "run":
+            raise UserError(f"{word}: run names a single run; a sweep is named with name=")
+        if key_of(word) in ("name", "best_of", "sweep") and parser.parse_override(word).is_sweep_override():
+            raise UserError(f"{word}: one {key_of(word)} for the whole sweep")
+    parsed = parser.parse_overrides([*params, *words])
+    batches = BasicSweeper.split_arguments(
+        [word for word in parsed if not str(word.key_or_group).startswith("hydra")], None
+    )
+    return [job for batch in batches for job in batch]
+
+
+def _varied(jobs: list[list[str]]) -> list[str]:
+    """The keys that differ between jobs, in the order typed."""
+    return [key_of(first) for first, *others in zip(*jobs, strict=True) if any(other != first for other in others)]
+
+
+def _named(words: list[str], swept: list[str]) -> str:
+    """NAME of name=NAME; else the named sweep, or the swept keys, and a hash of all overrides."""
+    given = {key_of(word): value_of(word) for word in words}
+    if given.get("name", "null") != "null":
+        return given["name"]
+    slug = given.get("sweep") or "_".join(key.rpartition(".")[2] for key in swept) or "one"
+    hashed = digest([*identity(words), *(word for word in words if key_of(word) == "sweep")])
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', slug)[:LONGEST]}-{hashed}"
+
+
+def _checked(cfg: DictConfig, place: Path) -> dict[str, Any]:
+    """A job's whole config, once everything in it has been built and its directory looked at."""
+    config = sized(completed(cfg))
+    build(config)
+    build_trainer(config, place)
+    if not config["overwrite"]:
+        RunDir(place).check(config)
+    return config
