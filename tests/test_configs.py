@@ -1,10 +1,13 @@
 """Every choice composes, is checked, and says no more than it must."""
 
 import inspect
+import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from conftest import choices
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -13,7 +16,12 @@ from scorelab.lit.build import build, sized
 from scorelab.lit.config import UserError, completed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-NODES = [p for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent != CONFIGS and "hydra" not in p.parts]
+SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
+NODES = [
+    p
+    for p in sorted(CONFIGS.rglob("*.yaml"))
+    if p.parent not in (CONFIGS, CONFIGS / "sweep") and "hydra" not in p.parts
+]
 CHOICES = [f"{p.parent.name}={'[' + p.stem + ']' if p.parent.name == 'judge' else p.stem}" for p in NODES]
 
 
@@ -29,7 +37,7 @@ def config(*overrides: str) -> dict:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_is_whole(choice: str) -> None:
     whole = config(choice)
-    assert whole["schedule"]["num_steps"] == 1000  # a signature's default, filled in
+    assert whole["schedule"]["num_steps"] == (None if choice == "schedule=vp" else 1000)  # a signature's default
     assert whole["model"]["channels"]  # a size the data decides, filled in
     assert whole["extractor"]["_target_"]
 
@@ -45,17 +53,19 @@ def test_a_file_holds_only_what_differs_from_the_defaults(path: Path) -> None:
     for node in nodes_of(yaml.safe_load(path.read_text())):
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         for key, value in node.items():
-            if key != "_target_":
+            if key not in ("_target_", "defaults"):  # defaults bring other choices
                 assert key in parameters, key
                 assert value != parameters[key].default, key
 
 
 BUILDABLE = [c for c in CHOICES if not c.startswith(("model=unet_cifar", "trainer=gpu"))]
+NEEDS = {"variance=learned": "loss=vlb"}  # nothing trains it under the default loss
 
 
 @pytest.mark.parametrize("choice", BUILDABLE)
 def test_every_choice_builds(choice: str) -> None:
-    experiment = build(config(choice, "++model.channels=8", "++model.multipliers=[1,1]"))
+    more = [NEEDS[choice]] if choice in NEEDS else []
+    experiment = build(config(choice, *more, "++model.channels=8", "++model.multipliers=[1,1]"))
     assert experiment.module.denoiser.schedule is experiment.module.judged.schedule
     assert experiment.module.loss is not None
 
@@ -66,7 +76,7 @@ def test_every_choice_builds(choice: str) -> None:
         ("++model.chanels=3", "model.chanels: no such key; did you mean channels?"),
         ("++optimizer.lr=abc", "optimizer.lr='abc': expected"),
         ("++schedule.num_steps=0", "schedule: num_steps must be at least 1, got 0"),
-        ("++schedule.num_steps=null", "schedule.num_steps=None: expected int"),
+        ("++schedule.num_steps=many", "schedule.num_steps='many': expected int | None"),
         ("++schedule.num_steps=1.5", "schedule.num_steps=1.5: expected int"),
         ("++trainer.max_steps=-3", "trainer.max_steps must be at least 1, got -3"),
         ("++trainer.max_steps=0", "trainer.max_steps must be at least 1, got 0"),
@@ -78,6 +88,8 @@ def test_every_choice_builds(choice: str) -> None:
         ("++model.conditioning=film", "model.conditioning='film': expected Literal['scale_shift', 'add']"),
         ("++model.shape=[1,8,8]", "model.shape is set by the program"),
         ("++loss.space=u", "loss.space='u': expected"),
+        ("++loss.normalize=maybe", "loss.normalize='maybe': expected bool"),
+        ("++judge.gradient_noise.batches=1", "judge.gradient_noise: at least 2 batches of 1 image"),
         ("++sampler.steps=0", "sampler: steps must be at least 1, got 0"),
         ("++sampler.eta=2", "sampler: eta must lie in [0, 1], got 2"),
         ("++metric.bound=exactly", "metric.bound='exactly': expected Literal['sampled', 'exact']"),
@@ -99,13 +111,78 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
     assert "\n" not in str(caught.value)
 
 
-def test_choices_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(UserError, match="loss=vlb needs steps"):
-        build(config("loss=vlb", "++schedule.num_steps=1"))
-    with pytest.raises(UserError, match=r"the bound needs schedule.num_steps of 2 or more"):
-        build(config("++schedule.num_steps=1"))
-    with pytest.raises(UserError, match="take more steps, or schedule=cosine"):
-        build(config("schedule=linear", "++schedule.num_steps=20"))
+INCOMPATIBLE = [
+    ("loss=vlb ++schedule.num_steps=1", "loss=vlb needs steps"),
+    ("loss=vlb schedule=vp variance=learned", "a continuous process has no steps whose variance could be learned"),
+    ("loss=hybrid variance=fixed_small", "loss=hybrid with a fixed variance is loss=simple plus a constant"),
+    ("loss=hybrid variance=fixed_large", "loss=hybrid with a fixed variance is loss=simple plus a constant"),
+    ("loss=hybrid schedule=vp", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
+    ("loss=hybrid ++schedule.num_steps=null", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
+    ("loss=simple variance=learned", "Simple gives a learned variance no gradient"),
+    ("loss=dsm variance=learned", "DSM gives a learned variance no gradient"),
+    ("loss=likelihood variance=learned", "Likelihood gives a learned variance no gradient"),
+    ("++schedule.num_steps=1 judge=[vlb] ++loss.normalize=false", "the bound needs schedule.num_steps of 2 or more"),
+    ("++schedule.num_steps=1 judge=[simple]", "set loss.normalize=false"),
+    ("schedule=vp ++metric.bound=exact", "a continuous schedule has no steps to sum exactly"),
+    ("schedule=vp sampler=ddpm", "a continuous schedule has no steps of its own: set sampler.steps"),
+    ("schedule=linear ++schedule.num_steps=20", "take more steps, or schedule=cosine"),
+    ("schedule=scaled_linear ++schedule.num_steps=20", "take more steps, or schedule=cosine"),
+    ("schedule=linear ++schedule.num_steps=null", "schedule.num_steps=None: expected int"),
+    ("schedule=sigmoid ++schedule.start=3 ++schedule.end=-3", "start must be below end"),
+    ("schedule=vp ++schedule.beta_end=0.05", "0 < beta_start < beta_end is needed"),
+    ("times=importance ++times.history=0", "history and bins must be at least 1"),
+    ("loss=hybrid ++loss.bound=-1", "bound must be at least 0"),
+    ("loss=dsm ++loss.weight=sigma", "loss.weight='sigma': expected Literal['one', 'sigma2', 'g2']"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), INCOMPATIBLE)
+def test_choices_that_do_not_go_together_are_refused_in_one_sentence(words: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(config(*words.split()))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+@pytest.mark.parametrize("schedule", [*choices("schedule"), "cosine ++schedule.num_steps=null"])
+def test_every_objective_builds_under_every_schedule_or_says_why_not(loss: str, schedule: str) -> None:
+    """Only a T-step objective on a continuous schedule is refused."""
+    words = f"loss={loss} schedule={schedule} ++model.channels=8".split()
+    continuous = config(*words)["schedule"]["num_steps"] is None
+    if loss == "hybrid" and continuous:
+        with pytest.raises(UserError, match=r"set schedule\.num_steps"):
+            build(config(*words))
+        words.append("++schedule.num_steps=1000")
+    experiment = build(config(*words))
+    assert experiment.module.normalizer == pytest.approx(experiment.card.normalizer)
+
+
+def test_a_loss_brings_the_variance_it_needs_and_an_explicit_one_wins() -> None:
+    assert config("loss=hybrid")["variance"]["_target_"] == "scorelab.denoisers.Learned"
+    assert config("loss=vlb", "variance=learned")["variance"]["_target_"] == "scorelab.denoisers.Learned"
+    assert config("loss=hybrid", "variance=fixed_small")["variance"]["_target_"] == "scorelab.denoisers.FixedSmall"
+
+
+def test_an_objective_is_normalised_unless_told_otherwise() -> None:
+    """T/(2 ln 2) expm1 of the falls of lambda, averaged over the grid times with lambda in [-4.8, 6.6]."""
+    module = build(config("loss=vlb", "++model.channels=8")).module
+    log_snr = module.denoiser.schedule.log_snr(module.denoiser.schedule.grid()[1:])
+    weight = 1000 / (2 * math.log(2)) * torch.expm1(log_snr[:-1] - log_snr[1:])
+    inside = (log_snr[1:] >= -4.8) & (log_snr[1:] <= 6.6)
+    assert module.normalizer == pytest.approx(float(weight[inside].mean()), rel=1e-6)
+    assert build(config("loss=vlb", "++loss.normalize=false", "++model.channels=8")).module.normalizer == 1
+    assert build(config("loss=simple", "++model.channels=8")).module.normalizer == 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_a_named_sweep_composes_and_sweeps_what_exists(path: Path) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        whole = compose("train", [f"sweep={path.stem}"], return_hydra_config=True)
+    assert whole.hydra.mode.name == "MULTIRUN"
+    for key, values in whole.hydra.sweeper.params.items():
+        for value in str(values).split(","):
+            config(f"{key}={value}")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,306 @@
+"""Sweeps: what -m leaves and prints, on real runs; names; the table."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from scorelab.lit.config import UserError
+from scorelab.lit.sweep import Sweep, job_directory, sweeping
+from scorelab.report.table import Row, best, sweep_table
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+TINY = (
+    "model.channels=8",
+    "model.multipliers=[1,1]",
+    "trainer.max_steps=2",
+    "callbacks=none",
+    "judge=[simple]",
+)
+
+
+def typed(folder: Path, *words: str, status: int = 0, **env: str) -> str:
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
+    told = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert told.returncode == status, told.stdout + told.stderr
+    return told.stderr + told.stdout
+
+
+def jobs_in(folder: Path, sweep: str) -> dict[str, dict]:
+    """The verdict of every run of a sweep, by directory."""
+    found = (folder / "logs" / "sweeps" / sweep).glob("*/metrics.json")
+    return {file.parent.name: json.loads(file.read_text()) for file in found}
+
+
+# --- a whole sweep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+GRID = ("-m", "loss=simple,hybrid", "schedule=linear,cosine", "name=grid", *TINY)
+
+
+@pytest.fixture(scope="module")
+def grid(folder: Path) -> str:
+    """What the first sweep prints."""
+    return typed(folder, *GRID, WANDB_MODE="offline")
+
+
+def test_every_job_of_a_sweep_has_its_own_directory_named_by_its_overrides(folder: Path, grid: str) -> None:
+    runs = jobs_in(folder, "grid")
+    begins = {"_".join(name.split("_")[:2]) for name in runs}
+    assert len(runs) == 4
+    assert begins == {
+        f"loss-{loss}_schedule-{schedule}" for loss in ("simple", "hybrid") for schedule in ("linear", "cosine")
+    }
+    for name, verdict in runs.items():
+        assert verdict["status"] == "finished"
+        assert verdict["config"]["run"] == name
+        loss = verdict["config"]["loss"]["_target_"].rpartition(".")[2].lower()
+        assert name.startswith(f"loss-{loss}")
+        for file in ("config.yaml", "card.csv", "card.png", "train.log", "checkpoints/last.ckpt"):
+            assert (folder / "logs" / "sweeps" / "grid" / name / file).is_file()
+
+
+def test_every_job_of_a_sweep_is_its_own_wandb_run_in_one_group(folder: Path, grid: str) -> None:
+    ids = set()
+    for name in jobs_in(folder, "grid"):
+        run = folder / "logs" / "sweeps" / "grid" / name
+        identity = (run / "wandb_id").read_text()
+        (file,) = run.glob(f"wandb/offline-run-*-{identity}/run-{identity}.wandb")
+        content = file.read_bytes()
+        for said in (b"grid", name.encode(), f'"{name.split("_")[0].removeprefix("loss-")}"'.encode(), b'"eps"'):
+            assert said in content, said
+        ids.add(identity)
+    assert len(ids) == 4
+
+
+def test_a_sweep_ends_with_one_table_of_all_yardsticks(grid: str) -> None:
+    lines = grid.strip().splitlines()
+    at = lines.index("logs/sweeps/grid")
+    assert re.split(r"\s\s+", lines[at + 1].strip()) == ["loss", "schedule", "vlb_common", "simple", "val simple"]
+    assert [line.split()[:2] for line in lines[at + 2 :]] == [
+        ["simple", "linear"],
+        ["simple", "cosine"],
+        ["hybrid", "linear"],
+        ["hybrid", "cosine"],
+    ]
+    assert all(re.fullmatch(r"\d\.\d{3}", number) for line in lines[at + 2 :] for number in line.split()[2:])
+
+
+def test_the_same_sweep_again_prints_the_table_and_does_nothing(folder: Path, grid: str) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (folder / "logs").rglob("*") if file.is_file()}
+    told = typed(folder, *GRID, WANDB_MODE="offline")
+    assert told.strip() == grid[grid.index("logs/sweeps/grid\n") :].strip()
+    assert {file: file.stat().st_mtime_ns for file in (folder / "logs").rglob("*") if file.is_file()} == before
+
+
+def test_a_killed_sweep_goes_on_where_it_stood(folder: Path) -> None:
+    words = ("-m", "seed=1,2,3", "name=killed", "logger=none", *TINY)
+    job = subprocess.Popen([sys.executable, str(ROOT / "src" / "train.py"), *words], cwd=folder, stdout=-3, stderr=-3)
+    deadline = time.time() + 200
+    while not jobs_in(folder, "killed") and time.time() < deadline:
+        time.sleep(0.05)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    done = {name: verdict for name, verdict in jobs_in(folder, "killed").items() if verdict["status"] == "finished"}
+    assert done and len(done) < 3
+    typed(folder, *words)
+    after = jobs_in(folder, "killed")
+    assert len(after) == 3 and all(verdict["status"] == "finished" for verdict in after.values())
+    assert {name: after[name] for name in done} == done
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> None:
+    words = ("-m", "optimizer.lr=1e18,1e-3", "name=fails", "trainer.gradient_clip_val=0", "lr_schedule.warmup=0")
+    told = typed(folder, *words, "logger=none", *TINY, status=1)
+    assert "Traceback" not in told
+    table = told.strip().splitlines()[-2:]
+    assert re.match(r"  1e\+18\s+failed: the run diverged: val/simple is nan after 2 steps", table[0])
+    assert re.match(r"  0\.001\s+\d", table[1])
+    failed = next(v for name, v in jobs_in(folder, "fails").items() if "1e+18" in name)
+    assert failed["status"] == "failed" and "diverged" in failed["reason"]
+    assert typed(folder, *words, "logger=none", *TINY, status=1).count("Launching") == 1
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("loss=simple,hybrid", "variance=fixed_small"), "loss-hybrid_variance-fixed_small: loss=hybrid with a fixed"),
+        (("schedule=cosine,linear", "schedule.num_steps=20"), "schedule: beta reaches 1 at num_steps=20"),
+        (("schedule=cosine,vp", "loss=hybrid"), "schedule-vp_loss-hybrid: loss=hybrid learns the variance of steps"),
+        (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, hybrid"),
+        (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
+        (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),
+        (("loss=simple,vlb", "name=a/b"), "a sweep's name has letters, digits"),
+        (("loss=simple,simple",), "two jobs of this sweep would be one run"),
+        (("loss=simple,vlb", "best_of=optimizer.lr"), "best_of=optimizer.lr: this sweep does not sweep optimizer.lr"),
+        (("trainer.devices=1,2",), "trainer.devices=2: a run trains on one device"),
+    ],
+)
+def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from scorelab.lit.entry import entry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as end:
+        entry(CONFIGS, "train", "scorelab.lit.jobs:train")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 2
+    assert len(lines) == 1 and told in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_another_configuration_is_refused_before_any_job(folder: Path, grid: str) -> None:
+    (run, *_) = (folder / "logs" / "sweeps" / "grid").glob("loss-hybrid_schedule-linear*")
+    stored = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(stored.replace("bound: 0.001", "bound: 0.01"))
+    told = typed(folder, *GRID, status=2)
+    (run / "config.yaml").write_text(stored)
+    assert "loss.bound was 0.01, is now 0.001" in told and "Launching" not in told
+
+
+# --- names
+
+
+def planned(*words: str) -> Sweep:
+    return Sweep.planned(list(words), CONFIGS, "train")
+
+
+def test_a_named_sweep_is_the_same_as_its_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_name = planned("sweep=loss_by_schedule", "seed=0")
+    typed_out = planned("-m", "loss=simple,vlb,hybrid,dsm", "schedule=linear,cosine", "seed=0")
+    assert [job.path.name for job in by_name.jobs] == [job.path.name for job in typed_out.jobs]
+    for one, other in zip(by_name.jobs, typed_out.jobs, strict=True):
+        assert {k: v for k, v in one.config.items() if k != "run"} == {
+            k: v for k, v in other.config.items() if k != "run"
+        }
+
+
+def test_a_sweep_is_named_by_what_it_sweeps_and_never_by_the_clock_or_the_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = planned("-m", "loss=simple,vlb", "seed=3", "schedule=linear,cosine", "logger=none")
+    again = planned("-m", "loss=simple,vlb", "schedule=linear,cosine", "seed=3", "debug=true")
+    other = planned("-m", "loss=simple,vlb", "schedule=linear,cosine", "seed=4")
+    assert re.fullmatch(r"logs/sweeps/loss_schedule-[0-9a-f]{6}", str(first.path))
+    assert first.path == again.path != other.path
+    assert {job.path for job in first.jobs} == {job.path for job in again.jobs}
+    assert planned("-m", "loss=simple,vlb", "name=mine").path == Path("logs/sweeps/mine")
+
+
+def test_fair_crosses_objectives_schedules_and_three_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = planned("sweep=fair")
+    chosen = {
+        (j.config["loss"]["_target_"], j.config["schedule"]["_target_"], j.config["optimizer"]["lr"])
+        for j in sweep.jobs
+    }
+    assert len(chosen) == len(sweep.jobs) == 24
+    assert len({rate for *_, rate in chosen}) == 3
+    assert sweep.best_of == "optimizer.lr"
+
+
+def test_a_directory_says_swept_keys_first_and_can_be_typed_back() -> None:
+    name = job_directory(
+        ["loss=vlb", "++optimizer.lr=1e-3", "schedule=cosine", "logger=none", "hydra/launcher=x"], ["schedule"]
+    )
+    assert name == "schedule-cosine_loss-vlb_optimizer.lr-1e-3"
+    awkward = job_directory(["judge=[simple,vlb]", "++extractor.weights=/a/b c"], [])
+    assert re.fullmatch(r"[\w.+-]+", awkward)
+    for value in (name, awkward):
+        assert OverridesParser.create().parse_override(f"run=logs/sweeps/a/{value}").value() == f"logs/sweeps/a/{value}"
+
+
+def test_long_or_cleaned_names_stay_apart_and_short_enough() -> None:
+    names = {job_directory([f"++a.{'b' * 150}={value}"], []) for value in range(50)}
+    names |= {job_directory([f"judge={value}"], []) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}
+    assert len(names) == 54 and max(map(len, names)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["-m", "loss=simple,vlb"], True),
+        (["--multirun", "loss=simple"], True),
+        (["sweep=fair"], True),
+        (["loss=simple"], False),
+        (["sweep=fair", "--cfg", "job"], False),
+        (["sweep=null"], False),
+    ],
+)
+def test_a_sweep_is_asked_for_by_a_flag_or_by_name(words: list[str], asked: bool) -> None:
+    assert sweeping(words) is asked
+
+
+def test_an_impossible_job_is_named_in_its_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^loss-simple_variance-learned: Simple gives a learned variance no gradient"):
+        planned("-m", "loss=vlb,simple", "variance=learned")
+
+
+# --- the table
+
+
+def row(rate: str, loss: str, val: float | None, fid: float = 1.0, failed: str | None = None) -> Row:
+    return Row({"loss": loss, "optimizer.lr": rate}, {"val/simple": val, "test/fid": fid}, failed)
+
+
+def test_the_best_rate_is_that_of_least_validation_error_and_its_test_figures_are_shown() -> None:
+    rows = [row("1e-3", "a", 0.3, 7), row("3e-3", "a", 0.2, 9), row("1e-2", "a", 0.4, 5), row("1e-3", "b", 0.1, 4)]
+    found = best(rows, "optimizer.lr")
+    assert [(each.row.choices["optimizer.lr"], each.edge) for each in found] == [("3e-3", False), ("1e-3", False)]
+    lines = sweep_table(rows, "optimizer.lr").splitlines()
+    assert len(lines) == 3 and lines[1].split() == ["a", "3e-3", "9.000", "0.200"]
+
+
+@pytest.mark.parametrize(("rate", "edge"), [("1e-3", True), ("3e-3", False), ("1e-2", True)])
+def test_a_winner_at_the_edge_of_its_rates_is_marked(rate: str, edge: bool) -> None:
+    rows = [row(each, "a", 0.1 if each == rate else 0.2) for each in ("1e-2", "1e-3", "3e-3")]
+    told = sweep_table(rows, "optimizer.lr")
+    assert (f"{rate}*" in told) is edge
+    assert ("stands at the edge of those tried" in told) is edge
+
+
+def test_failed_rates_lose_to_finished_ones_and_are_told_all_the_same() -> None:
+    rows = [row("1e-3", "a", None, failed="diverged"), row("3e-3", "a", 0.5), row("1e-2", "a", 0.1, failed="disk full")]
+    told = sweep_table(rows, "optimizer.lr")
+    assert told.splitlines()[1].split()[0] == "3e-3"
+    assert "2 of 3 runs failed" in told and "disk full" in told
+
+
+def test_a_table_shows_swept_keys_and_a_dash_where_there_is_no_number() -> None:
+    rows = [
+        Row({"loss": "vlb", "seed": "0"}, {"test/fid": 2.0, "test/simple": None}),
+        Row({"loss": "simple", "seed": "0"}, {}, "loss of power"),
+    ]
+    lines = sweep_table(rows).splitlines()
+    assert lines[0].split() == ["loss", "fid", "simple"]
+    assert lines[1].split() == ["vlb", "2.000", "–"]
+    assert lines[2] == "  simple  failed: loss of power"
