@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 import pytest
 import torch
 from conftest import choose, each, each_continuous, each_form
-from oracles import seeded
+from oracles import Exploding, seeded
 from torch import Tensor
 
 from scorelab.losses import Importance, LogSNRUniform, Stratified, Uniform
@@ -288,6 +288,14 @@ def test_within_a_bin_importance_is_uniform_in_time(schedule):
     place = (place - place.floor()).sort().values
     even = torch.arange(n + 1, dtype=torch.float64) / n
     assert max((place - even[:-1]).max(), (even[1:] - place).max()) < 1.95 / math.sqrt(n)
+
+
+def test_importances_bins_share_out_the_training_times_and_not_all_of_time():
+    """Where training starts at t = 0.024, a loss seen at the end of the second of 50 bins is the second's."""
+    schedule, times = Exploding(None), taught(Exploding(None), rounds=1, history=1, bins=50, loss=torch.ones_like)
+    assert schedule.t_min > 0.02
+    times.update(schedule.training_time(torch.tensor([1.99 / 50])), torch.tensor([9.0]))
+    assert int(times.probabilities().argmax()) == 1
 
 
 @each("schedule")
