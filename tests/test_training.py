@@ -104,6 +104,10 @@ def test_history_has_losses_and_validation(folder: Path, first: str) -> None:
     losses = {int(row["step"]): float(row["train/loss"]) for row in rows if row["train/loss"]}
     simple = {int(row["step"]): float(row["val/simple"]) for row in rows if row["val/simple"]}
     assert set(losses) == {10, 20, 30} and losses[30] < losses[10]
+    norms = [float(row["train/grad_norm"]) for row in rows if row["train/grad_norm"]]
+    clipped = [float(row["train/clipped"]) for row in rows if row["train/clipped"]]
+    assert len(norms) == 3 and min(norms) > 0
+    assert len(clipped) == 3 and all(10 * share == round(10 * share) for share in clipped)
     assert set(simple) == {10, 20, 30} and simple[30] < simple[10]
     assert left(folder, "a")["metrics"]["val/simple"] == pytest.approx(simple[30])
 
@@ -218,12 +222,46 @@ def test_two_steps_end_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [("loss=vlb", "schedule=linear", "variance=fixed_large"), ("prediction=v", "times=stratified")]
+    "choice",
+    [
+        ("loss=vlb", "schedule=linear", "variance=fixed_large"),
+        ("prediction=v", "times=stratified"),
+        ("loss=hybrid", "schedule=scaled_linear", "sampler=ddpm"),
+        ("loss=likelihood", "schedule=vp", "times=likelihood"),
+    ],
 )
 def test_other_choices_train_too(folder: Path, choice: tuple[str, ...]) -> None:
     name = choice[0].replace("=", "-")
     told = typed(folder, "train", f"run={name}", *SMALL, *choice, "trainer.accumulate_grad_batches=2")
-    assert left(folder, name)["status"] == "finished", told
+    verdict = left(folder, name)
+    assert verdict["status"] == "finished", told
+    assert verdict["metrics"]["test/vlb"] is not None and verdict["metrics"]["test/vlb_common"] is not None
+
+
+def test_a_hybrid_run_logs_its_parts_and_its_loss_unnormalised(folder: Path) -> None:
+    with (folder / "logs" / "train" / "loss-hybrid" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert rows
+    for row in rows:
+        whole = float(row["train/simple"]) + 0.001 * float(row["train/vlb"])
+        assert float(row["train/loss"]) == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_history_of_importance_sampling_outlives_a_kill(folder: Path) -> None:
+    """With 20 steps the law has learned by the first checkpoint, so a forgotten history would draw other times."""
+    words = (*SMALL, "loss=vlb", "times=importance", "schedule.num_steps=20", "judge=[simple]")
+    typed(folder, "train", "run=whole", *words)
+    run = folder / "logs" / "train" / "torn"
+    job = subprocess.Popen(command("train", "run=torn", *words), cwd=folder, stdout=-3, stderr=-3)
+    last, deadline = run / "checkpoints" / "last.ckpt", time.time() + 200
+    while not last.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    state = torch.load(last, weights_only=True)["state_dict"]["times._extra_state"]
+    assert state["seen"].min() >= 10
+    assert "resumed at step" in typed(folder, "train", "run=torn", *words)
+    assert left(folder, "torn")["metrics"] == left(folder, "whole")["metrics"]
 
 
 def test_a_run_trains_in_bfloat16_with_clipped_gradients(folder: Path) -> None:
