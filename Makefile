@@ -6,7 +6,7 @@ PINS := pyproject.toml constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format clean
+.PHONY: help train test lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -18,13 +18,16 @@ test: $(VENV)/.ready-test  ## run the tests: make test ARGS="-k schedules"
 	$(RUN) -m pytest $(ARGS)
 
 lint: $(VENV)/.ready-test  ## check style and types
-	$(VENV)/bin/ruff check src tests
-	$(VENV)/bin/ruff format --check src tests
+	$(VENV)/bin/ruff check src tests docs
+	$(VENV)/bin/ruff format --check src tests docs
 	$(VENV)/bin/mypy
 
+figures: $(VENV)/.ready  ## draw the figures of the documents anew
+	$(RUN) docs/cards.py
+
 format: $(VENV)/.ready-test  ## mend style where a tool can
-	$(VENV)/bin/ruff check --fix src tests
-	$(VENV)/bin/ruff format src tests
+	$(VENV)/bin/ruff check --fix src tests docs
+	$(VENV)/bin/ruff format src tests docs
 
 clean:  ## remove the environment and caches; logs/ stays
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -159,7 +159,7 @@ class Straight(Schedule):
 
 
 class Watched(Denoiser):
-    """Another denoiser, and the times it was asked about."""
+    """Another denoiser, the times it was asked about, and what it said last."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__(inner.schedule, inner.variance, inner.levels)
@@ -170,7 +170,8 @@ class Watched(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
         self.times.append(t.clone())
         self.images += len(x_t)
-        return self.inner(x_t, t, label)
+        self.said = self.inner(x_t, t, label)
+        return self.said
 
 
 class Says(nn.Module):

@@ -163,6 +163,12 @@ def test_the_first_draw_has_the_standard_deviation_of_the_start():
     shown = Rescheduled(gaussian(VP(None)), Exploding(None, 0.001, 1000.0))
     t = times(shown.time_range()[1]).expand(16)
     x = shown.prior_std * torch.randn((16, 3), generator=seeded(4))
-    by_hand = DDIM().step(shown, shown(x, t), torch.zeros(16, dtype=torch.float64), t, None)
+    by_hand = shown(x, t).x0
     only_step = DDIM(1)(shown, (16, 3), None, seeded(4))
     assert torch.equal(only_step, by_hand)
+
+
+def test_the_start_of_a_twice_rescheduled_walk_is_in_the_last_schedules_units():
+    middle = Rescheduled(gaussian(VP(None)), Exploding(None, 0.001, 1000.0))
+    assert Rescheduled(middle, VP(None)).prior_std == pytest.approx(1, rel=1e-6)
+    assert Rescheduled(middle, Exploding(None, 1e-4, 3000.0)).prior_std == pytest.approx(middle.prior_std, rel=1e-6)

@@ -382,3 +382,12 @@ def test_vp_is_what_linear_tables_come_to_as_their_steps_grow():
 def test_a_vp_whose_beta_does_not_rise_from_above_zero_is_refused(low, high):
     with pytest.raises(ValueError, match="0 < beta_start < beta_end"):
         VP(None, low, high)
+
+
+@pytest.mark.parametrize(
+    "shape", [(-3.0, 3.0, 1.0), (-3.0, 3.0, 3.0), (-1.0, 1.0, 1.0), (-1.0, 3.0, 0.7), (0.3, 3.0, 1.1)]
+)
+def test_continuous_sigmoid_starts_at_the_data_whatever_its_shape(shape):
+    schedule, start = Sigmoid(None, *shape), torch.zeros(1, dtype=torch.float64)
+    assert float(schedule.log_snr(start)) == math.inf
+    assert (float(schedule.alpha(start)), float(schedule.sigma(start))) == (1, 0)

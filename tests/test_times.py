@@ -60,8 +60,6 @@ def test_what_a_law_makes_of_the_objective_is_the_density_it_names(times, schedu
 def test_times_of_a_grid_are_its_times_in_float64_one_for_each_sample(times, schedule):
     schedule = choose("schedule", schedule, num_steps=37)
     draw = choose("times", times).draw(schedule, 500, 0, 0, 1, seeded())
-    if draw.t.dtype == torch.float32:
-        pytest.xfail("losses.times.pick divides integers, which rounds grid times to float32")
     assert draw.t.dtype == torch.float64
     assert draw.t.shape == draw.weight.shape == (500,)
     assert set(draw.t.tolist()) <= set(schedule.grid()[1:].tolist())

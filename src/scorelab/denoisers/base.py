@@ -80,9 +80,10 @@ class Rescheduled(Denoiser):
     def prior_std(self) -> float:
         """That of the inner schedule's end, in B's units, where B goes beyond it; else B's own."""
         _, latest = self.time_range()
-        if latest == 1:
+        if latest > 1 - 1e-9:
             return self.schedule.prior_std
-        return self.inner.prior_std * (_power(self.schedule, latest) / _power(self.inner.schedule, 1.0)) ** 0.5
+        _, inner_latest = self.inner.time_range()
+        return self.inner.prior_std * (_power(self.schedule, latest) / _power(self.inner.schedule, inner_latest)) ** 0.5
 
     def log_snr_range(self) -> tuple[float, float]:
         """What the inner denoiser can be asked about, as far as B reaches it in [0, 1]."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, ends_without_signal
+from scorelab.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,13 @@ class Loss(nn.Module):
         if denoiser.variance.outputs > 1 and not self.trains_variance:
             name = type(self).__name__
             raise ValueError(f"{name} gives a learned variance no gradient: set variance=fixed_small, or loss=hybrid")
+
+
+def refuse_silence(schedule: Schedule, name: str) -> None:
+    """Where alpha = 0, x_t is the noise: its error and its score tell nothing of the data.
+
+    Raises:
+        ValueError: for a schedule with alpha = 0 at t = 1.
+    """
+    if ends_without_signal(schedule):
+        raise ValueError(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v or x0")

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate, ends_without_signal
-from scorelab.losses.base import Loss, Terms
+from scorelab.denoisers import Denoiser, Estimate
+from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.tensors import mean_rest
 
 
@@ -51,5 +51,5 @@ class Simple(Loss):
             ValueError: for space=eps and alpha = 0 at t = 1.
         """
         super().check(denoiser)
-        if self.space == "eps" and ends_without_signal(denoiser.schedule):
-            raise ValueError("an error on eps is silent where alpha = 0: set loss.space=v or x0")
+        if self.space == "eps":
+            refuse_silence(denoiser.schedule, "simple")

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, ends_without_signal
-from scorelab.losses.base import Loss, Terms
+from scorelab.denoisers import Denoiser
+from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.schedules import Schedule
 from scorelab.tensors import mean_rest
 
@@ -54,7 +54,7 @@ class DSM(Loss):
     def check(self, denoiser: Denoiser) -> None:
         """Refuse what gives no gradient."""
         super().check(denoiser)
-        _refuse_silence(denoiser.schedule, "dsm")
+        refuse_silence(denoiser.schedule, "dsm")
 
 
 class Likelihood(Loss):
@@ -91,20 +91,10 @@ class Likelihood(Loss):
     def check(self, denoiser: Denoiser) -> None:
         """Refuse what gives no gradient."""
         super().check(denoiser)
-        _refuse_silence(denoiser.schedule, "likelihood")
+        refuse_silence(denoiser.schedule, "likelihood")
 
 
 def score_error(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
     """Mean over dimensions of ||s^ - s(x_t | x_0)||^2, (B,)."""
     target = denoiser.noised(x0, t, eps)
     return mean_rest((target.score - denoiser(target.x_t, t, label).score) ** 2)
-
-
-def _refuse_silence(schedule: Schedule, name: str) -> None:
-    """A score at alpha = 0 is that of the prior, and no data is learned from it.
-
-    Raises:
-        ValueError: where alpha is 0 at t = 1.
-    """
-    if ends_without_signal(schedule):
-        raise ValueError(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v")

@@ -85,8 +85,8 @@ class LogSNRUniform(Times):
 def pick(p: Tensor, u: Tensor) -> Draw:
     """Grid times t_i at the quantiles u in [0, 1) of a law in proportion to p (T,), weighted by 1/(T p_i)."""
     p = p / p.sum()
-    index = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=len(p) - 1)
-    return Draw((index + 1) / len(p), 1 / (len(p) * p[index]))
+    index = torch.searchsorted(p.cumsum(0), u.contiguous(), right=True).clamp(max=len(p) - 1)
+    return Draw((index + 1).double() / len(p), 1 / (len(p) * p[index]))
 
 
 class Importance(Times):
@@ -120,10 +120,9 @@ class Importance(Times):
 
     def probabilities(self) -> Tensor:
         """The probability of each bin, float64."""
-        bins = len(self.seen)
-        if bool((self.seen < self.history).any()):
+        bins, p = len(self.seen), self.losses.square().mean(1).sqrt()
+        if bool((self.seen < self.history).any()) or float(p.sum()) == 0:
             return torch.full((bins,), 1 / bins, dtype=torch.float64)
-        p = self.losses.square().mean(1).sqrt()
         return (1 - self.uniform) * p / p.sum() + self.uniform / bins
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Draw:

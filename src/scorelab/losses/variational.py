@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
-from scorelab.losses.base import Loss, Terms
+from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.tensors import mean_rest
 
 
@@ -111,11 +111,12 @@ class Hybrid(Loss):
         return torch.ones_like(t, dtype=torch.float64)
 
     def check(self, denoiser: Denoiser) -> None:
-        """Refuse a variance that is not learned, and a process without steps.
+        """Refuse a variance that is not learned, and a process without steps, or one that ends without signal.
 
         Raises:
-            ValueError: for a fixed variance, or T < 2, or no T.
+            ValueError: for a fixed variance, or T < 2, or no T, or alpha = 0 at t = 1.
         """
+        refuse_silence(denoiser.schedule, "hybrid")
         if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
             raise ValueError("loss=hybrid learns the variance of steps: set schedule.num_steps to 2 or more")
         if denoiser.variance.outputs < 2:

@@ -9,7 +9,7 @@ from scorelab.tensors import like
 
 
 class DDPM(Sampler):
-    """x_s ~ N(c_t x_t + c_0 x^_0, s^2 I), with the denoiser's own s^2; the last step is noise-free.
+    """x_s ~ N(c_t x_t + c_0 x^_0, s^2 I), with the denoiser's own s^2.
 
     Ho et al. 2020, algorithm 2, for any steps s < t. ``steps`` of None takes the schedule's own T.
     """
@@ -24,7 +24,5 @@ class DDPM(Sampler):
         """One ancestral step."""
         x_t, step = estimate.x_t, denoiser.schedule.transition(s, t)
         mean = like(step.mean_of_xt, x_t) * x_t + like(step.mean_of_x0, x_t) * estimate.x0
-        if bool((s == 0).all()):
-            return mean
         spread = torch.exp(0.5 * denoiser.variance.log_variance(step, estimate))
         return mean + spread * noise(mean, generator)

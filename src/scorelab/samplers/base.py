@@ -11,8 +11,8 @@ from scorelab.denoisers import Denoiser, Estimate
 class Sampler:
     """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 in ``steps`` evaluations of a denoiser, or fewer.
 
-    ``clip`` cuts x^_0 to [-1, 1] before each step, for pixels only. ``order`` is the order of the global error in the
-    step size (weak order where ``stochastic``).
+    The last step is to x^_0 itself. ``clip`` cuts x^_0 to [-1, 1] before each step, for pixels only. ``order`` is the
+    order of the global error in the step size (weak order where ``stochastic``).
 
     Raises:
         ValueError: for steps < 1.
@@ -49,7 +49,7 @@ class Sampler:
 
     @abstractmethod
     def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
-        """x_s from the estimate at x_t, s < t, both (B,)."""
+        """x_s from the estimate at x_t, 0 < s < t, both (B,)."""
 
     @torch.no_grad()
     def __call__(
@@ -62,13 +62,13 @@ class Sampler:
         """Samples x_0 of this shape (B, ...), all noise from the generator."""
         device = denoiser.device
         x = denoiser.prior_std * torch.randn(shape, generator=generator, device=device)
-        times = self.times(denoiser).to(device)
-        for t, s in zip(times[:-1].unsqueeze(1), times[1:].unsqueeze(1), strict=True):
-            t, s = t.expand(shape[0]), s.expand(shape[0])
+        walk = self.times(denoiser).to(device).unsqueeze(1).expand(-1, shape[0])
+        for number, t in enumerate(walk[:-1], start=1):
             estimate = denoiser(x, t, label)
             if self.clip and denoiser.levels is not None:
                 estimate = estimate.clipped()
-            x = self.step(denoiser, estimate, s, t, generator)
+            last = number == len(walk) - 1
+            x = estimate.x0 if last else self.step(denoiser, estimate, walk[number], t, generator)
         return x
 
 

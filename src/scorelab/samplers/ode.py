@@ -24,7 +24,7 @@ class DDIM(Sampler):
         self.stochastic = eta > 0
 
     def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
-        """One DDIM step; at s = 0, sigma_s is 0 and x^_0 remains."""
+        """One DDIM step."""
         step = denoiser.schedule.transition(s, t)
         spread2 = self.eta**2 * step.posterior_variance
         along = torch.sqrt((step.sigma_s**2 - spread2).clamp(min=0))

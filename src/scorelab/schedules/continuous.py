@@ -30,8 +30,9 @@ class Curve(VariancePreserving):
             place = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
             betas = -torch.expm1(self.curve(place[1:]) - self.curve(place[:-1]))
             self.table = Table(betas.clamp(max=beta_max))
-        noisiest, cleanest = (torch.tensor([end], dtype=torch.float64) for end in self.log_snr_ends)
-        self.last, self.first = (float(self.on_curve(log_sigmoid(end))) for end in (noisiest, cleanest))
+        ends = log_sigmoid(torch.tensor(self.log_snr_ends, dtype=torch.float64))
+        self.last, first = self.on_curve(ends).tolist()
+        self.first = first if ends[1] < 0 else 0.0
 
     @abstractmethod
     def curve(self, place: Tensor) -> Tensor:
@@ -131,7 +132,8 @@ class Sigmoid(Curve):
     def curve(self, place: Tensor) -> Tensor:
         """ln(alpha_bar), from 1 - alpha_bar where that is the smaller one."""
         low, high = self._sigmoids()
-        fallen = torch.sigmoid((self.start + place * (self.end - self.start)) / self.tau) - low
+        now = torch.sigmoid((self.start + place * (self.end - self.start)) / self.tau)
+        fallen = torch.where(place > 0, (now - low).clamp(min=0), 0.0)  # exactly 0 at the data
         return torch.log1p((-fallen / (high - low)).clamp(min=1e-9 - 1))
 
     def slope(self, place: Tensor) -> Tensor:
