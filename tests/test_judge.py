@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import choices, choose, each
-from oracles import FiniteSetOracle, GaussianOracle, Watched, normal, seeded
+from oracles import FiniteSetOracle, GaussianOracle, Watched, digits_like, network, normal, seeded
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall
+from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall, Rescheduled
 from scorelab.judge import (
     Bound,
     Case,
@@ -24,13 +24,20 @@ from scorelab.judge import (
 )
 from scorelab.judge.base import draw_samples
 from scorelab.judge.bound import exact_bound, sampled_bound, step_law
+from scorelab.judge.yardsticks import common_bound
+from scorelab.losses import Simple, Uniform
 from scorelab.samplers import DDIM, DDPM
-from scorelab.schedules import Cosine, Linear
+from scorelab.schedules import VP, Cosine, Linear, Sigmoid
 from scorelab.tensors import from_levels, to_levels
 
 SHAPE, LEVELS = (1, 4, 4), 17
 WHOLE = [Linear(1000), Cosine(1000)]
 PARTIAL = [Linear(30), Cosine(100, s=1.0), Cosine(4)]
+
+
+def named(schedule) -> str:
+    """Its class and number of steps."""
+    return f"{type(schedule).__name__}-{schedule.num_steps}"
 
 
 def oracle(schedule=None, variance=None, levels: int | None = LEVELS) -> GaussianOracle:
@@ -45,7 +52,7 @@ def pixels(n: int, seed: int = 3) -> Tensor:
 def case(denoiser: Denoiser, metric: Metric, sampler=None) -> Case:
     train, held_out = pixels(40, 4), pixels(20, 5)
     labels = torch.arange(40) % 2
-    return Case(denoiser, sampler or DDIM(10), metric, train, labels, held_out, labels[:20], extractor=None)
+    return Case(denoiser, sampler or DDIM(10), metric, train, labels, held_out, labels[:20], None, Simple(), Uniform())
 
 
 # --- the error of the predicted noise
@@ -57,9 +64,10 @@ def test_the_bins_are_40_from_minus_12_to_12_and_simple_is_the_19_of_them_from_m
     inside = (centres - width / 2 > -4.8 - 1e-9) & (centres + width / 2 < 6.6 + 1e-9)
     assert int(inside.sum()) == 19
     error, se = torch.arange(40).double() ** 2, torch.arange(40).double()
-    curve = Curve(error, se, list(range(12, 31)))
-    assert Curve(error, se, list(range(13, 40))).simple is None
-    assert math.isnan(Curve(error * float("nan"), se, list(range(40))).simple or 0.0), "not finite is not missing"
+    curve = Curve(error, se, error, list(range(12, 31)))
+    assert Curve(error, se, error, list(range(13, 40))).simple is None
+    broken = Curve(error * float("nan"), se, error, list(range(40)))
+    assert math.isnan(broken.simple or 0.0), "not finite is not missing"
     assert curve.simple == pytest.approx(float(error[inside].mean()))
     assert curve.simple_se == pytest.approx(float(se[inside].square().sum().sqrt()) / 19)
 
@@ -88,7 +96,7 @@ def test_a_perfect_denoiser_of_one_point_has_no_error_in_any_bin(schedule):
     point = normal(1, *SHAPE)
     denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=1000), FixedSmall(), point)
     curve = noise_error(denoiser, point.expand(20, -1, -1, -1), None)
-    assert curve.error.isfinite().sum() > 30
+    assert curve.error.isfinite().sum() > 20
     assert curve.error.nan_to_num(0).max() < 1e-12
 
 
@@ -101,7 +109,7 @@ def test_the_error_of_the_exact_denoiser_is_the_posterior_variance_of_the_noise(
     snr = torch.exp(Curve.centres()[:, None] + 0.6 * within)[:, :, None]
     expected = (snr * denoiser.std.flatten() ** 2 / (snr * denoiser.std.flatten() ** 2 + 1)).mean((1, 2))
     there = curve.error.isfinite()
-    assert there.sum() > 30
+    assert there.sum() > 20
     assert ((curve.error - expected).abs()[there] < 5 * curve.se[there]).all()
     assert abs(curve.simple - float(expected[12:31].mean())) < 5 * curve.simple_se
     assert (curve.se[there] < 0.05 * expected[there].clamp(min=1e-3)).all()
@@ -127,8 +135,8 @@ def test_a_bin_not_wholly_inside_a_schedules_range_is_missing_and_simple_with_it
     assert curve.simple is None
     assert curve.simple_se is None
     result = NoiseError().run(case(denoiser, Metric()), None)
-    assert result.metrics == {"simple": None}
-    assert f"{high:.1f}" in result.records["missing"]
+    assert result.metrics == {"simple": None, "vlb_common": None}
+    assert f"{low:.1f}, {high:.1f}] does not contain [-4.8, 6.6]" in result.records["missing"]
     assert [value is not None for value in result.records["error"]] == inside.tolist()
 
 
@@ -140,6 +148,151 @@ def test_the_network_is_never_asked_outside_its_schedules_range():
     assert times.max() <= 1
 
 
+# --- the bound that all schedules share
+
+
+class Undecided(Denoiser):
+    """Another denoiser, which puts a learned variance a third of the way."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner.schedule, inner.variance, inner.levels)
+        self.inner = inner
+
+    def forward(self, x_t, t, label=None):
+        return replace(self.inner(x_t, t, label), fraction=torch.full_like(x_t, 1 / 3))
+
+
+def gaussian_integral(denoiser: GaussianOracle, low: float, high: float, x0: Tensor | None = None) -> float:
+    """1/2 int E||eps - eps^||^2 dlambda in bits/dim, at x_0 or on average over its law.
+
+    With u = S std^2 and r = (x_0 - mean)^2 / std^2 the error is (u^2 + u r) / (1 + u)^2, and dlambda = du / u.
+    """
+    off = torch.ones(1, *SHAPE).double() if x0 is None else ((x0.double() - denoiser.mean) / denoiser.std) ** 2
+
+    def primitive(log_snr: float) -> Tensor:
+        u = math.exp(log_snr) * denoiser.std**2
+        return torch.log1p(u) + (1 - off) / (1 + u)
+
+    return float((primitive(high) - primitive(low)).mean()) / (2 * math.log(2))
+
+
+def level_entropy(log_snr: float, levels: int, x0: Tensor) -> float:
+    """-E log2 P(x_0 | x_t) of the softmax over levels, by quadrature over the noise, as a mean over pixels."""
+    eps = torch.linspace(-9, 9, 6001, dtype=torch.float64)
+    law = torch.exp(-eps.square() / 2)
+    law = law / law.sum()
+    sigma, k = math.exp(-log_snr / 2), torch.linspace(-1, 1, levels, dtype=torch.float64)
+    found = []
+    for value in x0.double().unique():
+        at = value + sigma * eps  # x_t / alpha
+        logits = -((at[:, None] - k) ** 2) / (2 * sigma**2)
+        right = int((k - value).abs().argmin())
+        nats = -(torch.log_softmax(logits, 1)[:, right] * law).sum()
+        found.append(float(nats) * float((x0.double() == value).double().mean()))
+    return sum(found) / math.log(2)
+
+
+@pytest.mark.parametrize("trained", ["cosine", "linear", "vp"])
+def test_one_network_is_worth_the_same_in_the_times_of_every_schedule(trained):
+    """A network of (x_t, t) under one schedule, asked in another's: the same images, noise and log-SNR."""
+    denoiser, x0 = network(trained, steps=None if trained == "vp" else 1000), digits_like(24)
+    others = [Cosine(1000), Linear(1000), VP(), VP(1000), Cosine(None)]
+    seen = []
+    for shown in (denoiser, *(Rescheduled(denoiser, schedule) for schedule in others)):
+        curve = noise_error(shown, x0, None)
+        seen.append((curve.simple, common_bound(shown, curve, x0)))
+    assert torch.tensor(seen).std(0).max() < 1e-4
+    for simple, bound in seen:
+        assert simple == pytest.approx(seen[0][0], rel=1e-4)
+        assert bound == pytest.approx(seen[0][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("levels", [None, LEVELS])
+@pytest.mark.parametrize("schedule", [Cosine(1000), Linear(1000), VP(), VP(1000), Cosine(None)], ids=named)
+def test_the_common_integral_of_a_gaussian_is_that_of_its_posterior_variance(schedule, levels):
+    denoiser = oracle(schedule, levels=levels)
+    x0 = denoiser.draw(400, seeded(11))
+    curve = noise_error(denoiser, x0, None)
+    se = 0.3 * float(curve.se[12:35].square().sum().sqrt()) / math.log(2)
+    expected = gaussian_integral(denoiser, -4.8, 9.0)
+    assert se < 0.02 * expected
+    if levels is None:
+        assert abs(curve.integral - expected) < 5 * se
+        assert common_bound(denoiser, curve, x0) is None, "points have no softmax over levels"
+    else:  # a Gaussian does not keep to [-1, 1], so that the cut matters; what is cut is the same for all schedules
+        reference = noise_error(oracle(Cosine(1000)), x0, None)
+        assert curve.integral == pytest.approx(reference.integral, rel=1e-4)
+        assert torch.equal(curve.clipped.isfinite(), curve.error.isfinite())
+
+
+@pytest.mark.parametrize("known", [8, 16])
+@pytest.mark.parametrize("schedule", [Cosine(1000), Linear(1000), VP()], ids=named)
+def test_the_common_bound_of_equally_likely_images_is_the_logarithm_of_how_many_the_denoiser_knows(schedule, known):
+    """I-MMSE: 1/2 int mmse dS = I(x_0; x_t). Nothing else is left: a process that ends in noise, levels far apart.
+
+    The data are 8 images; a denoiser that thinks 16 possible spends one bit more on each.
+    """
+    half = from_levels(pixels(8, 21), LEVELS)
+    points = torch.cat([half[: known // 2], -half[: known // 2]])  # their mean is 0, so that x_t is nearly N(0, I)
+    data = torch.cat([half[:4], -half[:4]])
+    denoiser = FiniteSetOracle(schedule, FixedSmall(), points, LEVELS)
+    x0 = data.repeat(200, 1, 1, 1)
+    curve = noise_error(denoiser, x0, None)
+    bound = common_bound(denoiser, curve, x0)
+    se = 0.3 * float(curve.se[12:35].square().sum().sqrt()) / math.log(2)
+    entropy = math.log2(known) / 16
+    assert se < 0.02 * entropy
+    assert bound > entropy - 3 * se
+    assert abs(bound - entropy) < 4 * se + 1e-3
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_the_common_bound_of_one_known_image_is_what_its_ends_cost(levels):
+    """No integral: KL(q(x | x_0) || N(0, I)) at log-SNR -4.8, and the softmax over levels at 9."""
+    image = from_levels(torch.randint(0, levels, (1, 1, 16, 16), generator=seeded(5)), levels)
+    denoiser = FiniteSetOracle(Cosine(1000), FixedSmall(), image, levels)
+    x0 = image.expand(300, -1, -1, -1)
+    curve = noise_error(denoiser, x0, None)
+    assert curve.integral == pytest.approx(0, abs=1e-6)
+    alpha2 = 1 / (1 + math.exp(4.8))
+    marginal = torch.distributions.Normal(alpha2**0.5 * image.double(), (1 - alpha2) ** 0.5)
+    prior = torch.distributions.kl_divergence(marginal, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
+    decoder = level_entropy(9.0, levels, image)
+    assert (decoder > 0.5) is (levels == 256)
+    assert common_bound(denoiser, curve, x0) == pytest.approx(float(prior) + decoder, rel=0.01, abs=1e-6)
+
+
+def test_the_common_bound_clips_the_predicted_data_where_the_curve_does_not():
+    far = FiniteSetOracle(Linear(1000), FixedSmall(), torch.full((1, *SHAPE), 1.2), levels=LEVELS)
+    curve = noise_error(far, torch.ones(10, *SHAPE), None)
+    assert curve.integral == pytest.approx(0, abs=1e-6)
+    assert curve.simple > 1
+
+
+def test_the_common_bound_has_the_23_bins_from_minus_48_to_9():
+    error = torch.arange(40).double() ** 2
+    inside = error[(Curve.centres() > -4.8) & (Curve.centres() < 9.0)]
+    assert len(inside) == 23
+    curve = Curve(error * float("nan"), error, error, list(range(12, 35)))
+    assert curve.integral == pytest.approx(0.3 * float(inside.sum()) / math.log(2))
+    assert Curve(error, error, error, list(range(13, 40))).integral is None
+    assert Curve(error, error, error, list(range(34))).integral is None
+
+
+def test_a_schedule_that_is_never_clean_enough_has_no_common_bound_and_says_why():
+    """The sigmoid of 1,000 steps begins below a log-SNR of 9, so its simple error is known and its bound is not."""
+    denoiser = oracle(Sigmoid(1000))
+    result = NoiseError().run(case(denoiser, Metric()), None)
+    low, high = denoiser.log_snr_range()
+    assert 6.6 < high < 9.0
+    assert result.metrics["simple"] > 0
+    assert result.metrics["vlb_common"] is None
+    assert f"[{low:.1f}, {high:.1f}] does not contain [-4.8, 9.0]" in result.records["missing"]
+    whole = NoiseError().run(case(oracle(Cosine(1000)), Metric()), None)
+    assert whole.metrics["vlb_common"] > 0
+    assert "missing" not in whole.records
+
+
 # --- the bound
 
 
@@ -149,9 +302,9 @@ def test_the_sampled_bound_is_the_exact_one_and_its_standard_error_is_its_scatte
     schedule, variance = Cosine(40), choose("variance", variance)
     x0 = from_levels(pixels(16), LEVELS)
     if make is FiniteSetOracle:
-        denoiser = FiniteSetOracle(schedule, variance, from_levels(pixels(30, 9), LEVELS), LEVELS)
+        denoiser = Undecided(FiniteSetOracle(schedule, variance, from_levels(pixels(30, 9), LEVELS), LEVELS))
     else:
-        denoiser = oracle(schedule, variance)
+        denoiser = Undecided(oracle(schedule, variance))
     exact = [exact_bound(denoiser, x0, None, seed) for seed in range(30)]
     found = [sampled_bound(denoiser, x0, None, 1e9, seed=100 + seed) for seed in range(40)]
     for name in ("total", "diffusion", "decoder"):
@@ -214,11 +367,109 @@ def test_the_law_of_steps_is_a_law_that_leaves_no_step_out(schedule):
 
 
 @pytest.mark.parametrize("left", [0, 300, 2000])
-def test_a_bound_that_cannot_be_told_within_its_evaluations_is_refused_with_what_it_needs(left):
-    watched = Watched(oracle(Cosine(40)))
+@pytest.mark.parametrize("schedule", [Cosine(40), VP()], ids=named)
+def test_a_bound_that_cannot_be_told_within_its_evaluations_is_refused_with_what_it_needs(left, schedule):
+    watched = Watched(oracle(schedule))
     with pytest.raises(OverBudget, match=f"about [0-9,]+ network evaluations.*{left:,} are left"):
         sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-4, left=left)
     assert watched.images <= max(left, 16 * 8 * 2)
+
+
+class Shortened(Cosine):
+    """The cosine's shape between the log-SNRs of VP's ends."""
+
+    log_snr_ends = (VP().log_snr_range()[0], 20.0)
+
+
+CONTINUOUS = [VP(), Shortened(None), Cosine(None)]
+
+
+@pytest.mark.parametrize("schedule", CONTINUOUS, ids=named)
+def test_the_continuous_bound_of_a_gaussian_is_its_closed_form_and_meets_the_likelihood(schedule):
+    """Points: prior KL, an integral and a Gaussian density at log-SNR 13.3; together -log p(x_0), but for the ends."""
+    denoiser = oracle(schedule, levels=None)
+    x0 = denoiser.draw(1000, seeded(31))
+    bound = sampled_bound(denoiser, x0, None, 0.01, left=1_000_000)
+    low, high = schedule.log_snr_range()
+    assert high == pytest.approx(13.3)
+    assert bound.se <= 0.01
+    assert abs(bound.diffusion - gaussian_integral(denoiser, low, high, x0)) < 5 * bound.se
+    density = (math.log(2 * math.pi) - high + 1) / (2 * math.log(2))
+    assert abs(bound.decoder - density) < 5 * bound.se
+    alpha2 = 1 / (1 + math.exp(-low))
+    marginal = torch.distributions.Normal(alpha2**0.5 * x0, (1 - alpha2) ** 0.5)
+    prior = torch.distributions.kl_divergence(marginal, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
+    assert bound.prior == pytest.approx(float(prior), rel=1e-6)
+    nll = float(denoiser.nll(x0).mean()) / (16 * math.log(2))
+    assert abs(bound.total - nll) < 5 * bound.se + 1e-3
+
+
+def test_the_continuous_bound_ignores_the_schedules_shape_between_the_same_ends():
+    ends = [schedule.log_snr_range() for schedule in CONTINUOUS]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-6)
+    assert ends[2][0] == pytest.approx(-20)
+    x0 = from_levels(pixels(500), LEVELS)
+    one, same, longer = (sampled_bound(oracle(schedule), x0, None, 0.02, left=500_000) for schedule in CONTINUOUS)
+    for name in ("prior", "diffusion", "decoder", "total"):
+        assert getattr(one, name) == pytest.approx(getattr(same, name), rel=1e-6), name
+    assert one.total != longer.total
+    assert abs(one.total - longer.total) < 4 * math.hypot(one.se, longer.se)
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_the_continuous_bound_decodes_pixels_at_the_integrals_end_and_asks_no_network_for_it(levels):
+    image = from_levels(torch.randint(0, levels, (1, *SHAPE), generator=seeded(5)), levels)
+    watched = Watched(FiniteSetOracle(VP(), FixedSmall(), image, levels))
+    bound = sampled_bound(watched, image.expand(100, -1, -1, -1), None, 1e-3, left=100_000)
+    assert bound.diffusion == pytest.approx(0, abs=1e-6)
+    decoder = level_entropy(13.3, levels, image)
+    assert (decoder > 0.005) is (levels == 256)
+    assert abs(bound.decoder - decoder) < 5 * bound.se + 1e-6
+    assert bound.evaluations == watched.images == 800
+
+
+def test_the_bound_of_many_steps_nears_the_continuous_one():
+    """Of 8 known images, at their entropy: what T steps lose in the sum and, first of all, in the decoder, is gone."""
+    half = from_levels(pixels(4, 21), LEVELS)
+    points = torch.cat([half, -half])
+    x0 = points.repeat(30, 1, 1, 1)
+    limit = sampled_bound(FiniteSetOracle(VP(), FixedSmall(), points, LEVELS), x0, None, 3e-3, left=500_000)
+    assert abs(limit.total - math.log2(8) / 16) < 5 * limit.se + 1e-4
+    excess = []
+    for steps in (25, 100, 400):
+        bound = exact_bound(FiniteSetOracle(VP(steps), FixedSmall(), points, LEVELS), x0, None)
+        excess.append((bound.total - limit.total, bound.diffusion - limit.diffusion))
+    assert excess[0][0] > 1
+    assert excess[0][1] > 0.05
+    assert 0.05 < excess[1][0] < 0.2
+    assert 0.01 < excess[1][1] < 0.5 * excess[0][1]
+    assert abs(excess[2][0]) < 4 * limit.se + 0.005
+
+
+def test_a_bound_is_refused_beforehand_where_there_are_no_steps_to_sum():
+    part = VariationalBound()
+    with pytest.raises(ValueError, match=r"metric\.bound=sampled"):
+        part.check(oracle(VP()), Metric(bound="exact"))
+    with pytest.raises(ValueError, match=r"num_steps of 2 or more"):
+        part.check(oracle(Cosine(1)), Metric())
+    part.check(oracle(VP()), Metric())
+    part.check(oracle(Cosine(2)), Metric(bound="exact"))
+    NoiseError().check(oracle(Cosine(1)), Metric(bound="exact"))
+
+
+def test_the_continuous_bound_is_judged_within_its_cost_and_recorded_without_steps():
+    watched = Watched(oracle(VP()))
+    parts = {"vlb": VariationalBound()}
+    verdict = judge(parts, case(watched, Metric(tolerance=0.05, chunk=7)), lambda line: None)
+    record = verdict.records["vlb"]
+    assert verdict.metrics["test/vlb"] == pytest.approx(
+        sum(verdict.metrics[f"test/vlb_{name}"] for name in ("prior", "diffusion", "decoder"))
+    )
+    assert record["se_over_times_and_noise"] <= 0.05
+    assert record["steps"] is None
+    assert record["log_snr"] == pytest.approx(VP().log_snr_range())
+    assert parts["vlb"].cost(case(watched, Metric())) == 20 * 8
+    assert record["evaluations"] == watched.images - 2 * 7 >= 20 * 8
 
 
 # --- judging
