@@ -1,7 +1,6 @@
 """The variational bound of held-out images, in bits/dim, by step."""
 
 import math
-import statistics
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged
-from scorelab.likelihood import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll, prior_kl
+from scorelab.likelihood import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll, marginal_kl
 from scorelab.tensors import generator, like, sum_rest
 
 PILOT = 8
+MOST = 100_000  # rounds
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def sampled_bound(
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
+        Unjudged: when it has not done so after 100,000 rounds, or answers are not finite.
     """
     terms = (Integral if denoiser.schedule.num_steps is None else Steps)(denoiser, x0, labels, chunk)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
@@ -162,6 +163,8 @@ def sampled_bound(
         if se <= tolerance:
             diffusion, decoder = rounds["diffusion"].mean, rounds["decoder"].mean
             return Bound(_prior(denoiser, x0), diffusion, decoder, se, terms.evaluations)
+        if sum(part.count for part in rounds.values()) >= MOST:
+            raise Unjudged(f"the standard error is still {se:.3g} bits/dim after {MOST:,} rounds", terms.evaluations)
         # rounds in proportion to the spreads reach the tolerance soonest: (sum of spreads / tolerance)^2 of them
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
@@ -173,29 +176,22 @@ def sampled_bound(
 
 
 class Rounds:
-    """Estimates of one mean from independent rounds."""
+    """The mean of independent rounds and how much they scatter, updated as they come (Welford 1962)."""
 
     def __init__(self) -> None:
-        self.values: list[float] = []
+        self.count, self.mean, self._squares = 0, 0.0, 0.0
 
     def add(self, value: float) -> None:
         """One more."""
-        self.values.append(value)
-
-    @property
-    def count(self) -> int:
-        """How many rounds there were."""
-        return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        """Over the rounds."""
-        return sum(self.values) / self.count
+        self.count += 1
+        away = value - self.mean
+        self.mean += away / self.count
+        self._squares += away * (value - self.mean)
 
     @property
     def spread(self) -> float:
         """The standard deviation of a round; infinite until there are enough to tell."""
-        return statistics.stdev(self.values) if self.count >= PILOT else math.inf
+        return math.sqrt(self._squares / (self.count - 1)) if self.count >= PILOT else math.inf
 
     @property
     def se(self) -> float:
@@ -217,7 +213,10 @@ def step_law(denoiser: Denoiser) -> Tensor:
 
 
 def _prior(denoiser: Denoiser, x0: Tensor) -> float:
-    return float(bits_per_dim(prior_kl(denoiser.schedule, x0), x0[0].numel()).mean())
+    """KL of the marginal at the denoiser's greatest time to the law that sampling starts from there."""
+    end = torch.full((len(x0),), denoiser.time_range()[1], dtype=torch.float64, device=x0.device)
+    alpha, sigma = denoiser.schedule.alpha(end), denoiser.schedule.sigma(end)
+    return float(bits_per_dim(marginal_kl(alpha, sigma, denoiser.prior_std, x0), x0[0].numel()).mean())
 
 
 class VariationalBound(Part):

@@ -21,7 +21,7 @@ class Bin:
     Attributes:
         levels: the card's levels that fall into it.
         probability: p, of a training time to be in it.
-        t_low, t_high: the quantiles of the uniform law it spans.
+        t_low, t_high: the times between which it lies.
         variance: trace of the covariance of g given the bin.
         mean_square: ||E[g | bin]||^2, unbiased, so it may come out below 0.
         error: by how much the square of the bin's estimated mean exceeds ``mean_square`` on average.
@@ -155,7 +155,7 @@ class Gradients:
         return Bin(levels, probability, begin, end, images * of_batch, mean_square, error, loss_square)
 
     def span(self, levels: Tensor) -> list[float]:
-        """The quantiles of the uniform law over times at which these levels begin and end."""
+        """The times at which these levels begin and end."""
         steps = self.denoiser.schedule.num_steps
         if steps is not None:
             return [float(self.card.t[levels].min()) - 1 / steps, float(self.card.t[levels].max())]
