@@ -18,6 +18,7 @@ from scorelab.judge import (
     Metric,
     NoiseError,
     OverBudget,
+    Unjudged,
     VariationalBound,
     judge,
     noise_error,
@@ -373,6 +374,14 @@ def test_a_bound_that_cannot_be_told_within_its_evaluations_is_refused_with_what
     with pytest.raises(OverBudget, match=f"about [0-9,]+ network evaluations.*{left:,} are left"):
         sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-4, left=left)
     assert watched.images <= max(left, 16 * 8 * 2)
+
+
+def test_a_bound_that_never_comes_within_its_tolerance_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr("scorelab.judge.bound.MOST", 30)
+    watched = Watched(oracle(Cosine(40)))
+    with pytest.raises(Unjudged, match="after 30 rounds"):
+        sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-9)
+    assert watched.images == 30 * 16
 
 
 class Shortened(Cosine):
