@@ -237,13 +237,13 @@ def test_the_decoder_has_no_weight_and_a_learned_variance_is_not_covered():
     found = card(Cosine(100), VariationalBound())
     assert found.weight.isnan().tolist() == [True, *[False] * 99]
     assert found.density[0].isnan()
-    assert len(found.notes) == 1
+    assert "the decoder at i = 1" in found.notes[0]
     assert "decoder" in found.notes[0]
     learned = card(Cosine(100), Hybrid(), variance=Learned())
     assert torch.equal(learned.weight, torch.ones(100, dtype=torch.float64))
     assert len(learned.notes) == 1
     assert "learned" in learned.notes[0]
-    assert len(card(Cosine(100), VariationalBound(), variance=Learned()).notes) == 2
+    assert len(card(Cosine(100), VariationalBound(), variance=Learned()).notes) == 3
     assert card(VP(), VariationalBound()).notes == ()
 
 
@@ -254,7 +254,7 @@ class Ratio(Loss):
 def test_an_objective_that_is_no_weighted_square_says_so_and_has_nothing_to_normalise_by():
     found = card(Cosine(10), Ratio())
     assert found.weight.isnan().all()
-    assert "no weighted square" in found.notes[0]
+    assert "declares no weight" in found.notes[0]
     with pytest.raises(ValueError, match=r"set loss\.normalize=false"):
         _ = found.normalizer
 
@@ -458,3 +458,12 @@ def test_a_picture_has_a_panel_for_each_title_and_its_notes_below(tmp_path):
     assert two.shape[1] > 1.6 * one.shape[1]
     assert one.shape == told.shape
     assert ((one - told).abs() > 0.2).sum() > 100
+
+
+def test_a_card_says_when_one_step_outweighs_all_others():
+    """The cosine's last step falls by 7 in log-SNR: 1/2 expm1 of that is most of the bound's weight."""
+    found = card(Cosine(1000), VariationalBound())
+    share = float(found.mass[-1] / found.mass.nansum())
+    assert share > 0.97
+    assert found.notes[-1].startswith(f"{share:.1%} of the weight lies on the last step, log-SNR [-19.8, -12.9]")
+    assert not any("last step" in note for note in card(Linear(1000), VariationalBound()).notes)

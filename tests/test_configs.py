@@ -98,6 +98,9 @@ def test_every_choice_builds(choice: str) -> None:
         ("++callbacks.validation.every=0", "callbacks.validation: every must be at least 1 step, got 0"),
         ("++callbacks.averaging.decay=1", "callbacks.averaging: decay must lie in [0, 1), got 1"),
         ("seed=abc", "seed='abc': expected int"),
+        ("++trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1"),
+        ("++trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan"),
+        ("++trainer.gradient_clip_algorithm=value", "possible: norm"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told: str) -> None:
@@ -118,9 +121,9 @@ INCOMPATIBLE = [
     ("loss=hybrid variance=fixed_large", "loss=hybrid with a fixed variance is loss=simple plus a constant"),
     ("loss=hybrid schedule=vp", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
     ("loss=hybrid ++schedule.num_steps=null", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
-    ("loss=simple variance=learned", "Simple gives a learned variance no gradient"),
-    ("loss=dsm variance=learned", "DSM gives a learned variance no gradient"),
-    ("loss=likelihood variance=learned", "Likelihood gives a learned variance no gradient"),
+    ("loss=simple variance=learned", "loss=simple gives a learned variance no gradient"),
+    ("loss=dsm variance=learned", "loss=dsm gives a learned variance no gradient"),
+    ("loss=likelihood variance=learned", "loss=likelihood gives a learned variance no gradient"),
     ("++schedule.num_steps=1 judge=[vlb] ++loss.normalize=false", "the bound needs schedule.num_steps of 2 or more"),
     ("++schedule.num_steps=1 judge=[simple]", "set loss.normalize=false"),
     ("schedule=vp ++metric.bound=exact", "a continuous schedule has no steps to sum exactly"),
@@ -132,6 +135,13 @@ INCOMPATIBLE = [
     ("schedule=vp ++schedule.beta_end=0.05", "0 < beta_start < beta_end is needed"),
     ("times=importance ++times.history=0", "history and bins must be at least 1"),
     ("loss=hybrid ++loss.bound=-1", "bound must be at least 0"),
+    ("loss=hybrid ++loss.bound=nan", "bound must be at least 0 and finite"),
+    ("++schedule.s=inf", "s must be at least 0 and finite"),
+    ("schedule=sigmoid ++schedule.tau=nan", "tau above 0"),
+    ("schedule=vp ++schedule.beta_end=inf", "0 < beta_start < beta_end is needed"),
+    ("schedule=scaled_linear ++schedule.beta_start=-1", "beta_start and beta_end must be above 0"),
+    ("schedule=linear ++schedule.beta_end=0.5", "prediction=eps says nothing of the data where alpha = 0"),
+    ("schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=simple is silent where alpha = 0"),
     ("loss=dsm ++loss.weight=sigma", "loss.weight='sigma': expected Literal['one', 'sigma2', 'g2']"),
 ]
 

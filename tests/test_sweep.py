@@ -66,16 +66,15 @@ def grid(folder: Path) -> str:
 
 def test_every_job_of_a_sweep_has_its_own_directory_named_by_its_overrides(folder: Path, grid: str) -> None:
     runs = jobs_in(folder, "grid")
-    begins = {"_".join(name.split("_")[:2]) for name in runs}
-    assert len(runs) == 4
-    assert begins == {
+    said = {re.search(r"loss-[a-z]+_.*schedule-[a-z]+", name)[0] for name in runs}
+    assert said == {
         f"loss-{loss}_schedule-{schedule}" for loss in ("simple", "hybrid") for schedule in ("linear", "cosine")
     }
     for name, verdict in runs.items():
         assert verdict["status"] == "finished"
         assert verdict["config"]["run"] == name
         loss = verdict["config"]["loss"]["_target_"].rpartition(".")[2].lower()
-        assert name.startswith(f"loss-{loss}")
+        assert f"loss-{loss}" in name
         for file in ("config.yaml", "card.csv", "card.png", "train.log", "checkpoints/last.ckpt"):
             assert (folder / "logs" / "sweeps" / "grid" / name / file).is_file()
 
@@ -87,7 +86,8 @@ def test_every_job_of_a_sweep_is_its_own_wandb_run_in_one_group(folder: Path, gr
         identity = (run / "wandb_id").read_text()
         (file,) = run.glob(f"wandb/offline-run-*-{identity}/run-{identity}.wandb")
         content = file.read_bytes()
-        for said in (b"grid", name.encode(), f'"{name.split("_")[0].removeprefix("loss-")}"'.encode(), b'"eps"'):
+        loss = re.search(r"loss-([a-z]+)", name)[1]
+        for said in (b"grid", name.encode(), f'"{loss}"'.encode(), b'"eps"'):
             assert said in content, said
         ids.add(identity)
     assert len(ids) == 4
@@ -149,14 +149,18 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> 
     [
         (("loss=simple,hybrid", "variance=fixed_small"), "loss-hybrid_variance-fixed_small: loss=hybrid with a fixed"),
         (("schedule=cosine,linear", "schedule.num_steps=20"), "schedule: beta reaches 1 at num_steps=20"),
-        (("schedule=cosine,vp", "loss=hybrid"), "schedule-vp_loss-hybrid: loss=hybrid learns the variance of steps"),
+        (("schedule=cosine,vp", "loss=hybrid"), "loss-hybrid_schedule-vp: loss=hybrid learns the variance of steps"),
         (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, hybrid"),
         (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
         (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),
         (("loss=simple,vlb", "name=a/b"), "a sweep's name has letters, digits"),
         (("loss=simple,simple",), "two jobs of this sweep would be one run"),
-        (("loss=simple,vlb", "best_of=optimizer.lr"), "best_of=optimizer.lr: this sweep does not sweep optimizer.lr"),
-        (("trainer.devices=1,2",), "trainer.devices=2: a run trains on one device"),
+        (("loss=simple,vlb", "best_of=optimizer.lr"), "best_of=optimizer.lr: not swept; swept: loss"),
+        (("trainer.accelerator=cpu,auto",), "two jobs of this sweep would be one run"),
+        (("seed=1,2", "trainer.devices=2"), "trainer.devices=2: a run trains on one device"),
+        (("seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir=x: a job's directory is named by its overrides"),
+        (("seed=1,2", "hydra.mode=RUN"), "hydra.mode=RUN: type -m for several runs"),
+        (("seed=1,2", "--cfg", "job"), "--cfg and --info show a single run"),
     ],
 )
 def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
@@ -176,7 +180,7 @@ def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
 
 
 def test_a_directory_of_another_configuration_is_refused_before_any_job(folder: Path, grid: str) -> None:
-    (run, *_) = (folder / "logs" / "sweeps" / "grid").glob("loss-hybrid_schedule-linear*")
+    (run, *_) = (folder / "logs" / "sweeps" / "grid").glob("*loss-hybrid_schedule-linear*")
     stored = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(stored.replace("bound: 0.001", "bound: 0.01"))
     told = typed(folder, *GRID, status=2)
@@ -227,20 +231,24 @@ def test_fair_crosses_objectives_schedules_and_three_rates(monkeypatch: pytest.M
     assert sweep.best_of == "optimizer.lr"
 
 
-def test_a_directory_says_swept_keys_first_and_can_be_typed_back() -> None:
-    name = job_directory(
-        ["loss=vlb", "++optimizer.lr=1e-3", "schedule=cosine", "logger=none", "hydra/launcher=x"], ["schedule"]
-    )
-    assert name == "schedule-cosine_loss-vlb_optimizer.lr-1e-3"
-    awkward = job_directory(["judge=[simple,vlb]", "++extractor.weights=/a/b c"], [])
+def test_a_directory_says_choices_then_values_and_can_be_typed_back() -> None:
+    name = job_directory(["++optimizer.lr=1e-3", "loss=vlb", "schedule=cosine", "logger=none", "hydra/launcher=x"])
+    assert name == "loss-vlb_schedule-cosine_optimizer.lr-1e-3"
+    awkward = job_directory(["judge=[simple,vlb]", "++extractor.weights=/a/b c"])
     assert re.fullmatch(r"[\w.+-]+", awkward)
     for value in (name, awkward):
         assert OverridesParser.create().parse_override(f"run=logs/sweeps/a/{value}").value() == f"logs/sweeps/a/{value}"
 
 
+def test_what_belongs_to_the_machine_names_nothing() -> None:
+    """The same runs on another machine, and a larger sweep of the same name, find what is finished."""
+    machine = ["trainer.accelerator=cpu", "++callbacks.heartbeat.seconds=10", "logger.mode=offline", "overwrite=true"]
+    assert job_directory(["loss=vlb", *machine]) == job_directory(["loss=vlb"]) == "loss-vlb"
+
+
 def test_long_or_cleaned_names_stay_apart_and_short_enough() -> None:
-    names = {job_directory([f"++a.{'b' * 150}={value}"], []) for value in range(50)}
-    names |= {job_directory([f"judge={value}"], []) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}
+    names = {job_directory([f"++a.{'b' * 150}={value}"]) for value in range(50)}
+    names |= {job_directory([f"judge={value}"]) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}
     assert len(names) == 54 and max(map(len, names)) <= 120
 
 
@@ -261,7 +269,9 @@ def test_a_sweep_is_asked_for_by_a_flag_or_by_name(words: list[str], asked: bool
 
 def test_an_impossible_job_is_named_in_its_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^loss-simple_variance-learned: Simple gives a learned variance no gradient"):
+    with pytest.raises(
+        UserError, match=r"^loss-simple_variance-learned: loss=simple gives a learned variance no gradient"
+    ):
         planned("-m", "loss=vlb,simple", "variance=learned")
 
 
@@ -275,6 +285,7 @@ def row(rate: str, loss: str, val: float | None, fid: float = 1.0, failed: str |
 def test_the_best_rate_is_that_of_least_validation_error_and_its_test_figures_are_shown() -> None:
     rows = [row("1e-3", "a", 0.3, 7), row("3e-3", "a", 0.2, 9), row("1e-2", "a", 0.4, 5), row("1e-3", "b", 0.1, 4)]
     found = best(rows, "optimizer.lr")
+    assert all(each.known for each in found)
     assert [(each.row.choices["optimizer.lr"], each.edge) for each in found] == [("3e-3", False), ("1e-3", False)]
     lines = sweep_table(rows, "optimizer.lr").splitlines()
     assert len(lines) == 3 and lines[1].split() == ["a", "3e-3", "9.000", "0.200"]
@@ -304,3 +315,34 @@ def test_a_table_shows_swept_keys_and_a_dash_where_there_is_no_number() -> None:
     assert lines[0].split() == ["loss", "fid", "simple"]
     assert lines[1].split() == ["vlb", "2.000", "–"]
     assert lines[2] == "  simple  failed: loss of power"
+
+
+@pytest.mark.parametrize("metrics", [{}, {"test/fid": 2.0}, {"test/fid": 2.0, "test/vlb": 3.0}])
+def test_a_failure_is_told_whatever_the_others_have(metrics: dict[str, float]) -> None:
+    lines = sweep_table([Row({"seed": "0"}, metrics), Row({"seed": "1"}, {}, "diverged")]).splitlines()
+    assert lines[0].split() == ["seed", *(key.removeprefix("test/") for key in metrics)]
+    assert lines[1].split() == ["0", *(f"{value:.3f}" for value in metrics.values())]
+    assert lines[2] == "  1     failed: diverged"
+
+
+def test_a_sweep_in_which_all_fails_has_a_table_all_the_same() -> None:
+    told = sweep_table([row(rate, "a", None, failed="diverged") for rate in ("1e-3", "1e-2")], "optimizer.lr")
+    assert told.count("failed: diverged") == 3 and "2 of 2 runs failed" in told and "*" not in told
+
+
+def test_without_a_validation_figure_no_rate_is_called_best() -> None:
+    told = sweep_table([row(rate, "a", None) for rate in ("1e-3", "3e-3", "1e-2")], "optimizer.lr")
+    assert "*" not in told and "? no val/simple to choose the best optimizer.lr by" in told
+    assert told.splitlines()[1].split()[0] == "?"
+
+
+def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: Path) -> None:
+    from scorelab.lit.sweep import Job
+
+    (tmp_path / "metrics.json").write_text('{"status": "finished", "metrics": {}}')
+    refused = {tmp_path.name: "being worked on by another"}
+    assert Job([], {"overwrite": False}, tmp_path).failure(refused) is None
+    assert Job([], {"overwrite": True}, tmp_path).failure(refused) == "being worked on by another"
+    (tmp_path / "metrics.json").write_text('{"status": ')
+    with pytest.raises(UserError, match=r"metrics\.json is damaged"):
+        _ = Job([], {"overwrite": False}, tmp_path).verdict

@@ -63,8 +63,8 @@ class V(Prediction):
 
 
 def ends_without_signal(schedule: Schedule) -> bool:
-    """Whether alpha is 0 at t = 1 (a zero terminal SNR)."""
-    return float(schedule.alpha(torch.ones(1, dtype=torch.float64))) == 0
+    """Whether alpha is 0 at t = 1 (a zero terminal SNR), or so small that 1/alpha^2 is beyond float32."""
+    return float(schedule.alpha(torch.ones(1, dtype=torch.float64))) ** 2 < torch.finfo(torch.float32).tiny
 
 
 class NetworkDenoiser(Denoiser):

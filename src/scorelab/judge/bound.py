@@ -42,8 +42,11 @@ class Bound:
 class Terms:
     """What the bound is made of, estimated by one noise per image; counts what it evaluates.
 
-    x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim.
+    x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim. ``decoder_costs`` says whether the
+    decoder asks the network.
     """
+
+    decoder_costs = True
 
     def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
         self.denoiser, self.x0, self.labels, self.chunk = denoiser, x0, labels, chunk
@@ -103,6 +106,8 @@ class Steps(Terms):
 
 class Integral(Terms):
     """The terms of a continuous process: 1/2 int E||eps - eps^||^2 dlambda, and a decoder at the integral's end."""
+
+    decoder_costs = False
 
     def diffusion(self, noise: torch.Generator) -> Tensor:
         """Every image at one log-SNR, uniform over the schedule's range."""
@@ -169,7 +174,8 @@ def sampled_bound(
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
         if math.isfinite(sum(spreads)):
-            need = max(need, math.ceil(sum(spreads) ** 2 / tolerance**2) * len(x0))
+            paying = sum(spreads) if terms.decoder_costs else spreads[0]
+            need = max(need, math.ceil(paying * sum(spreads) / tolerance**2) * len(x0))
         if left is not None and need > left:
             told = f"needs about {need:,} network evaluations to tell {tolerance} bits/dim, {left:,} are left"
             raise OverBudget(told, terms.evaluations)

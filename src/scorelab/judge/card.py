@@ -61,11 +61,15 @@ class Card:
             ValueError: when there is none.
         """
         inside = (self.log_snr >= RANGE[0]) & (self.log_snr <= RANGE[1]) & self.weight.isfinite()
+        if not bool(self.weight.isfinite().any()):
+            raise ValueError(
+                "this loss declares no weight to be normalised by: write its weight(), or set loss.normalize=false"
+            )
         mean = float(self.mass[inside].sum() / self.probability[inside].sum())
         if not mean > 0:
             raise ValueError(
-                "no training time with log-SNR in [-4.8, 6.6] has a weight to normalise the loss by: "
-                "set loss.normalize=false"
+                "no training time that has a weight has a log-SNR in [-4.8, 6.6] to normalise the loss by: "
+                "take more steps (schedule.num_steps), or set loss.normalize=false"
             )
         return mean
 
@@ -94,6 +98,11 @@ def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
         fall = schedule.g2(t) / schedule.sigma(t) ** 2  # -dlambda/dt
         probability = times.density(schedule, t) * (high - low) / (fall * (1 - schedule.t_min))
     weight = loss.weight(denoiser, t)
-    if bool(weight.isnan().any()):
-        notes.append("a level without a weight is no weighted square: the decoder at i = 1, or all of them")
+    if bool(weight.isnan().all()):
+        notes.append("this loss declares no weight on the noise error")
+    elif bool(weight.isnan().any()):
+        notes.append("the decoder at i = 1 is no weighted square and is left out")
+    share = float((weight * probability)[-1] / (weight * probability).nansum())
+    if schedule.num_steps is not None and share > 0.5:
+        notes.append(f"{share:.1%} of the weight lies on the last step, log-SNR [{low[-1]:.1f}, {high[-1]:.1f}]")
     return Card(t, low, high, weight, probability, tuple(notes))

@@ -221,4 +221,6 @@ class GradientNoise(Part):
             "variance": [float(f"{b.variance:.6g}") for b in noise.bins],
             "share": [float(f"{b.probability * b.second_moment / total:.6g}") for b in noise.bins],
         }
+        if values[0] is None:
+            records["missing"] = "the mean gradient is lost in its noise: raise judge.gradient_noise.batches"
         return Result(dict(zip(self.names, values, strict=True)), records, self.cost(case))

@@ -128,6 +128,11 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
         raise UserError(f"trainer.devices={node['devices']}: a run trains on one device; use trainer.devices=1")
     if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
+    clip = node["gradient_clip_val"]
+    if clip is not None and not 0 <= clip < float("inf"):
+        raise UserError(f"trainer.gradient_clip_val={clip}: the largest gradient norm, at least 0 (0 is no limit)")
+    if node["gradient_clip_algorithm"] not in (None, "norm"):
+        raise UserError(f"trainer.gradient_clip_algorithm={node['gradient_clip_algorithm']}: possible: norm")
     if not callbacks.get("validation"):
         raise UserError("callbacks.validation cannot be left out: it writes the checkpoints")
 

@@ -47,7 +47,6 @@ TYPES: dict[str, Any] = {
     "run": str,
     "name": str | None,
     "best_of": str | None,
-    "swept": list[str],
     "seed": int,
     "debug": bool,
     "overwrite": bool,

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 DOTTED = re.compile(r"^[A-Za-z_]\w*(\.\w+)+=")
+OWN = {
+    "hydra.mode": "type -m for several runs, nothing for one",
+    "hydra.sweep.dir": "a sweep's directory is named with name=",
+    "hydra.sweep.subdir": "a job's directory is named by its overrides",
+    "hydra.run.dir": "a run's directory is named with run=",
+}
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,119}")
 
 
@@ -35,7 +42,9 @@ def entry(configs: Path, name: str, job: str) -> None:
             return getattr(import_module(module), function)(cfg)
         except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
             failed.append(error)
-            if (place := _place_in_sweep(cfg)) is not None:
+            if (place := _place_in_sweep()) is not None:
+                if full:
+                    traceback.print_exc()
                 failures[place] = one_line(error, configs, name).text
                 print(f"{place} failed: {failures[place]}", file=sys.stderr)
             return None
@@ -71,14 +80,14 @@ def _sweep(main: Callable[[], None], configs: Path, name: str, failures: dict[st
         main()
         return 0
     sweep = Sweep.planned(sys.argv[1:], configs, name)
-    if not sweep.finished or any(job.config["overwrite"] for job in sweep.jobs):
-        sys.argv += [f"hydra.sweep.dir={sweep.path}", f"swept=[{','.join(sweep.swept)}]"]
+    if not sweep.finished({}) or any(job.config["overwrite"] for job in sweep.jobs):
+        sys.argv.append(f"hydra.sweep.dir={sweep.path}")
         main()
     print(sweep.table(failures))
-    return 0 if sweep.finished and not failures else 1
+    return 0 if sweep.finished(failures) else 1
 
 
-def _place_in_sweep(cfg: Any) -> str | None:
+def _place_in_sweep() -> str | None:
     """The directory's name of this job where it is one of several."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -86,7 +95,7 @@ def _place_in_sweep(cfg: Any) -> str | None:
     from scorelab.lit.sweep import job_directory
 
     hydra = HydraConfig.get()
-    return job_directory(list(hydra.overrides.task), cfg.swept) if hydra.mode == RunMode.MULTIRUN else None
+    return job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else None
 
 
 def _addable(word: str) -> str:
@@ -142,10 +151,14 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
     from scorelab.lit.config import UserError, nearest
 
     known = known_keys(configs, name)
+    if _sweeping(words) and {"--cfg", "-c", "--info", "-i"} & set(words):
+        raise UserError("--cfg and --info show a single run: leave out -m and what is swept")
     for word in words:
         key, equals, value = word.partition("=")
         key = key.lstrip("+~")
         top = key.split(".")[0].split("@")[0]
+        if name == "train" and (told := OWN.get(key)):
+            raise UserError(f"{word}: {told}")
         if word.startswith("-") or top.startswith("hydra") or not (equals or word.startswith("~")):
             continue
         if top not in known and top in known_keys(configs, "train"):

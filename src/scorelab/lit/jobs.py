@@ -33,7 +33,7 @@ log = logging.getLogger("scorelab")
 def train(cfg: DictConfig) -> dict[str, float | None]:
     """Train, judge and record one run; resume it, skip it or refuse it where the directory says so."""
     quiet()
-    run = RunDir(run_directory(cfg))
+    run = RunDir(run_directory())
     try:
         config = named(sized(completed(cfg)), run.path)
         run.lock()
@@ -87,11 +87,11 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     return metrics
 
 
-def run_directory(cfg: DictConfig) -> Path:
+def run_directory() -> Path:
     """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
     hydra = HydraConfig.get()
     place = Path(hydra.runtime.output_dir)
-    return place / job_directory(list(hydra.overrides.task), cfg.swept) if hydra.mode == RunMode.MULTIRUN else place
+    return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
 
 
 def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -120,6 +120,8 @@ def fit_and_judge(
     weights = sum(p.numel() for p in module.denoiser.parameters())
     log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
     card = experiment.card
+    for note in card.notes:
+        log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
     denoiser: Any = module.denoiser
     of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)

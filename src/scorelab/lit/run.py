@@ -23,7 +23,6 @@ MACHINE = (
     "run",
     "name",
     "best_of",
-    "swept",
     "overwrite",
     "debug",
     "logger",
@@ -84,9 +83,18 @@ class RunDir:
         return self.verdict().get("status") == "finished"
 
     def verdict(self) -> dict[str, Any]:
-        """metrics.json; empty where there is none."""
+        """metrics.json; empty where there is none.
+
+        Raises:
+            UserError: when it is no JSON.
+        """
         file = self.path / "metrics.json"
-        return json.loads(file.read_text()) if file.exists() else {}
+        try:
+            return json.loads(file.read_text()) if file.exists() else {}
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{shown(file)} is damaged ({error.msg}): remove it, and the run is judged again"
+            ) from error
 
     def lock(self) -> None:
         """Take the directory for this process; the kernel gives it back however the process ends.
@@ -102,7 +110,7 @@ class RunDir:
             file.seek(0)
             holder = file.read().strip() or "another job"
             raise UserError(
-                f"run {shown(self.path)} is being worked on by {holder}: wait, or choose another run="
+                f"run {shown(self.path)} is being worked on by {holder}: wait, or give this one another name"
             ) from None
         self._lock = file
         file.truncate(0)

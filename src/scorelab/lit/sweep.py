@@ -2,32 +2,23 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from scorelab.lit.build import build, build_trainer, quiet, sized
 from scorelab.lit.config import UserError, completed
-from scorelab.lit.run import RunDir
+from scorelab.lit.run import MACHINE, RunDir
 from scorelab.report.table import Row, sweep_table
 
-ASIDE = (
-    "run",
-    "name",
-    "sweep",
-    "swept",
-    "best_of",
-    "logger",
-    "overwrite",
-    "debug",
-    "hydra",
-)  # no part of what a run is
+ASIDE = (*MACHINE, "sweep", "overwrite", "hydra")  # no part of what a run is
 LONGEST = 120
 
 
@@ -41,19 +32,23 @@ def value_of(override: str) -> str:
     return override.partition("=")[2]
 
 
-def identity(overrides: list[str], swept: Sequence[str] = ()) -> list[str]:
-    """The overrides that say what a run is, as key=value: swept keys first, then groups' choices, then the rest."""
-    pairs = [(key_of(word), value_of(word)) for word in overrides]
-    kept = [pair for pair in pairs if re.split(r"[./]", pair[0])[0] not in ASIDE]
-    return [f"{k}={v}" for k, v in sorted(kept, key=lambda pair: (pair[0] not in swept, "." in pair[0], pair))]
+def is_aside(key: str) -> bool:
+    """Whether a key, or the node it belongs to, is no part of what a run is."""
+    return any(key == each or key.startswith((f"{each}.", f"{each}/")) for each in ASIDE)
 
 
-def job_directory(overrides: list[str], swept: Sequence[str]) -> str:
+def identity(overrides: list[str]) -> list[str]:
+    """The overrides that say what a run is, as key=value: choices of groups, then single values."""
+    pairs = [(key_of(word), value_of(word)) for word in overrides if not is_aside(key_of(word))]
+    return [f"{key}={value}" for key, value in sorted(pairs, key=lambda pair: ("." in pair[0], pair))]
+
+
+def job_directory(overrides: list[str]) -> str:
     """A directory's name that says a job's overrides and can be typed back: loss-vlb_schedule-cosine.
 
     What Hydra's grammar or a file system would trip over becomes a dash; a hash then tells such names apart.
     """
-    words = identity(overrides, swept)
+    words = identity(overrides)
     whole = "_".join(word.replace("=", "-", 1) for word in words) or "default"
     clean = re.sub(r"[^\w.+-]", "-", whole)
     if clean == whole and len(clean) <= LONGEST:
@@ -79,17 +74,23 @@ class Job:
         """What metrics.json says; empty where there is none."""
         return RunDir(self.path).verdict()
 
+    def failure(self, failures: Mapping[str, str]) -> str | None:
+        """Why this run has no figures: from ``failures`` by directory, or as stored; None where it has some."""
+        refused, status = failures.get(self.path.name), self.verdict.get("status", "not started")
+        if status == "finished" and not (refused and self.config["overwrite"]):
+            return None
+        return refused or self.verdict.get("reason") or status
+
 
 @dataclass(frozen=True)
 class Sweep:
     """The runs of one command under logs/sweeps/NAME.
 
-    ``swept`` are the keys in which they differ, ``best_of`` the one of them whose best value the table shows.
+    ``best_of`` is the swept key whose best value the table shows.
     """
 
     path: Path
     jobs: list[Job]
-    swept: list[str]
     best_of: str | None
 
     @classmethod
@@ -108,7 +109,7 @@ class Sweep:
         path = Path("logs/sweeps") / _named(words, swept)
         planned: dict[Path, Job] = {}
         for overrides, cfg in zip(jobs, configs_of, strict=True):
-            place = path / job_directory(overrides, swept)
+            place = path / job_directory(overrides)
             if place in planned:
                 both = " and ".join(
                     " ".join(identity(each)) or "nothing" for each in (planned[place].overrides, overrides)
@@ -120,23 +121,21 @@ class Sweep:
                 raise UserError(f"{place.name}: {error}") from error
         best_of = configs_of[0].best_of
         if best_of is not None and best_of not in swept:
-            raise UserError(f"best_of={best_of}: this sweep does not sweep {best_of}")
-        return cls(path, list(planned.values()), swept, best_of)
+            raise UserError(
+                f"best_of={best_of}: not swept; swept: {', '.join(swept) or 'nothing'} (null shows every run)"
+            )
+        return cls(path, list(planned.values()), best_of)
 
-    @property
-    def finished(self) -> bool:
-        """Whether every run is."""
-        return all(job.verdict.get("status") == "finished" for job in self.jobs)
+    def finished(self, failures: Mapping[str, str]) -> bool:
+        """Whether every run is, by this command or an earlier one."""
+        return all(job.failure(failures) is None for job in self.jobs)
 
     def table(self, failures: Mapping[str, str]) -> str:
-        """The yardsticks of every run, or why it has none: from ``failures`` by directory name, or as stored."""
+        """The yardsticks of every run, or why it has none."""
         rows = []
         for job in self.jobs:
-            verdict = job.verdict
-            status = verdict.get("status", "not started")
-            failed = None if status == "finished" else failures.get(job.path.name) or verdict.get("reason") or status
-            choices = {key_of(word): value_of(word) for word in job.overrides if key_of(word) not in ASIDE}
-            rows.append(Row(choices, verdict.get("metrics", {}), failed))
+            choices = {key_of(word): value_of(word) for word in job.overrides if not is_aside(key_of(word))}
+            rows.append(Row(choices, job.verdict.get("metrics", {}), job.failure(failures)))
         return f"{self.path}\n{sweep_table(rows, self.best_of)}"
 
 
@@ -153,7 +152,7 @@ def _expanded(words: list[str], name: str) -> list[list[str]]:
     Raises:
         UserError: for a sweep of names, and for another sweeper than Hydra's own.
     """
-    parser = OverridesParser.create()
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     plain = [word for word in words if not parser.parse_override(word).is_sweep_override()]
     master = compose(name, plain, return_hydra_config=True)
     if not str(master.hydra.sweeper._target_).endswith("BasicSweeper"):

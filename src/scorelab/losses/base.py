@@ -62,8 +62,9 @@ class Loss(nn.Module):
             ValueError: one sentence that says what to change.
         """
         if denoiser.variance.outputs > 1 and not self.trains_variance:
-            name = type(self).__name__
-            raise ValueError(f"{name} gives a learned variance no gradient: set variance=fixed_small, or loss=hybrid")
+            other = "" if denoiser.schedule.num_steps is None else ", or loss=hybrid"
+            name = type(self).__name__.lower()
+            raise ValueError(f"loss={name} gives a learned variance no gradient: set variance=fixed_small{other}")
 
 
 def refuse_silence(schedule: Schedule, name: str) -> None:

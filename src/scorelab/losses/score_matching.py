@@ -25,12 +25,18 @@ class DSM(Loss):
     Vincent 2011, "A connection between score matching and denoising autoencoders", eq. 9-11; Song et al. 2021, eq. 7.
 
     Args:
-        weight: "one"; "sigma2", which makes it the error of the noise, L_simple; or "g2", twice the likelihood's.
+        weight: "one"; "sigma2", which makes it the error of the noise, L_simple; or "g2", in proportion to
+            ``Likelihood``.
         normalize: see ``Loss``.
+
+    Raises:
+        ValueError: for another weight.
     """
 
     def __init__(self, weight: Literal["one", "sigma2", "g2"] = "one", normalize: bool = True) -> None:
         super().__init__(normalize)
+        if weight not in WEIGHTS:
+            raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight}")
         self.named = weight
 
     def forward(

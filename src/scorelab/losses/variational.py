@@ -85,8 +85,8 @@ class Hybrid(Loss):
 
     def __init__(self, bound: float = 0.001, normalize: bool = True) -> None:
         super().__init__(normalize)
-        if bound < 0:
-            raise ValueError(f"bound must be at least 0, got {bound}")
+        if not 0 <= bound < math.inf:
+            raise ValueError(f"bound must be at least 0 and finite, got {bound}")
         self.bound = bound
 
     def forward(

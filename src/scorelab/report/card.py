@@ -34,8 +34,7 @@ def draw_cards(path: Path, panels: Mapping[str, Mapping[str, Rows]], notes: Sequ
         for (name, rows), line in zip(cards.items(), LINES * len(cards), strict=False):
             edges, density = curve(rows)
             axes.stairs(density, edges, baseline=None, label=name, linewidth=1.6, linestyle=line)
-        axes.set(title=title, xlabel="log-SNR λ  (noise ← → data)", yscale="log", xlim=(-12.5, 12.5))
-        axes.set_ylim(3e-4, 1e2)
+        axes.set(title=title, xlabel="log-SNR λ  (noise ← → data)", yscale="log", xlim=(-21, 14), ylim=(3e-5, 1e3))
         axes.grid(color="0.85", linewidth=0.5)
         if len(cards) > 1:
             axes.legend(fontsize=9, frameon=False, loc="upper left")

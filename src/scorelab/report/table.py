@@ -15,8 +15,8 @@ ROWS = (
     (
         "gradient noise",
         "gradient_noise",
-        "images; times of importance {gradient_noise_importance:.2f}, stratified {gradient_noise_stratified:.2f}, "
-        "logit-normal {gradient_noise_logitnormal:.2f} of it",
+        "images; its variance times {gradient_noise_importance:.2g} by importance, {gradient_noise_stratified:.2g} by "
+        "stratified, {gradient_noise_logitnormal:.2g} by logit-normal times",
     ),
 )
 COLUMNS = (
@@ -66,10 +66,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The best of several runs that differ in one key, and whether its value is the first or last of those tried."""
+    """The best of several runs that differ in one key, whether it can be told, and whether it stands at their edge."""
 
     row: Row
-    edge: bool
+    known: bool = True
+    edge: bool = False
 
 
 def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
@@ -77,22 +78,42 @@ def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
 
     The best of a group is the one of least val/simple; a star says that its value stands at the edge of those tried.
     """
-    shown = [Best(row, False) for row in rows] if best_of is None else best(rows, best_of)
+    shown = [Best(row) for row in rows] if best_of is None else best(rows, best_of)
     keys = [key for key in rows[0].choices if len({row.choices.get(key) for row in rows}) > 1] or list(rows[0].choices)
     columns = [(title, key) for title, key in COLUMNS if any(key in row.metrics for row in rows)]
-    cells = [[*keys, *(title for title, _ in columns)]]
-    for each in shown:
-        row = each.row
-        named = [row.choices.get(key, "") + ("*" if each.edge and key == best_of else "") for key in keys]
-        numbers = [_number(row.metrics.get(key)) for _, key in columns]
-        cells.append(named + ([f"failed: {row.failed}"] if row.failed else numbers))
-    lines = aligned(cells, len(keys))
+    named = [[_value(each, key, key == best_of) for key in keys] for each in shown]
+    numbers = [[_number(each.row.metrics.get(key) if each.known else None) for _, key in columns] for each in shown]
+    widths = [max(map(len, column)) for column in zip(keys, *named, strict=True)]
+    lines = [_line(keys, [title for title, _ in columns], widths, _widths(columns, numbers))]
+    for each, words, figures in zip(shown, named, numbers, strict=True):
+        told = figures if each.row.failed is None else [f"failed: {each.row.failed}"]
+        lines.append(_line(words, told, widths, _widths(columns, numbers) if told is figures else [0]))
     if any(each.edge for each in shown):
         lines.append(f"  * the best {best_of} stands at the edge of those tried: try beyond it")
-    if best_of is not None and (lost := sum(row.failed is not None for row in rows)):
-        lines.append(f"  {lost} of {len(rows)} runs failed")
-        lines += [f"  {' '.join(row.choices[key] for key in keys)}: failed: {row.failed}" for row in rows if row.failed]
+    if not all(each.known for each in shown):
+        lines.append(f"  ? no {CHOSEN_BY} to choose the best {best_of} by")
+    if best_of is not None and (lost := [row for row in rows if row.failed is not None]):
+        lines.append(f"  {len(lost)} of {len(rows)} runs failed")
+        lines += [f"  {' '.join(row.choices.get(key, '') for key in keys)}  failed: {row.failed}" for row in lost]
     return "\n".join(lines)
+
+
+def _value(each: Best, key: str, chosen: bool) -> str:
+    """The value of a swept key as the table shows it."""
+    if chosen and not each.known:
+        return "?"
+    return each.row.choices.get(key, "") + ("*" if chosen and each.edge else "")
+
+
+def _widths(columns: Sequence[tuple[str, str]], numbers: Sequence[Sequence[str]]) -> list[int]:
+    return [max([len(title), *(len(row[place]) for row in numbers)]) for place, (title, _) in enumerate(columns)]
+
+
+def _line(words: Sequence[str], figures: Sequence[str], left: Sequence[int], right: Sequence[int]) -> str:
+    """Words flush left, figures flush right."""
+    cells = [word.ljust(width) for word, width in zip(words, left, strict=True)]
+    cells += [figure.rjust(width) for figure, width in zip(figures, right, strict=True)]
+    return ("  " + "  ".join(cells)).rstrip()
 
 
 def best(rows: Sequence[Row], key: str) -> list[Best]:
@@ -104,8 +125,9 @@ def best(rows: Sequence[Row], key: str) -> list[Best]:
     for group in groups.values():
         winner = min(group, key=lambda row: row.chosen_by)
         tried = sorted((row.choices[key] for row in group), key=_order)
-        at_edge = len(tried) > 1 and winner.choices[key] in (tried[0], tried[-1]) and winner.failed is None
-        found.append(Best(winner, at_edge))
+        known = math.isfinite(winner.chosen_by) or winner.failed is not None
+        edge = math.isfinite(winner.chosen_by) and len(tried) > 1 and winner.choices[key] in (tried[0], tried[-1])
+        found.append(Best(winner, known, edge))
     return found
 
 
@@ -118,18 +140,3 @@ def _order(value: str) -> tuple[float, str]:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def aligned(cells: Sequence[Sequence[str]], words: int) -> list[str]:
-    """Lines of a table, the first ``words`` columns flush left, the others flush right; a failure may be longer."""
-    whole = [row for row in cells if len(row) == len(cells[0])]
-    widths = [max(len(row[place]) for row in (cells if place < words else whole)) for place in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        left = [cell.ljust(width) for cell, width in zip(row[:words], widths, strict=False)]
-        rest = row[words:]
-        right = (
-            list(rest) if len(row) < len(cells[0]) else [c.rjust(w) for c, w in zip(rest, widths[words:], strict=True)]
-        )
-        lines.append(("  " + "  ".join([*left, *right])).rstrip())
-    return lines

@@ -78,8 +78,8 @@ class Cosine(Curve):
     log_snr_ends = (-20.0, 20.0)
 
     def __init__(self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999) -> None:
-        if s < 0:
-            raise ValueError(f"s must be at least 0, got {s}")
+        if not 0 <= s < math.inf:
+            raise ValueError(f"s must be at least 0 and finite, got {s}")
         self.s = s
         super().__init__(num_steps, beta_max)
 
@@ -121,13 +121,14 @@ class Sigmoid(Curve):
     log_snr_ends = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
 
     def __init__(self, num_steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
-        if not (start < end and tau > 0):
+        if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
             raise ValueError(f"start must be below end and tau above 0, got start={start}, end={end}, tau={tau}")
         self.start, self.end, self.tau = start, end, tau
         super().__init__(num_steps, beta_max=1.0)
 
     def _sigmoids(self) -> tuple[float, float]:
-        return tuple(1 / (1 + math.exp(-x / self.tau)) for x in (self.start, self.end))  # type: ignore[return-value]
+        low, high = torch.sigmoid(torch.tensor([self.start, self.end], dtype=torch.float64) / self.tau).tolist()
+        return low, high
 
     def curve(self, place: Tensor) -> Tensor:
         """ln(alpha_bar), from 1 - alpha_bar where that is the smaller one."""
@@ -161,7 +162,7 @@ class VP(VariancePreserving):
 
     def __init__(self, num_steps: int | None = None, beta_start: float = 0.1, beta_end: float = 20.0) -> None:
         super().__init__(num_steps)
-        if not 0 < beta_start < beta_end:
+        if not 0 < beta_start < beta_end < math.inf:
             raise ValueError(f"0 < beta_start < beta_end is needed, got {beta_start} and {beta_end}")
         self.beta_start, self.beta_end = beta_start, beta_end
 

@@ -60,10 +60,12 @@ def ends(num_steps: int, beta_start: float, beta_end: float) -> tuple[float, flo
     """Both ends for T steps, given those for 1000: each times 1000 / T, so that the process stays the same.
 
     Raises:
-        ValueError: for T < 1, and where beta_T would reach 1.
+        ValueError: for T < 1, a beta that is not above 0, and where beta_T would reach 1.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if not (beta_start > 0 and beta_end > 0):
+        raise ValueError(f"beta_start and beta_end must be above 0, got {beta_start} and {beta_end}")
     first, last = beta_start * 1000 / num_steps, beta_end * 1000 / num_steps
     if max(first, last) >= 1:
         raise ValueError(
