@@ -37,7 +37,7 @@ def draw_cards(path: Path, panels: Mapping[str, Mapping[str, Rows]], notes: Sequ
         axes.set(title=title, xlabel="log-SNR λ  (noise ← → data)", yscale="log", xlim=(-21, 14), ylim=(3e-5, 1e3))
         axes.grid(color="0.85", linewidth=0.5)
         if len(cards) > 1:
-            axes.legend(fontsize=9, frameon=False, loc="upper left")
+            axes.legend(fontsize=9, frameon=False, loc="upper right")
         if place == 0:
             axes.set_ylabel("weight on ‖ε − ε̂‖², w(λ) p(λ)\nrelative to its mean over the grey range")
     if notes:

@@ -14,9 +14,9 @@ ROWS = (
     ("recognised", "recognised", "rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"),
     (
         "gradient noise",
-        "gradient_noise",
-        "images; its variance times {gradient_noise_importance:.2g} by importance, {gradient_noise_stratified:.2g} by "
-        "stratified, {gradient_noise_logitnormal:.2g} by logit-normal times",
+        "gradient_noise_importance",
+        "of its variance left by importance times, {gradient_noise_stratified:.2g} by stratified, "
+        "{gradient_noise_logitnormal:.2g} by logit-normal ones",
     ),
 )
 COLUMNS = (
