@@ -14,7 +14,7 @@ SIDE = {
     "networks": set(),
     "metrics": set(),
     "report": set(),
-    "data": {"tensors"},
+    "data": {"tensors", "denoisers"},
 }
 ALLOWED = {
     "tensors": set(),

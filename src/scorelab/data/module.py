@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.images import Source, Split
+from scorelab.denoisers import Denoiser
+from scorelab.denoisers.exact import ExactDenoiser, FiniteSet
 from scorelab.tensors import from_levels, generator
 
 
@@ -75,6 +77,11 @@ class DataModule(LightningDataModule):
         batches = Batches(len(train), self.batch_size, self.seed, rank, world)
         batches.start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         return DataLoader(Resident(train, self.levels), sampler=batches, batch_size=None)
+
+    def truth(self, denoiser: Denoiser, labelled: bool) -> ExactDenoiser:
+        """The exact denoiser of the train split under this one's schedule; ``labelled``: of each label's own images."""
+        x0, labels = self.data("train")
+        return FiniteSet(denoiser.schedule, denoiser.variance, x0, labels if labelled else None, denoiser.levels)
 
     def data(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """A whole split as (data in [-1, 1], labels)."""

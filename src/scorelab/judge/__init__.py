@@ -5,6 +5,7 @@ from scorelab.judge.bound import Bound, VariationalBound
 from scorelab.judge.card import Card, weight_card
 from scorelab.judge.gradient import GradientNoise
 from scorelab.judge.samples import Frechet, Memorization, Recognition
+from scorelab.judge.truth import OracleGap
 from scorelab.judge.yardsticks import Curve, NoiseError, noise_error
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Memorization",
     "Metric",
     "NoiseError",
+    "OracleGap",
     "OverBudget",
     "Part",
     "Recognition",

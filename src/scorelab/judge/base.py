@@ -64,7 +64,8 @@ class Metric:
 class Case:
     """What is judged: a denoiser, its sampler and its objective, against the train split and held-out images.
 
-    Splits are levels (N, C, H, W) in uint8 and labels (N,). Samples are drawn once, when first asked for.
+    ``truth`` is the exact denoiser of the train split, where the data has one. Splits are levels (N, C, H, W) in uint8
+    and labels (N,). Samples are drawn once, when first asked for.
     """
 
     denoiser: Denoiser
@@ -77,6 +78,7 @@ class Case:
     extractor: Any
     loss: Loss
     times: Times
+    truth: Denoiser | None = None
     seed: int = 0
 
     @property

@@ -75,19 +75,25 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
     se, clipped = error.clone(), error.clone()
     reached = bins_in_range(denoiser)
     for bin in reached:
-        draws = generator("yardstick", bin)
-        place = torch.rand(len(x0), generator=draws, dtype=torch.float64)
-        eps = torch.randn(x0.shape, generator=draws).to(x0.device)
-        t = denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device))
-        found = []
-        for rows in torch.arange(len(x0), device=x0.device).split(chunk):
-            truth = denoiser.noised(x0[rows], t[rows], eps[rows])
-            estimate = denoiser(truth.x_t, t[rows], None if labels is None else labels[rows])
-            both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
-            found.append(torch.stack([mean_rest((each.eps - truth.eps).double() ** 2) for each in both]))
-        each, cut = torch.cat(found, 1)
+        each, cut = errors_in_bin(denoiser, x0, labels, bin, chunk)
         error[bin], se[bin], clipped[bin] = each.mean(), each.std() / math.sqrt(len(each)), cut.mean()
     return Curve(error, se, clipped, reached)
+
+
+@torch.no_grad()
+def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256) -> Tensor:
+    """||eps - eps^||^2 / d of every image in one bin, as it is and with x^_0 cut for pixels: (2, N), float64, CPU."""
+    draws = generator("yardstick", bin)
+    place = torch.rand(len(x0), generator=draws, dtype=torch.float64)
+    eps = torch.randn(x0.shape, generator=draws).to(x0.device)
+    t = denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device))
+    found = []
+    for rows in torch.arange(len(x0), device=x0.device).split(chunk):
+        truth = denoiser.noised(x0[rows], t[rows], eps[rows])
+        estimate = denoiser(truth.x_t, t[rows], None if labels is None else labels[rows])
+        both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
+        found.append(torch.stack([mean_rest((each.eps - truth.eps).double() ** 2) for each in both]))
+    return torch.cat(found, 1).cpu()
 
 
 @torch.no_grad()

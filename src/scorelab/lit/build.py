@@ -30,10 +30,11 @@ class Experiment:
     parts: dict[str, Part]
     metric: Metric
     card: Card
+    labelled: bool
     seed: int
 
     def case(self, denoiser: Denoiser) -> Case:
-        """This denoiser against the train split and the test images."""
+        """This denoiser against the train split, its exact score, and the test images."""
         train, test = self.data.splits["train"], self.data.splits["test"]
         extractor = self.data.extractor
         return Case(
@@ -47,6 +48,7 @@ class Experiment:
             extractor,
             self.module.loss,
             self.module.times,
+            self.data.truth(denoiser, self.labelled).to(denoiser.device),
             self.seed,
         )
 
@@ -90,7 +92,9 @@ def build(config: dict[str, Any]) -> Experiment:
     scale = card.normalizer if loss.normalize else 1.0
     module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale)
     module.configure_optimizers()  # refuses its numbers now rather than at the first step
-    return Experiment(data, module, sampler, parts, metric, card, config["seed"])
+    return Experiment(
+        data, module, sampler, parts, metric, card, bool(config["model"].get("conditional")), config["seed"]
+    )
 
 
 def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any) -> Any:

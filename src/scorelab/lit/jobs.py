@@ -25,6 +25,7 @@ from scorelab.lit.sweep import job_directory
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.status import write_json, write_status
 from scorelab.report.table import table
+from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
@@ -143,8 +144,15 @@ def fit_and_judge(
     for logger in trainer.loggers:
         known = {key: value for key, value in plain(metrics).items() if value is not None}
         logger.log_metrics(known, trainer.global_step)
+    draw_judged(verdict.records, run.path)
     verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(card.notes)}
     return plain(metrics), plain(verdict.records)
+
+
+def draw_judged(records: dict[str, Any], folder: Path) -> None:
+    """The pictures of what was judged."""
+    if "gap_se" in records.get("oracle_gap", {}):
+        draw_truth(folder / "truth.png", records["oracle_gap"])
 
 
 def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -183,6 +191,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
+    draw_judged(verdict.records, folder)
     log.info("%s\n%s", table(verdict.metrics, verdict.records), folder / "metrics.json")
     return plain(verdict.metrics)
 

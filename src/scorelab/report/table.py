@@ -10,6 +10,7 @@ ROWS = (
     ("bound, bits/dim", "vlb", "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"),
     ("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]"),
     ("common bound", "vlb_common", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule"),
+    ("oracle gap", "oracle_gap", "its error less that of the train split's exact score, both on held-out images"),
     ("memorization", "memorization", "held-out images {memorization_control:.3f}"),
     ("recognised", "recognised", "rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"),
     (
