@@ -2,7 +2,9 @@
 
 from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate
+from scorelab.denoisers.exact import ExactDenoiser, FiniteSet, Posterior
 from scorelab.denoisers.learned import X0, Eps, NetworkDenoiser, Prediction, V, ends_without_signal
+from scorelab.denoisers.mixture import GaussianMixture, LowRankMixture
 from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, Variance
 
 __all__ = [
@@ -10,10 +12,15 @@ __all__ = [
     "Denoiser",
     "Eps",
     "Estimate",
+    "ExactDenoiser",
+    "FiniteSet",
     "FixedLarge",
     "FixedSmall",
+    "GaussianMixture",
     "Learned",
+    "LowRankMixture",
     "NetworkDenoiser",
+    "Posterior",
     "Prediction",
     "Rescheduled",
     "V",
