@@ -42,9 +42,8 @@ def memory(schedule=SCHEDULE, labels: Tensor | None = None) -> FiniteSet:
 def case(denoiser: Denoiser, truth: Denoiser | None, labels: Tensor | None = None) -> Case:
     train_labels = torch.zeros(60).long() if labels is None else labels
     held = torch.zeros(20).long() if labels is None else labels[:20]
-    return Case(
-        denoiser, DDIM(2), Metric(chunk=7), TRAIN, train_labels, HELD_OUT, held, None, Simple(), Uniform(), truth
-    )
+    split = (TRAIN, train_labels, HELD_OUT, held)
+    return Case(denoiser, DDIM(2), Metric(chunk=7), *split, None, Simple(), Uniform(), truth=truth)
 
 
 def test_the_exact_score_of_the_training_set_has_no_gap_to_itself():

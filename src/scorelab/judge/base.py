@@ -78,8 +78,8 @@ class Case:
     extractor: Any
     loss: Loss
     times: Times
-    truth: Denoiser | None = None
     seed: int = 0
+    truth: Denoiser | None = None
 
     @property
     def levels(self) -> int:

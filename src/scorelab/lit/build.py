@@ -48,8 +48,8 @@ class Experiment:
             extractor,
             self.module.loss,
             self.module.times,
-            self.data.truth(denoiser, self.labelled).to(denoiser.device),
             self.seed,
+            self.data.truth(denoiser, self.labelled).to(denoiser.device),
         )
 
 
