@@ -24,7 +24,8 @@ from scorelab.judge import (
     noise_error,
 )
 from scorelab.judge.base import draw_samples
-from scorelab.judge.bound import exact_bound, sampled_bound, step_law
+from scorelab.judge.bound import exact_bound, sampled_bound
+from scorelab.judge.terms import step_law
 from scorelab.judge.yardsticks import common_bound
 from scorelab.losses import Simple, Uniform
 from scorelab.samplers import DDIM, DDPM
