@@ -24,6 +24,7 @@ lint: $(VENV)/.ready-test  ## check style and types
 
 figures: $(VENV)/.ready  ## draw the figures of the documents anew
 	$(RUN) docs/cards.py
+	$(RUN) docs/theory.py
 
 format: $(VENV)/.ready-test  ## mend style where a tool can
 	$(VENV)/bin/ruff check --fix src tests docs

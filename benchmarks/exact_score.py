@@ -13,24 +13,9 @@ import time
 
 import torch
 
-from scorelab.denoisers import FixedSmall
-from scorelab.denoisers.exact import FiniteSet
-from scorelab.schedules import Schedule
+from scorelab.denoisers import FiniteSet
 
 N, D, B, ROUNDS = 50_000, 3072, 256, 5
-
-
-class Sigma(Schedule):
-    """alpha = 1, sigma = t."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def alpha(self, t: torch.Tensor) -> torch.Tensor:
-        return torch.ones_like(t, dtype=torch.float64)
-
-    def sigma(self, t: torch.Tensor) -> torch.Tensor:
-        return t.double()
 
 
 def images(n: int) -> torch.Tensor:
@@ -50,17 +35,17 @@ def seconds(work) -> float:
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else torch.get_num_threads())
     points = images(N)
-    oracle = FiniteSet(Sigma(), FixedSmall(), points)
+    oracle = FiniteSet(points)
     generator = torch.Generator().manual_seed(1)
     queries, back = torch.randn(B, D, generator=generator), torch.rand(B, N, generator=generator)
     for sigma in (0.1, 1.0, 80.0):
-        t = torch.full((B,), sigma, dtype=torch.float64)
+        noise = torch.full((B,), sigma, dtype=torch.float64)
         x = points[:B].double() + sigma * torch.randn(B, D, generator=generator)
         there, both, whole = [], [], []
         for _ in range(ROUNDS):
             one = seconds(lambda: queries @ oracle.centred.T)
             other = seconds(lambda: back @ oracle.centred)
-            whole.append(seconds(lambda x=x, t=t: oracle.posterior(x, t)))
+            whole.append(seconds(lambda x=x, noise=noise: oracle.posterior(x, torch.ones_like(noise), noise)))
             there.append(one / whole[-1])
             both.append((one + other) / whole[-1])
         median = statistics.median

@@ -52,6 +52,15 @@ def each_form(*steps: int) -> pytest.MarkDecorator:
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 
+LONG = ("test_training", "test_sweep", "test_configs", "test_truth_runs", "test_judge", "test_entry")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: workers take whole files, and the last one should be short."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_real_account(tmp_path_factory: pytest.TempPathFactory):
     """A home of the tests' own, empty keys and offline hubs: nothing reaches a real account."""
@@ -65,6 +74,7 @@ def no_real_account(tmp_path_factory: pytest.TempPathFactory):
         for name in ("WANDB_API_KEY", "HF_TOKEN"):
             patch.setenv(name, "")
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")  # of the runs that tests start, one beside another
         yield
 
 

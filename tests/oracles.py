@@ -7,7 +7,7 @@ import torch
 from conftest import choose
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, NetworkDenoiser, Variance
+from scorelab.denoisers import Denoiser, Estimate, Exact, FiniteSet, NetworkDenoiser, Variance
 from scorelab.networks import UNet
 from scorelab.schedules import Schedule, Transition
 from scorelab.tensors import from_levels, like
@@ -218,24 +218,34 @@ def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
     return network
 
 
-def tiny_unet(seed: int = 0, outputs: int = 1) -> UNet:
-    """A U-Net for 8 x 8 images, none of whose layers is zero."""
-    return shaken(UNet((1, 8, 8), channels=4, multipliers=[1, 2], outputs=outputs), seed)
+def tiny_unet(seed: int = 0, outputs: int = 1, side: int = 8) -> UNet:
+    """A U-Net for images of side x side, none of whose layers is zero."""
+    return shaken(UNet((1, side, side), channels=4, multipliers=[1, 2], outputs=outputs), seed)
 
 
-def digits_like(n: int, seed: int = 0) -> Tensor:
-    """Random images (n, 1, 8, 8) of 17 levels."""
-    return from_levels(torch.randint(0, 17, (n, 1, 8, 8), generator=seeded(seed)), 17)
+def digits_like(n: int, seed: int = 0, side: int = 8) -> Tensor:
+    """Random images (n, 1, side, side) of 17 levels."""
+    return from_levels(torch.randint(0, 17, (n, 1, side, side), generator=seeded(seed)), 17)
+
+
+def truth_of(denoiser: Denoiser, points: Tensor) -> Exact:
+    """The exact denoiser of these points under a denoiser's schedule, for losses that ask for the truth."""
+    return Exact(denoiser.schedule, denoiser.variance, FiniteSet(points), denoiser.levels)
 
 
 def network(
-    schedule: str, prediction: str = "eps", variance: str = "fixed_small", steps: int | None = 1000, seed: int = 0
+    schedule: str,
+    prediction: str = "eps",
+    variance: str = "fixed_small",
+    steps: int | None = 1000,
+    seed: int = 0,
+    side: int = 8,
 ) -> NetworkDenoiser:
     """A tiny network as a denoiser of such images."""
     law = choose("variance", variance)
     return NetworkDenoiser(
         choose("schedule", schedule, num_steps=steps),
-        tiny_unet(seed, law.outputs),
+        tiny_unet(seed, law.outputs, side),
         choose("prediction", prediction),
         law,
         levels=17,

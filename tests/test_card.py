@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from conftest import choices, choose
-from oracles import Exploding, GaussianOracle, normal, seeded
+from oracles import Exploding, GaussianOracle, normal, seeded, truth_of
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned
@@ -126,14 +126,17 @@ def test_every_objective_has_a_card_whose_levels_are_adjoining_intervals_of_log_
 def test_the_weight_is_by_how_much_the_squared_noise_error_moves_the_mean_prediction(schedule, loss, variance):
     """Where eps - eps^ = sqrt(S) (image - x_0), the loss's gradient in the image is 2 w S (image - x_0) / d.
 
-    At every level: constants of the bound and what trains a variance alone are no part of it.
+    At every level: constants of the bound and what trains a variance alone are no part of it. On average over a noise
+    and its opposite, for an objective without a target; and where the truth is that one x_0.
     """
     denoiser = Point(schedule, variance)
     found = weight_card(denoiser, loss, Uniform())
     x0, eps = 0.1 * normal(1, *SHAPE, seed=5), normal(1, *SHAPE, seed=6)
+    truth = truth_of(denoiser, x0)
     for i in range(0, len(found.t), 7 if schedule.num_steps else 40):
         t = found.t[i : i + 1]
-        (gradient,) = torch.autograd.grad(loss(denoiser, x0, t, eps).loss.sum(), denoiser.image)
+        both = loss(denoiser, x0.expand(2, *SHAPE), t.expand(2), torch.cat([eps, -eps]), None, truth, seeded())
+        (gradient,) = torch.autograd.grad(both.loss.mean(), denoiser.image)
         expected = 2 / 6 * found.weight[i] * torch.exp(schedule.log_snr(t)) * (denoiser.image - x0[0])
         if i > 0 or not found.weight[i].isnan():
             assert torch.allclose(gradient, expected, rtol=1e-6, atol=1e-12), i

@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from scorelab.lit.build import build, sized
-from scorelab.lit.config import UserError, completed
+from scorelab.lit.config import GIVEN, UserError, completed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
@@ -34,11 +34,25 @@ def config(*overrides: str) -> dict:
     return sized(completed(composed("run=test", *overrides)))
 
 
+NEEDS = {
+    "variance=learned": "loss=vlb",  # nothing trains it under the default loss
+    "model=mlp": "data=moons",  # for points, and the default data are images
+}
+
+
+def together(choice: str) -> list[str]:
+    """A choice, and what it cannot be without."""
+    return [choice, *([NEEDS[choice]] if choice in NEEDS else [])]
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_is_whole(choice: str) -> None:
-    whole = config(choice)
+    whole = config(*together(choice))
     assert whole["schedule"]["num_steps"] == (None if choice == "schedule=vp" else 1000)  # a signature's default
-    assert whole["model"]["channels"]  # a size the data decides, filled in
+    network = get_object(whole["model"]["_target_"])
+    assert all(key in whole["model"] for key in inspect.signature(network).parameters if key not in GIVEN["model"])
+    if hasattr(network, "sizes"):
+        assert whole["model"]["channels"]  # a size the data decides, filled in
     assert whole["extractor"]["_target_"]
 
 
@@ -52,20 +66,30 @@ def nodes_of(value: object) -> list[dict]:
 def test_a_file_holds_only_what_differs_from_the_defaults(path: Path) -> None:
     for node in nodes_of(yaml.safe_load(path.read_text())):
         parameters = inspect.signature(get_object(node["_target_"])).parameters
+        free = any(each.kind is each.VAR_KEYWORD for each in parameters.values())  # entries of the user's naming
         for key, value in node.items():
-            if key not in ("_target_", "defaults"):  # defaults bring other choices
-                assert key in parameters, key
-                assert value != parameters[key].default, key
+            if key in ("_target_", "defaults"):  # defaults bring other choices
+                continue
+            assert key in parameters or (free and "_target_" in value), key
+            assert key not in parameters or value != parameters[key].default, key
+
+
+def test_the_matrix_of_objectives_has_a_row_for_each_loss() -> None:
+    """Each as its own choice has it: the same class, the same arguments."""
+    named = yaml.safe_load((CONFIGS / "judge" / "objectives.yaml").read_text())
+    rows = {name: node for name, node in named.items() if isinstance(node, dict)}
+    own = {name: yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text()) for name in choices("loss")}
+    assert rows == {name: {key: node[key] for key in node if key != "defaults"} for name, node in own.items()}
+    part = build(config("judge=[objectives]")).parts["objectives"]
+    assert set(part.names) == {f"objective_{name}" for name in choices("loss")}
 
 
 BUILDABLE = [c for c in CHOICES if not c.startswith(("model=unet_cifar", "trainer=gpu"))]
-NEEDS = {"variance=learned": "loss=vlb"}  # nothing trains it under the default loss
 
 
 @pytest.mark.parametrize("choice", BUILDABLE)
 def test_every_choice_builds(choice: str) -> None:
-    more = [NEEDS[choice]] if choice in NEEDS else []
-    experiment = build(config(choice, *more, "++model.channels=8", "++model.multipliers=[1,1]"))
+    experiment = build(config(*together(choice)))
     assert experiment.module.denoiser.schedule is experiment.module.judged.schedule
     assert experiment.module.loss is not None
 
@@ -101,6 +125,9 @@ def test_every_choice_builds(choice: str) -> None:
         ("++trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1"),
         ("++trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan"),
         ("++trainer.gradient_clip_algorithm=value", "possible: norm"),
+        ("++data.limit=0", "data: limit must lie in 1 ... 1437, got 0"),
+        ("++data.limit=1438", "data: limit must lie in 1 ... 1437, got 1438"),
+        ("++data.half=C", "data.half='C': expected Optional[Literal['A', 'B']]"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told: str) -> None:
@@ -143,6 +170,29 @@ INCOMPATIBLE = [
     ("schedule=linear ++schedule.beta_end=0.5", "prediction=eps says nothing of the data where alpha = 0"),
     ("schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=simple is silent where alpha = 0"),
     ("loss=dsm ++loss.weight=sigma", "loss.weight='sigma': expected Literal['one', 'sigma2', 'g2']"),
+    ("loss=esm ++loss.references=0", "loss: references must be at least 1, or null for the exact score, got 0"),
+    ("loss=ssm ++loss.slices=sphere", "loss.slices='sphere': expected Literal['rademacher', 'gaussian']"),
+    ("loss=esm variance=learned", "loss=esm gives a learned variance no gradient: set variance=fixed_small"),
+    ("loss=ssm schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=ssm is silent where alpha = 0"),
+    ("model=oracle variance=learned", "model=oracle says nothing of a learned variance: set variance=fixed_small"),
+    ("model=oracle loss=hybrid", "model=oracle says nothing of a learned variance: set variance=fixed_small"),
+    ("model=oracle data=swiss_roll ++model.conditional=true", "model: a conditional denoiser needs a law with labels"),
+    ("model=oracle ++model.law=3", "model.law is set by the program from the other choices: leave it out"),
+    ("data=moons model=unet", "model: this network is for images, and the data are of shape (2,): set model=mlp"),
+    ("data=digits model=mlp", "model: this network is for points, and the data are of shape (1, 8, 8): set model=unet"),
+    ("data=moons ++model.width=3", "model: width must be even and blocks at least 1, got 3 and 3"),
+    ("data=gaussian ++model.conditional=true", "model: model.conditional=true needs data with labels"),
+    ("data=gaussian ++data.half=A", "data: endless draws have no halves and no mirror images: set data.limit"),
+    ("data=digits_gaussians ++data.flip=true", "data: endless draws have no halves and no mirror images"),
+    ("data=gaussian ++data.flip=true", "data: flip mirrors images; this data has none"),
+    ("data=moons ++data.limit=0", "data: limit must be at least 1, got 0"),
+    ("++data.limit=719 ++data.half=A", "data: limit must lie in 1 ... 718, got 719"),
+    ("data=moons ++data.source.std=0", "data.source: std must be above 0 and finite, got 0.0"),
+    ("judge=[objectives] ++judge.objectives.items=1", "judge.objectives: at least 2 items and 1 objective are needed"),
+    ("judge=[objectives] ++judge.objectives.dsm.weight=w", "judge.objectives.dsm.weight='w': expected Literal"),
+    ("judge=[objectives] ++judge.objectives.my._target_=torch.nn.SiLU", "my may only name a class of kind Loss"),
+    ("judge=[distances] ++judge.distances.floors=1", "judge.distances: floors must be at least 2, got 1"),
+    ("judge=[budget] ++judge.budget.steps=0", "judge.budget: steps must be at least 1, got 0"),
 ]
 
 

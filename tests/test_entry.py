@@ -41,8 +41,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["loss=foo"], "loss=foo: no such choice; choices: dsm, hybrid"),
-        (["judge=[fid,foo]"], "judge=foo: no such choice; choices: fid, gradient_noise, memorization"),
+        (["loss=foo"], "loss=foo: no such choice; choices: dsm, esm, hybrid, ism"),
+        (["judge=[fid,foo]"], "judge=foo: no such choice; choices: agreement, budget, distances, exact_nll, fid"),
         (["losss=vlb"], "losss: no such key; did you mean loss?"),
         (["sed=1"], "sed: no such key; did you mean seed?"),
         (["model.chanels=3"], "model.chanels: no such key; did you mean channels?"),
@@ -55,8 +55,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
         (["optimiser.lr=1e-3"], "optimiser.lr: no such key; did you mean optimizer?"),
         (["logger=none", "logger.mode=offline"], "logger.mode: no such entry"),
         (["+foo=1"], "foo: no such key"),
-        (["~loss"], "~loss: a choice is needed; choices: dsm, hybrid"),
-        (["loss=null"], "loss=null: a choice is needed; choices: dsm, hybrid"),
+        (["~loss"], "~loss: a choice is needed; choices: dsm, esm, hybrid, ism"),
+        (["loss=null"], "loss=null: a choice is needed; choices: dsm, esm, hybrid, ism"),
         (["seed=-1"], "seed=-1: a seed lies in 0"),
         (["trainer.devices=2"], "trainer.devices=2: a run trains on one device"),
         (["trainer.max_time=1"], "trainer.max_time is set by the program"),

@@ -9,9 +9,7 @@ from oracles import normal, seeded
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from scorelab.denoisers import FixedSmall
-from scorelab.denoisers.exact import FiniteSet
-from scorelab.denoisers.mixture import GaussianMixture, LowRankMixture
+from scorelab.denoisers import Exact, FiniteSet, FixedSmall, GaussianMixture, LowRankMixture
 from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Schedule
 from scorelab.tensors import from_levels
@@ -38,6 +36,10 @@ class Sigma(Schedule):
 
     def inverse(self, log_snr: Tensor) -> Tensor:
         return torch.exp(-log_snr / 2)
+
+
+def finite(schedule, points, labels=None, chunk=8192, levels=None) -> Exact:
+    return Exact(schedule, FixedSmall(), FiniteSet(points, labels, chunk), levels, labels is not None)
 
 
 def clustered(n: int, d: int) -> Tensor:
@@ -75,7 +77,7 @@ def asked(points: Tensor, sigma: float, n: int) -> Tensor:
 def test_a_finite_set_is_its_softmax_at_every_noise_level(n, d, sigma):
     points = clustered(n, d)
     x, t = asked(points, sigma, 12), torch.full((12,), sigma, dtype=torch.float64)
-    found = FiniteSet(Sigma(), FixedSmall(), points, chunk=400).posterior(x, t)
+    found = finite(Sigma(), points, chunk=400).posterior(x, t)
     mean, trace, log_prob = reference(points, x, torch.ones(12), t)
     assert ((found.mean - mean).norm(dim=1) <= 1e-4 * mean.norm(dim=1)).all()
     assert ((found.mean - mean).norm(dim=1) <= 1e-4 * (mean - x).norm(dim=1)).all()  # the score's error
@@ -88,7 +90,7 @@ def test_one_call_serves_all_noise_levels_and_chunks_do_not_show():
     points = clustered(300, 64)
     t = torch.tensor(SIGMAS, dtype=torch.float64)
     x = torch.cat([asked(points, sigma, 2)[:1] for sigma in SIGMAS])
-    whole, parts = (FiniteSet(Sigma(), FixedSmall(), points, chunk=size).posterior(x, t) for size in (1000, 7))
+    whole, parts = (finite(Sigma(), points, chunk=size).posterior(x, t) for size in (1000, 7))
     mean, trace, log_prob = reference(points, x, torch.ones(len(t)), t)
     for found in (whole, parts):
         assert torch.allclose(found.mean, mean, rtol=1e-5, atol=1e-6)
@@ -104,14 +106,14 @@ def test_where_products_cannot_tell_two_points_apart_differences_do():
     x = (0.75 * far[:1] + 0.25 * far[1:]).double()
     t = torch.full((1,), 0.002, dtype=torch.float64)
     mean, _, _ = reference(points, x, torch.ones(1), t)
-    found = FiniteSet(Sigma(), FixedSmall(), points).posterior(x, t)
+    found = finite(Sigma(), points).posterior(x, t)
     assert abs(float(found.mean[0, 0] - mean[0, 0])) < 1e-9
     assert 0.9 < float(mean[0, 0]) < 0.901
 
 
 def test_a_label_leaves_only_its_own_points():
     points, labels = clustered(200, 16), torch.arange(200) % 3
-    oracle = FiniteSet(VP(), FixedSmall(), points, labels, chunk=64)
+    oracle = finite(VP(), points, labels, chunk=64)
     t = torch.tensor([0.02, 0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
     alpha, sigma = oracle.schedule.alpha(t), oracle.schedule.sigma(t)
     x, label = alpha[:, None] * points[:5].double() + sigma[:, None] * normal(5, 16), torch.tensor([0, 1, 2, 0, 1])
@@ -120,15 +122,15 @@ def test_a_label_leaves_only_its_own_points():
     assert torch.allclose(found.mean, mean, rtol=1e-5, atol=1e-6)
     assert torch.allclose(found.trace, trace, rtol=1e-4, atol=1e-5)
     assert torch.allclose(found.log_prob, log_prob, rtol=0, atol=1e-3)
-    with pytest.raises(ValueError, match="no point has"):
+    with pytest.raises(ValueError, match="no point and no component has"):
         oracle.posterior(x, t, torch.full((5,), 3))
-    unlabelled = FiniteSet(VP(), FixedSmall(), points)
+    unlabelled = finite(VP(), points)
     assert torch.equal(unlabelled.posterior(x, t, label).mean, unlabelled.posterior(x, t).mean)
 
 
 def test_the_estimate_of_a_finite_set_is_its_score_and_has_the_images_shape():
     points = clustered(50, 48).reshape(50, 3, 4, 4)
-    oracle = FiniteSet(VP(), FixedSmall(), points, levels=256)
+    oracle = finite(VP(), points, levels=256)
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     x = normal(3, 3, 4, 4).requires_grad_(True)
     log_prob = torch.stack(
@@ -144,9 +146,22 @@ def test_the_estimate_of_a_finite_set_is_its_score_and_has_the_images_shape():
     assert not oracle.state_dict()
 
 
+@pytest.mark.parametrize("law", ["finite", "mixture"])
+def test_mixed_precision_around_it_changes_nothing(law):
+    points = clustered(60, 64)
+    oracle = finite(VP(), points) if law == "finite" else low_rank(VP())
+    x = points[:4].double() if law == "finite" else normal(4, D)
+    t = torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64)
+    plain = oracle.posterior(x, t)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = oracle.posterior(x, t)
+    for name in ("mean", "trace", "log_prob"):
+        assert torch.equal(getattr(mixed, name), getattr(plain, name)), name
+
+
 def test_samples_of_a_finite_set_are_its_points():
     points = clustered(40, 64)
-    drawn = DDIM(60, clip=False)(FiniteSet(Cosine(), FixedSmall(), points), (30, 64), None, seeded(5))
+    drawn = DDIM(60, clip=False)(finite(Cosine(), points), (30, 64), None, seeded(5))
     nearest = torch.cdist(drawn.double(), points.double()).min(1)
     assert nearest.values.max() < 1e-3
     assert len(nearest.indices.unique()) > 10
@@ -155,7 +170,7 @@ def test_samples_of_a_finite_set_are_its_points():
 @pytest.mark.parametrize(("points", "labels"), [(torch.zeros(0, 3), None), (torch.zeros(4, 3), torch.zeros(3))])
 def test_a_set_without_points_or_with_other_labels_is_refused(points, labels):
     with pytest.raises(ValueError, match=r"at least one point|4 points, but 3 labels"):
-        FiniteSet(VP(), FixedSmall(), points, labels)
+        finite(VP(), points, labels)
 
 
 # --- mixtures
@@ -166,12 +181,18 @@ COVARIANCES = FACTORS @ FACTORS.mT + torch.diag_embed(DIAGONALS)
 WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
 
 
-def full(schedule, **more):
-    return GaussianMixture(schedule, FixedSmall(), MEANS, COVARIANCES, WEIGHTS, **more)
+def full(schedule, labels=None):
+    law = GaussianMixture(MEANS, COVARIANCES, WEIGHTS, labels)
+    return Exact(schedule, FixedSmall(), law, conditional=labels is not None)
 
 
-def low_rank(schedule, **more):
-    return LowRankMixture(schedule, FixedSmall(), MEANS, FACTORS, DIAGONALS, WEIGHTS, **more)
+def low_rank(schedule, labels=None):
+    law = LowRankMixture(MEANS, FACTORS, DIAGONALS, WEIGHTS, labels)
+    return Exact(schedule, FixedSmall(), law, conditional=labels is not None)
+
+
+def gaussians(schedule, *given):
+    return Exact(schedule, FixedSmall(), GaussianMixture(*given))
 
 
 def marginal(alpha: float, sigma: float) -> MixtureSameFamily:
@@ -220,16 +241,16 @@ def test_a_mixture_of_points_is_the_finite_set():
     points = clustered(20, 8)
     t = torch.tensor([0.05, 0.3, 0.8], dtype=torch.float64)
     x = normal(3, 8, seed=5)
-    mixture = GaussianMixture(VP(), FixedSmall(), points, torch.zeros(20, 8, 8)).posterior(x, t)
-    finite = FiniteSet(VP(), FixedSmall(), points).posterior(x, t)
+    mixture = gaussians(VP(), points, torch.zeros(20, 8, 8)).posterior(x, t)
+    of_points = finite(VP(), points).posterior(x, t)
     for name in ("mean", "trace", "log_prob"):
-        assert torch.allclose(getattr(mixture, name), getattr(finite, name), rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(getattr(mixture, name), getattr(of_points, name), rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.parametrize("make", [full, low_rank])
 def test_draws_of_a_mixture_have_its_moments(make):
     n = 40_000
-    drawn = make(VP()).draw(n, seeded(6))
+    drawn = make(VP()).law.draw(n, seeded(6)).x0
     mean = WEIGHTS @ MEANS
     covariance = torch.einsum("k,kde->de", WEIGHTS, COVARIANCES + torch.einsum("kd,ke->kde", MEANS, MEANS))
     covariance = covariance - torch.outer(mean, mean)
@@ -250,12 +271,12 @@ def test_a_label_leaves_only_its_own_components(make):
     oracle = make(VP(), labels=torch.tensor([0, 1, 0]))
     t, x = torch.tensor([0.2, 0.6], dtype=torch.float64), normal(2, D, seed=7)
     found = oracle.posterior(x, t, torch.tensor([1, 0]))
-    alone = GaussianMixture(VP(), FixedSmall(), MEANS[1:2], COVARIANCES[1:2]).posterior(x[:1], t[:1])
-    both = GaussianMixture(VP(), FixedSmall(), MEANS[::2], COVARIANCES[::2], WEIGHTS[::2]).posterior(x[1:], t[1:])
+    alone = gaussians(VP(), MEANS[1:2], COVARIANCES[1:2]).posterior(x[:1], t[:1])
+    both = gaussians(VP(), MEANS[::2], COVARIANCES[::2], WEIGHTS[::2]).posterior(x[1:], t[1:])
     for name in ("mean", "trace", "log_prob"):
         expected = torch.cat([getattr(alone, name), getattr(both, name)])
         assert torch.allclose(getattr(found, name), expected, rtol=1e-9), name
-    with pytest.raises(ValueError, match="no component has"):
+    with pytest.raises(ValueError, match="no point and no component has"):
         oracle.posterior(x, t, torch.tensor([2, 2]))
 
 
@@ -273,4 +294,4 @@ def test_a_label_leaves_only_its_own_components(make):
 def test_an_impossible_mixture_is_refused(words, told):
     given = {"covariances": COVARIANCES} | words
     with pytest.raises(ValueError, match=told):
-        GaussianMixture(VP(), FixedSmall(), MEANS, **given)
+        GaussianMixture(MEANS, **given)

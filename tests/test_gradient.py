@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from oracles import GaussianOracle, Says, digits_like, network, normal, seeded
+from oracles import GaussianOracle, Says, digits_like, network, normal, seeded, truth_of
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Eps, FixedSmall, NetworkDenoiser
 from scorelab.judge import Case, GradientNoise, Metric, Unjudged, judge, weight_card
 from scorelab.judge.gradient import Gradients, Noise, levels_by_bin
-from scorelab.losses import DSM, Hybrid, Likelihood, Loss, Simple, Times, Uniform, VariationalBound
+from scorelab.losses import DSM, ESM, SSM, Hybrid, Likelihood, Loss, Simple, Times, Uniform, VariationalBound
 from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Linear, Schedule
 from scorelab.tensors import to_levels
@@ -317,13 +317,14 @@ def test_it_is_the_same_for_the_same_seed_and_another_for_another():
     assert judged_noise(case(judged, seed=2)).metrics != first.metrics
 
 
-@pytest.mark.parametrize("loss", [Simple(), VariationalBound()], ids=["simple", "vlb"])
+@pytest.mark.parametrize("loss", [Simple(), VariationalBound(), ESM(), SSM()], ids=["simple", "vlb", "esm", "ssm"])
 def test_the_judged_denoiser_is_left_as_it_was(loss):
     judged = network("cosine", steps=20)
     judged.requires_grad_(False).train()
     before = copy.deepcopy(judged.state_dict())
     train = to_levels(digits_like(12), LEVELS)
     told = case(judged, loss, train=train)
+    told.truth = truth_of(judged, told.data(train)) if loss.needs_truth else None
     verdict = judge({"gradient_noise": GradientNoise(2, 3)}, told, lambda line: None)
     assert verdict.metrics["test/gradient_noise_stratified"] > 0
     assert judged.training

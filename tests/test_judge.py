@@ -373,16 +373,42 @@ def test_the_law_of_steps_is_a_law_that_leaves_no_step_out(schedule):
 def test_a_bound_that_cannot_be_told_within_its_evaluations_is_refused_with_what_it_needs(left, schedule):
     watched = Watched(oracle(schedule))
     with pytest.raises(OverBudget, match=f"about [0-9,]+ network evaluations.*{left:,} are left"):
-        sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-4, left=left)
+        sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 0.01, left=left)
     assert watched.images <= max(left, 16 * 8 * 2)
 
 
-def test_a_bound_that_never_comes_within_its_tolerance_comes_to_an_end(monkeypatch):
+@pytest.mark.parametrize("left", [None, 10**12])
+@pytest.mark.parametrize("schedule", [Cosine(40), VP()], ids=named)
+def test_a_bound_that_would_take_more_rounds_than_there_are_is_refused_as_soon_as_that_can_be_told(schedule, left):
+    """Whatever the budget: more of it would not help, and the reason does not ask for it."""
+    watched = Watched(oracle(schedule))
+    with pytest.raises(
+        Unjudged, match=r"a standard error of 1e-05 bits/dim would take about \d\.\de\+\d+ rounds"
+    ) as end:
+        sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-5, left=left)
+    assert not isinstance(end.value, OverBudget)
+    assert end.value.evaluations == watched.images <= 16 * 8 * 2
+
+
+def test_whatever_the_tolerance_a_bound_is_told_within_its_rounds_or_given_up(monkeypatch):
+    """Told; or refused once it is clear that there would be more; or, between these, after the last round."""
     monkeypatch.setattr("scorelab.judge.bound.MOST", 30)
-    watched = Watched(oracle(Cosine(40)))
-    with pytest.raises(Unjudged, match="after 30 rounds"):
-        sampled_bound(watched, from_levels(pixels(16), LEVELS), None, 1e-9)
-    assert watched.images == 30 * 16
+    x0, ends = from_levels(pixels(16), LEVELS), []
+    spread = sampled_bound(oracle(Cosine(40)), x0, None, 1e9).se * 4  # of 16 rounds
+    for part in torch.linspace(1, 9, 41).tolist():
+        watched, tolerance = Watched(oracle(Cosine(40))), spread / part
+        try:
+            bound = sampled_bound(watched, x0, None, tolerance)
+        except Unjudged as refusal:
+            ends.append("early" if "would take about" in str(refusal) else "last")
+            assert (watched.images == 30 * 16) is ("after 30 rounds" in str(refusal)) is (ends[-1] == "last")
+            assert refusal.evaluations == watched.images
+        else:
+            ends.append("told")
+            assert bound.se <= tolerance
+        assert watched.images <= 30 * 16
+    assert set(ends) == {"told", "last", "early"}
+    assert (ends[0], ends[-1]) == ("told", "early")
 
 
 class Shortened(Cosine):
@@ -529,11 +555,14 @@ def test_a_part_left_out_does_not_take_the_next_with_it():
     assert verdict.metrics["test/simple"] > 0
 
 
-def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too():
-    metric = Metric(tolerance=1e-5, budget=20 * 16 + 5)
+@pytest.mark.parametrize(("tolerance", "paid"), [(0.01, True), (1e-5, False)])
+def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too(tolerance, paid):
+    """A larger budget is asked for where it would help, and not where there would be too many rounds."""
+    metric = Metric(tolerance=tolerance, budget=20 * 16 + 5)
     verdict = judge({"vlb": VariationalBound()}, case(oracle(Cosine(1000)), metric), lambda line: None)
     assert verdict.metrics == dict.fromkeys(f"test/{name}" for name in VariationalBound.names)
-    assert "raise metric.budget" in verdict.records["vlb"]["skipped"]
+    assert ("raise metric.budget" in verdict.records["vlb"]["skipped"]) is paid
+    assert 0 < verdict.records["vlb"]["evaluations"] <= 20 * 16 + 5
 
 
 def test_samples_that_cannot_be_paid_are_never_drawn():
@@ -606,9 +635,21 @@ def test_held_out_images_are_judged_as_data_in_minus_one_to_one():
     assert len(labels) == 20
 
 
-def test_images_are_not_judged_where_a_denoiser_knows_no_levels():
-    with pytest.raises(ValueError, match="no pixel levels"):
-        case(oracle(levels=None), Metric()).held_out_data()
+def test_points_are_judged_as_they_are():
+    """Data without levels are no pixels: nothing is mapped, rounded or cut, neither held-out data nor samples."""
+    points = (3 * normal(20, 2, seed=5)).float()
+    denoiser = GaussianOracle(Cosine(100), FixedSmall(), torch.zeros(2), torch.full((2,), 3.0))
+    labels = torch.arange(20) % 2
+    held = Case(denoiser, DDIM(10), Metric(), points, labels, points, labels, None, Simple(), Uniform())
+    x0, seen = held.held_out_data()
+    assert torch.equal(x0, points)
+    assert torch.equal(seen, labels)
+    assert held.samples.shape == (20, 2)
+    assert held.samples.dtype == torch.float32
+    assert held.samples.abs().max() > 3
+    found = NoiseError().run(held, None)
+    assert found.metrics["simple"] > 0
+    assert "vlb_common" not in found.metrics, "a softmax over levels ends it"
 
 
 @pytest.mark.parametrize(

@@ -132,11 +132,11 @@ def test_the_digits_are_split_by_class_by_a_seed_of_their_own() -> None:
     two, other = Digits().splits(), Digits(split_seed=1).splits()
     assert {name: len(split) for name, split in one.items()} == {"train": 1437, "val": 180, "test": 180}
     for name in one:
-        assert torch.equal(one[name].levels, two[name].levels)
+        assert torch.equal(one[name].values, two[name].values)
         share = one[name].labels.bincount(minlength=10) / len(one[name])
         assert share.min() > 0.09 and share.max() < 0.11
-    assert not torch.equal(one["test"].levels, other["test"].levels)
-    everything = torch.cat([split.levels for split in one.values()])
+    assert not torch.equal(one["test"].values, other["test"].values)
+    everything = torch.cat([split.values for split in one.values()])
     assert len(everything.flatten(1).unique(dim=0)) == 1797
     assert everything.max() == 16
 

@@ -29,7 +29,7 @@ def extractor() -> DigitsExtractor:
 
 @cache
 def bytes_of(split: str) -> Tensor:
-    return to_bytes(Digits().splits()[split].levels, Digits.levels)
+    return to_bytes(Digits().splits()[split].values, Digits.levels)
 
 
 def perturbed(images: Tensor, std: float = 40.0) -> Tensor:

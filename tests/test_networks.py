@@ -162,6 +162,7 @@ def test_dropout_acts_in_training_alone():
         ({"shape": (3, 32, 36), "multipliers": [1, 1, 1, 1]}, "32x36 cannot be halved"),
         ({"shape": (3, 32, 32), "attention": [15]}, r"attention=\[15\].*\[32, 16, 8, 4\]"),
         ({"shape": (3, 32, 32), "attention": [16, 64]}, r"attention=\[64\]"),
+        ({"shape": (2,)}, r"is for images, and the data are of shape \(2,\): set model=mlp"),
         ({"shape": (1, 8, 8), "channels": 2}, "channels must be even and at least 4"),
         ({"shape": (1, 8, 8), "channels": 9}, "channels must be even"),
         ({"shape": (1, 8, 8), "blocks": 0}, "blocks must be at least 1"),

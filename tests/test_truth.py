@@ -9,10 +9,10 @@ from torch import Tensor
 
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, Estimate, FixedSmall
-from scorelab.denoisers.exact import FiniteSet
+from scorelab.denoisers import Denoiser, Estimate, Exact, FiniteSet, FixedSmall
 from scorelab.judge import Case, Curve, Metric, OracleGap, Unjudged
 from scorelab.judge.yardsticks import SIMPLE, bins_in_range, errors_in_bin
+from scorelab.lit.build import exact as of_law
 from scorelab.losses import Simple, Uniform
 from scorelab.report.truth import draw_truth
 from scorelab.samplers import DDIM
@@ -35,8 +35,12 @@ class Offset(Denoiser):
         return Estimate.from_eps(x_t, said.alpha, said.sigma, said.eps + self.off)
 
 
-def memory(schedule=SCHEDULE, labels: Tensor | None = None) -> FiniteSet:
-    return FiniteSet(schedule, FixedSmall(), from_levels(TRAIN, 17), labels, 17)
+def memory(schedule=SCHEDULE, labels: Tensor | None = None) -> Exact:
+    return exact(from_levels(TRAIN, 17), schedule, labels)
+
+
+def exact(points: Tensor, schedule=SCHEDULE, labels: Tensor | None = None) -> Exact:
+    return Exact(schedule, FixedSmall(), FiniteSet(points, labels), 17, labels is not None)
 
 
 def case(denoiser: Denoiser, truth: Denoiser | None, labels: Tensor | None = None) -> Case:
@@ -82,7 +86,7 @@ def test_the_training_set_is_known_by_heart_and_held_out_images_are_not():
 
 def test_a_network_that_knows_the_law_beats_the_list_on_held_out_images():
     everything = torch.cat([TRAIN, HELD_OUT])
-    wiser = FiniteSet(SCHEDULE, FixedSmall(), from_levels(everything, 17), None, 17)
+    wiser = exact(from_levels(everything, 17))
     found = OracleGap().run(case(wiser, memory()), None)
     assert found.metrics["oracle_gap"] < -5 * found.records["se"] < 0
 
@@ -107,11 +111,11 @@ def test_it_costs_what_it_says_and_needs_a_truth_and_the_whole_range():
 @pytest.mark.parametrize("labelled", [False, True])
 def test_the_digits_truth_is_the_finite_set_of_the_train_split_alone(labelled):
     data = DataModule(Digits())
-    truth = data.truth(memory(), labelled)
+    truth = of_law(data.truth(), memory(), labelled)
     train = data.splits["train"]
-    assert torch.equal(truth.points.reshape(-1, 1, 8, 8), from_levels(train.levels, 17))
+    assert torch.equal(truth.law.points.reshape(-1, 1, 8, 8), from_levels(train.values, 17))
     assert truth.schedule is memory().schedule
-    x0, label = from_levels(train.levels[:5], 17), train.labels[:5]
+    x0, label = from_levels(train.values[:5], 17), train.labels[:5]
     t = torch.full((5,), 0.02, dtype=torch.float64)
     x_t = truth.noised(x0, t, torch.randn(x0.shape, generator=seeded())).x_t
     assert torch.allclose(truth(x_t, t, label).x0, x0, atol=1e-4)
@@ -124,7 +128,9 @@ def test_the_picture_shows_the_three_curves(tmp_path):
 
     records = [OracleGap().run(case(each, memory()), None).records for each in (memory(), Offset(memory(), 0.5))]
     for number, record in enumerate(records):
-        draw_truth(tmp_path / f"{number}.png", record)
+        draw_truth(tmp_path / f"{number}.png", {"oracle_gap": record})
     one, other = (Image.open(tmp_path / f"{number}.png").tobytes() for number in (0, 1))
     assert len(one) > 100_000 and one != other
     assert len(Curve.centres()) == len(records[0]["log_snr"])
+    draw_truth(tmp_path / "nothing.png", {"simple": {}})
+    assert not (tmp_path / "nothing.png").exists()

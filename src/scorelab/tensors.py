@@ -31,9 +31,50 @@ def to_levels(x: Tensor, levels: int) -> Tensor:
     return ((x.float() + 1.0) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)
 
 
-def to_bytes(k: Tensor, levels: int) -> Tensor:
-    """Levels 0 ... levels-1 spread over the bytes 0 ... 255 that image files and feature extractors expect."""
-    return (k.float() * (255.0 / (levels - 1))).round().to(torch.uint8)
+def to_bytes(values: Tensor, levels: int | None) -> Tensor:
+    """Bytes 0 ... 255, as image files and feature extractors expect: levels spread over them, or data in [-1, 1].
+
+    Data outside is cut.
+    """
+    scaled = values.float() * (255.0 / (levels - 1)) if levels is not None else (values.clamp(-1, 1) + 1) * 127.5
+    return scaled.round().to(torch.uint8)
+
+
+def log_interval(low: Tensor, high: Tensor) -> Tensor:
+    """Log of Phi(high) - Phi(low) for low < high, elementwise in float64, Phi the standard normal cdf.
+
+    Exact at any distance from 0: the difference is taken in logarithms, on the side where both Phi are small.
+    """
+    right = low + high > 0
+    near, far = torch.where(right, -low, high), torch.where(right, -high, low)
+    log_near = torch.special.log_ndtr(near)
+    return log_near + torch.log(-torch.expm1(torch.special.log_ndtr(far) - log_near))
+
+
+def as_data(values: Tensor, levels: int | None) -> Tensor:
+    """What a data set holds, as float32 data: pixel levels mapped to [-1, 1], points as they are."""
+    return values.float() if levels is None else from_levels(values, levels)
+
+
+def slope_along(y: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    """v^T (dy/dx) v of each sample, (B,): one backward pass, which can itself be differentiated.
+
+    0 where y does not depend on x.
+    """
+    if not y.requires_grad:
+        return torch.zeros(len(x), dtype=y.dtype, device=y.device)
+    (pulled,) = torch.autograd.grad(y, x, v, create_graph=True, materialize_grads=True)
+    return sum_rest(pulled * v)
+
+
+def divergence(y: Tensor, x: Tensor) -> Tensor:
+    """The trace of dy/dx of each sample, (B,), y and x both (B, ...): a backward pass for each of the d dimensions."""
+    total = torch.zeros(len(x), dtype=y.dtype, device=y.device)
+    for place in range(x[0].numel()):
+        one = torch.zeros_like(x).flatten(1)
+        one[:, place] = 1
+        total = total + slope_along(y, x, one.reshape(x.shape))
+    return total
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,35 +1,53 @@
-"""Image data sets. A data set is a class with a shape, levels, classes and three splits."""
+"""Data sets. One is a class with a shape, levels, classes and three splits; here those of images."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorelab.denoisers import Law
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: levels (N, C, H, W) as uint8 in 0 ... levels-1, labels (N,) as int64."""
+    """One split: values (N, ...) and labels (N,) as int64.
 
-    levels: Tensor
+    Values are pixel levels as uint8 in 0 ... levels-1 where the data has levels, float32 data where it has none.
+    """
+
+    values: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.levels)
+        return len(self.values)
+
+    def only(self, rows: Tensor) -> "Split":
+        """Some of it."""
+        return Split(self.values[rows], self.labels[rows])
 
 
 class Source:
-    """A data set: (C, H, W), values per pixel, classes (None without labels), and the class of extractor for it."""
+    """A data set: its shape, values per pixel (None for data without levels), classes (None without labels).
+
+    ``extractor`` is the config node of the features in which its samples are compared.
+    """
 
     shape: tuple[int, ...]
-    levels: int
+    levels: int | None
     classes: int | None
-    extractor: str
+    extractor: Mapping[str, Any]
 
     @abstractmethod
     def splits(self) -> dict[str, Split]:
         """The train, val and test splits, by name."""
+
+    def law(self) -> Law | None:
+        """What the data was drawn from, where that is known."""
+        return None
 
 
 class Digits(Source):
@@ -42,7 +60,7 @@ class Digits(Source):
     shape = (1, 8, 8)
     levels = 17
     classes = 10
-    extractor = "scorelab.metrics.features.DigitsExtractor"
+    extractor: Mapping[str, Any] = {"_target_": "scorelab.metrics.features.DigitsExtractor"}
 
     def __init__(self, split_seed: int = 0) -> None:
         self.split_seed = split_seed

@@ -1,7 +1,8 @@
-"""The one LightningDataModule: resident images, batches in an order that depends on seed and step alone."""
+"""The one LightningDataModule: resident data, or endless draws, in an order that depends on seed and step alone."""
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -9,20 +10,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.images import Source, Split
-from scorelab.denoisers import Denoiser
-from scorelab.denoisers.exact import ExactDenoiser, FiniteSet
-from scorelab.tensors import from_levels, generator
+from scorelab.data.laws import Known
+from scorelab.denoisers import FiniteSet, Law
+from scorelab.tensors import as_data, generator
 
 
 class Resident(Dataset):
     """A split in memory; an index is a whole batch of rows."""
 
-    def __init__(self, split: Split, levels: int) -> None:
+    def __init__(self, split: Split, levels: int | None) -> None:
         self.split, self.levels = split, levels
 
     def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Data in [-1, 1] as float32 (B, C, H, W), and labels (B,)."""
-        return from_levels(self.split.levels[rows], self.levels), self.split.labels[rows]
+        """Data as float32 (B, ...), and labels (B,)."""
+        return as_data(self.split.values[rows], self.levels), self.split.labels[rows]
 
 
 class Batches(Sampler[Tensor]):
@@ -52,38 +53,121 @@ class Batches(Sampler[Tensor]):
             step += 1
 
 
+class Draws(Dataset):
+    """Fresh draws of a known law; an index is the step whose batch is drawn, by (seed, step, rank) alone."""
+
+    def __init__(self, source: Known, batch_size: int, seed: int, rank: int = 0) -> None:
+        self.source, self.batch_size, self.seed, self.rank = source, batch_size, seed, rank
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Data as float32 (B, ...), and labels (B,)."""
+        drawn = self.source.drawn(self.batch_size, "train", self.seed, step, self.rank)
+        return drawn.values, drawn.labels
+
+
+class Steps(Sampler[int]):
+    """The steps start, start + 1, ... without end."""
+
+    def __init__(self) -> None:
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """One after the other."""
+        return count(self.start)
+
+
 class DataModule(LightningDataModule):
     """Serves a source's splits; ``shape``, ``levels`` and ``classes`` are the source's.
 
+    Args:
+        source: the data set.
+        batch_size: of a training step on one device.
+        limit: train on so many of the train split's items alone, the same for every seed and nested in each other;
+            of a known law, on so many draws instead of endless ones.
+        half: train on one of two disjoint halves of it; ``limit`` then counts in the half.
+        flip: train on every image and its mirror image.
+
     Raises:
-        ValueError: for a batch size below 1.
+        ValueError: for a batch size below 1, a limit that is not there, halves of endless draws, mirrored points.
     """
 
-    def __init__(self, source: Source, batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int = 64,
+        limit: int | None = None,
+        half: Literal["A", "B"] | None = None,
+        flip: bool = False,
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.source, self.batch_size = source, batch_size
+        if flip and len(source.shape) != 3:
+            raise ValueError("flip mirrors images; this data has none")
+        self.source, self.batch_size, self.flip = source, batch_size, flip
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
         self.extractor: Any = None  # the feature space its images are compared in: set where the run is built
+        self.endless = isinstance(source, Known) and limit is None
+        if self.endless and (half is not None or flip):
+            raise ValueError("endless draws have no halves and no mirror images: set data.limit")
         self.splits = source.splits()
+        if isinstance(source, Known) and limit is not None:
+            self.splits["train"] = source.first(limit, half or "A")
+        elif not self.endless:
+            self.splits["train"] = part(self.splits["train"], limit, half)
         self.seed = 0
 
+    @property
+    def training(self) -> Split:
+        """What is trained on where it is finite: the train split, with mirror images where they are asked for."""
+        train = self.splits["train"]
+        if not self.flip:
+            return train
+        return Split(torch.cat([train.values, train.values.flip(-1)]), train.labels.repeat(2))
+
+    def truth(self) -> Law:
+        """The law of what is trained on: uniform over the training set, or the known law that draws it endlessly."""
+        law = self.law()
+        if self.endless and law is not None:
+            return law
+        train = self.training
+        return FiniteSet(as_data(train.values, self.levels), train.labels if self.classes else None)
+
+    def law(self) -> Law | None:
+        """The law of held-out data, where it is known."""
+        return self.source.law()
+
     def train_dataloader(self) -> DataLoader:
-        """Endless batches of the train split, from the trainer's step on."""
+        """Endless batches, from the trainer's step on."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        train = self.splits["train"]
+        start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
+        if self.endless:
+            assert isinstance(self.source, Known)
+            steps = Steps()
+            steps.start = start
+            return DataLoader(Draws(self.source, self.batch_size, self.seed, rank), sampler=steps, batch_size=None)
+        train = self.training
         batches = Batches(len(train), self.batch_size, self.seed, rank, world)
-        batches.start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
+        batches.start = start
         return DataLoader(Resident(train, self.levels), sampler=batches, batch_size=None)
 
-    def truth(self, denoiser: Denoiser, labelled: bool) -> ExactDenoiser:
-        """The exact denoiser of the train split under this one's schedule; ``labelled``: of each label's own images."""
-        x0, labels = self.data("train")
-        return FiniteSet(denoiser.schedule, denoiser.variance, x0, labels if labelled else None, denoiser.levels)
-
     def data(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """A whole split as (data in [-1, 1], labels)."""
+        """A whole split as (data, labels)."""
         held = self.splits[split]
-        return from_levels(held.levels, self.levels).to(device), held.labels.to(device)
+        return as_data(held.values, self.levels).to(device), held.labels.to(device)
+
+
+def part(split: Split, limit: int | None, half: str | None) -> Split:
+    """The first ``limit`` items of one half, or of all, in an order that is always the same.
+
+    Raises:
+        ValueError: when there are not so many.
+    """
+    if limit is None and half is None:
+        return split
+    order = torch.randperm(len(split), generator=generator("part", len(split)))
+    mine = order if half is None else order[: len(order) // 2] if half == "A" else order[len(order) // 2 :]
+    if limit is not None and not 1 <= limit <= len(mine):
+        raise ValueError(f"limit must lie in 1 ... {len(mine)}, got {limit}")
+    return split.only(mine[:limit])

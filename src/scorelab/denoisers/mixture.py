@@ -1,4 +1,4 @@
-"""Exact denoisers of Gaussian mixtures."""
+"""Gaussian mixtures, whose noised marginals are Gaussian mixtures."""
 
 import math
 from abc import abstractmethod
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers.exact import ExactDenoiser, Posterior
-from scorelab.denoisers.variance import Variance
-from scorelab.schedules import Schedule
+from scorelab.denoisers.exact import Drawn, Law, Posterior
 
 
 @dataclass(frozen=True)
@@ -21,20 +19,16 @@ class Components:
     trace: Tensor
 
 
-class Mixture(ExactDenoiser):
+class Mixture(Law):
     """x_0 ~ sum_k p_k N(m_k, S_k), so x_t ~ sum_k p_k N(alpha m_k, C_k) with C_k = alpha^2 S_k + sigma^2 I.
 
     Given k, x_0 has mean m_k + alpha S_k C_k^-1 (x_t - alpha m_k) and covariance sigma^2 S_k C_k^-1; over k both are
     weighted by softmax_k(log p_k + log N(x_t; alpha m_k, C_k)). All in float64.
 
     Args:
-        schedule: the forward process.
-        variance: of reverse steps.
         means: m_1 ... m_K (K, ...).
         weights: p_1 ... p_K (K,), in proportion; equal where None.
-        labels: a label for each component (K,), or None; where there are, one given to the denoiser leaves only the
-            components that carry it; else it is ignored.
-        levels: how many values a pixel has, None for points.
+        labels: a label for each component (K,), or None.
 
     Raises:
         ValueError: for a weight that is not above 0, or another number of weights or labels.
@@ -42,18 +36,9 @@ class Mixture(ExactDenoiser):
 
     means: Tensor
     log_weights: Tensor
-    labels: Tensor | None
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        variance: Variance,
-        means: Tensor,
-        weights: Tensor | None = None,
-        labels: Tensor | None = None,
-        levels: int | None = None,
-    ) -> None:
-        super().__init__(schedule, variance, levels)
+    def __init__(self, means: Tensor, weights: Tensor | None = None, labels: Tensor | None = None) -> None:
+        super().__init__()
         weights = torch.ones(len(means)) if weights is None else weights
         for name, given in (("weights", weights), ("labels", labels)):
             if given is not None and len(given) != len(means):
@@ -70,35 +55,34 @@ class Mixture(ExactDenoiser):
         """What each component says of x (B, d) at alpha and sigma (B,)."""
 
     @abstractmethod
-    def noise(self, component: Tensor, generator: Generator) -> Tensor:
+    def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
         """Draws (n, d) of N(0, S_k) for the components k (n,)."""
 
-    def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:
-        """The law of x_0 given x_t (B, ...) at times t (B,), in float64.
+    def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None = None) -> Posterior:
+        """The law of x_0 given x = alpha x_0 + sigma eps (B, ...), for alpha and sigma (B,), in float64.
 
         Raises:
             ValueError: for a label that no component has.
         """
-        of = self.components(x_t.double().flatten(1), self.schedule.alpha(t), self.schedule.sigma(t))
+        of = self.components(x.double().flatten(1), alpha, sigma)
         joint = of.log_prob + self._prior(label)
         share = torch.softmax(joint, 1)
         mean = torch.einsum("bk,bkd->bd", share, of.mean)
         spread = (of.mean - mean[:, None]).square().sum(2)
-        return Posterior(mean.reshape(x_t.shape), (share * (of.trace + spread)).sum(1), torch.logsumexp(joint, 1))
+        return Posterior(mean.reshape(x.shape), (share * (of.trace + spread)).sum(1), torch.logsumexp(joint, 1))
 
     def _prior(self, label: Tensor | None) -> Tensor:
         """Log p_k, or log p(k | label), (1, K) or (B, K)."""
-        if label is None or self.labels is None:
+        if (chosen := self.chosen(label)) is None:
             return self.log_weights[None]
-        carried = self.log_weights.masked_fill(self.labels[None] != label[:, None], -math.inf)
-        if bool(carried.isinf().all(1).any()):
-            raise ValueError("a label was given that no component has")
-        return torch.log_softmax(carried, 1)
+        return torch.log_softmax(self.log_weights.masked_fill(~chosen, -math.inf), 1)
 
-    def draw(self, n: int, generator: Generator) -> Tensor:
-        """N samples of x_0 (n, ...), float64."""
-        component = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
-        return (self.means[component] + self.noise(component, generator)).reshape(n, *self.shape)
+    def draw(self, n: int, generator: Generator | None) -> Drawn:
+        """N independent samples, float64."""
+        component = torch.multinomial(self.log_weights.exp().cpu(), n, replacement=True, generator=generator)
+        component = component.to(self.means.device)
+        x0 = (self.means[component] + self.noise(component, generator)).reshape(n, *self.shape)
+        return Drawn(x0, None if self.labels is None else self.labels[component])
 
 
 class GaussianMixture(Mixture):
@@ -113,15 +97,12 @@ class GaussianMixture(Mixture):
 
     def __init__(
         self,
-        schedule: Schedule,
-        variance: Variance,
         means: Tensor,
         covariances: Tensor,
         weights: Tensor | None = None,
         labels: Tensor | None = None,
-        levels: int | None = None,
     ) -> None:
-        super().__init__(schedule, variance, means, weights, labels, levels)
+        super().__init__(means, weights, labels)
         covariances = covariances.double()
         if covariances.shape != (*self.means.shape, self.means.shape[1]):
             raise ValueError(f"covariances of shape {tuple(covariances.shape)} do not fit means {tuple(means.shape)}")
@@ -142,7 +123,7 @@ class GaussianMixture(Mixture):
         inner = torch.einsum("bke,kde->bkd", alpha * self.eigenvalues / total * away, self.eigenvectors)
         return Components(log_prob, self.means + inner, (sigma**2 * self.eigenvalues / total).sum(2))
 
-    def noise(self, component: Tensor, generator: Generator) -> Tensor:
+    def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
         """The eigenvectors, scaled by the roots of their eigenvalues, times white noise."""
         white = torch.randn(len(component), self.means.shape[1], generator=generator, dtype=torch.float64)
         scaled = white.to(self.means.device) * self.eigenvalues[component].sqrt()
@@ -156,14 +137,11 @@ class LowRankMixture(Mixture):
     and log det C = sum log A + log det M (the matrix inversion and determinant lemmas).
 
     Args:
-        schedule: the forward process.
-        variance: of reverse steps.
         means: (K, ...).
         factors: F (K, d, r).
         diagonals: D (K, ...), at least 0.
         weights: as for ``Mixture``.
         labels: as for ``Mixture``.
-        levels: as for ``Mixture``.
 
     Raises:
         ValueError: for shapes that do not fit, or a negative diagonal.
@@ -174,16 +152,13 @@ class LowRankMixture(Mixture):
 
     def __init__(
         self,
-        schedule: Schedule,
-        variance: Variance,
         means: Tensor,
         factors: Tensor,
         diagonals: Tensor,
         weights: Tensor | None = None,
         labels: Tensor | None = None,
-        levels: int | None = None,
     ) -> None:
-        super().__init__(schedule, variance, means, weights, labels, levels)
+        super().__init__(means, weights, labels)
         diagonals = diagonals.double().flatten(1)
         if factors.shape[:2] != self.means.shape or diagonals.shape != self.means.shape:
             raise ValueError(f"factors {tuple(factors.shape)} and diagonals do not fit means {tuple(means.shape)}")
@@ -215,7 +190,7 @@ class LowRankMixture(Mixture):
         trace = sigma[:, 0] ** 2 * (of_factor + (diagonal * inverse).sum(1))
         return Components(log_prob, mean, trace)
 
-    def noise(self, component: Tensor, generator: Generator) -> Tensor:
+    def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
         """F u + sqrt(D) v, u and v white noise."""
         factors, diagonals = self.factors[component], self.diagonals[component]
         u = torch.randn(len(component), factors.shape[2], generator=generator, dtype=torch.float64).to(factors)

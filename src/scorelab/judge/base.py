@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, Exact
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
-from scorelab.tensors import from_levels, generator, to_bytes, to_levels
+from scorelab.tensors import as_data, generator, to_bytes, to_levels
 
 
 class Unjudged(Exception):
@@ -62,10 +62,17 @@ class Metric:
 
 @dataclass
 class Case:
-    """What is judged: a denoiser, its sampler and its objective, against the train split and held-out images.
+    """What is judged: a denoiser, its sampler and its objective, against the train split and held-out data.
 
-    ``truth`` is the exact denoiser of the train split, where the data has one. Splits are levels (N, C, H, W) in uint8
-    and labels (N,). Samples are drawn once, when first asked for.
+    Splits are values (N, ...), levels in uint8 or data in float32, and labels (N,). Samples are drawn once, when first
+    asked for.
+
+    Attributes:
+        truth: the exact denoiser of the law that training data follow: of the training set, or of a known law that
+            is drawn from endlessly; None where there is none.
+        law: that of the law held-out data follow, where it is known.
+        other: another run's denoiser, to compare with.
+        training: what is trained on, where that is more than the train split: mirror images too.
     """
 
     denoiser: Denoiser
@@ -79,18 +86,10 @@ class Case:
     loss: Loss
     times: Times
     seed: int = 0
-    truth: Denoiser | None = None
-
-    @property
-    def levels(self) -> int:
-        """How many values a pixel has.
-
-        Raises:
-            ValueError: for a denoiser of points.
-        """
-        if self.denoiser.levels is None:
-            raise ValueError("these yardsticks are of images; this data has no pixel levels")
-        return self.denoiser.levels
+    truth: Exact | None = None
+    law: Exact | None = None
+    other: Denoiser | None = None
+    training: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -107,38 +106,45 @@ class Case:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Samples (n, C, H, W) of the denoiser as levels, labels in the train split's order, by the case's seed."""
+        """Samples (n, ...) of the denoiser as values, labels in the train split's order, by the case's seed."""
+        return self.sampled(self.denoiser, self.sampler)
+
+    def sampled(self, denoiser: Denoiser, sampler: Sampler) -> Tensor:
+        """As many samples of another denoiser, or by another sampler, from the same noise."""
         labels = self.train_labels.repeat(-(-self.count // len(self.train)))[: self.count]
-        return draw_samples(self.denoiser, self.sampler, self.train.shape[1:], labels, self.seed, self.metric.chunk)
+        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, self.seed, self.metric.chunk)
+
+    def data(self, values: Tensor) -> Tensor:
+        """Values as data, where the denoiser is."""
+        return as_data(values, self.denoiser.levels).to(self.denoiser.device)
 
     def held_out_data(self) -> tuple[Tensor, Tensor]:
-        """The held-out images as data in [-1, 1], and their labels, where the denoiser is."""
-        device = self.denoiser.device
-        return from_levels(self.held_out, self.levels).to(device), self.labels.to(device)
+        """The held-out data and their labels, where the denoiser is."""
+        return self.data(self.held_out), self.labels.to(self.denoiser.device)
 
-    def as_bytes(self, levels: Tensor) -> Tensor:
-        """Levels as the bytes that feature extractors take."""
-        return to_bytes(levels, self.levels)
+    def shown(self, values: Tensor) -> Tensor:
+        """Values as the feature extractor takes them: bytes, or data as they are."""
+        return to_bytes(values, self.denoiser.levels) if self.extractor.of_bytes else values
+
+    @property
+    def finite(self) -> bool:
+        """Whether what is trained on is a finite set."""
+        return self.truth is not None and self.truth is not self.law
 
 
 def draw_samples(
     denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], labels: Tensor, seed: int, chunk: int
 ) -> Tensor:
-    """Samples as levels (n, *shape), uint8 on the CPU, one for each label, ``chunk`` at a time.
+    """Samples as values (n, *shape) on the CPU, levels in uint8 or float32 data, one for each label.
 
-    Each chunk has a generator of its own, so the first n samples do not depend on how many follow.
-
-    Raises:
-        ValueError: for a denoiser of points.
+    ``chunk`` at a time, each with a generator of its own, so the first n samples do not depend on how many follow.
     """
-    if denoiser.levels is None:
-        raise ValueError("samples of points have no pixel levels")
     drawn = []
     for number, part in enumerate(labels.split(chunk)):
         noise = generator("samples", seed, number, device=denoiser.device)
         whole = torch.cat([part, part.new_zeros(chunk - len(part))]).to(denoiser.device)
         x0 = sampler(denoiser, (chunk, *shape), whole, noise)[: len(part)]
-        drawn.append(to_levels(x0, denoiser.levels).cpu())
+        drawn.append((x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu())
     return torch.cat(drawn)
 
 
@@ -152,7 +158,10 @@ class Result:
 
 
 class Part:
-    """One thing to judge. ``names`` are its numbers; ``of_samples`` says whether it looks at the case's samples."""
+    """One thing to judge. ``names`` are its numbers; ``of_samples`` says whether it looks at the case's samples.
+
+    A number is of the test split, where its name does not say another.
+    """
 
     names: tuple[str, ...]
     of_samples: bool = False
@@ -208,7 +217,7 @@ def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Ver
             say(f"{name} skipped: {error}{hint}")
             result = Result(dict.fromkeys(part.names), {"skipped": f"{error}{hint}"}, error.evaluations)
         left = None if left is None else left - result.evaluations
-        verdict.metrics |= {f"test/{key}": value for key, value in result.metrics.items()}
+        verdict.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(time.perf_counter() - started, 2)}
         verdict.records[name] = result.records | spent
     return verdict
@@ -217,8 +226,9 @@ def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Ver
 def forecast(parts: dict[str, Part], case: Case) -> str:
     """One line: what each part costs at least, and how long that takes at the speed of one call measured now."""
     costs = {name: part.cost(case) for name, part in parts.items() if not part.of_samples}
-    if any(part.of_samples for part in parts.values()):
+    if sampled := {name: part for name, part in parts.items() if part.of_samples}:
         costs["samples"] = case.sampling_cost
+        costs |= {name: part.cost(case) - case.sampling_cost for name, part in sampled.items()}
     total = sum(costs.values())
     seconds = total / evaluations_per_second(case)
     listed = ", ".join(f"{name} {cost:,}" for name, cost in costs.items() if cost)

@@ -64,7 +64,7 @@ def sampled_bound(
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
-        Unjudged: when it has not done so after 100,000 rounds, or answers are not finite.
+        Unjudged: when it has not done so after 100,000 rounds or would take more, or answers are not finite.
     """
     terms = (Integral if denoiser.schedule.num_steps is None else Steps)(denoiser, x0, labels, chunk)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
@@ -85,6 +85,10 @@ def sampled_bound(
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
         if math.isfinite(sum(spreads)):
+            if (ratio := sum(spreads) / tolerance) > math.sqrt(MOST):
+                rounds_needed = min(ratio, 1e150) ** 2
+                told = f"a standard error of {tolerance} bits/dim would take about {rounds_needed:.1e} rounds"
+                raise Unjudged(told, terms.evaluations)
             paying = sum(spreads) if terms.decoder_costs else spreads[0]
             need = max(need, math.ceil(paying * sum(spreads) / tolerance**2) * len(x0))
         if left is not None and need > left:

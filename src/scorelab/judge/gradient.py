@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from scorelab.judge.base import Case, Part, Result, Unjudged
 from scorelab.judge.card import Card, weight_card
-from scorelab.tensors import from_levels, generator
+from scorelab.tensors import generator
 
 EDGES = torch.cat([torch.tensor([-math.inf]), torch.arange(-12.0, 12.1, 1.2), torch.tensor([math.inf])]).double()
 
@@ -127,11 +127,11 @@ class Gradients:
         """The gradient (parameters,) of the mean loss of n images, and the losses (n,)."""
         case, device = self.case, self.denoiser.device
         rows = torch.randint(len(case.train), (n,), generator=draws)
-        x0, labels = from_levels(case.train[rows], case.levels).to(device), case.train_labels[rows].to(device)
+        x0, labels = case.data(case.train[rows]), case.train_labels[rows].to(device)
         t = self.times(levels, n, draws).to(device)
         eps = torch.randn(x0.shape, generator=draws).to(device)
         with torch.enable_grad():
-            losses = case.loss(self.denoiser, x0, t, eps, labels).loss
+            losses = case.loss(self.denoiser, x0, t, eps, labels, case.truth, draws).loss
             found = torch.autograd.grad(losses.mean(), self.parameters, allow_unused=True)
         flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
         return torch.cat([each.flatten() for each in flat]).cpu().double(), losses.detach().cpu().double()
@@ -188,9 +188,10 @@ class GradientNoise(Part):
         self.batches, self.images = batches, images
 
     def cost(self, case: Case) -> int:
-        """A gradient costs about as much as three evaluations."""
+        """A gradient costs about three times its loss."""
         card = weight_card(case.denoiser, case.loss, case.times)
-        return 3 * len(levels_by_bin(card)) * self.batches * self.images
+        each = 3 * case.loss.cost(case.train[0].numel())
+        return each * len(levels_by_bin(card)) * self.batches * self.images
 
     def run(self, case: Case, left: int | None) -> Result:
         """All bins."""

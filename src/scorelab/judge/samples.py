@@ -1,6 +1,6 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
-from scorelab.judge.base import Case, Part, Result
+from scorelab.judge.base import Case, Part, Result, Unjudged
 from scorelab.metrics.fidelity import frechet, frechet_floor, memorization, recognition
 
 
@@ -22,7 +22,7 @@ class Frechet(SamplePart):
     def run(self, case: Case, left: int | None) -> Result:
         """All three, and what they depend on."""
         evaluations = case.sampling_cost
-        samples, train = case.as_bytes(case.samples), case.as_bytes(case.train)
+        samples, train = case.shown(case.samples), case.shown(case.train)
         distance = frechet(train, samples, case.extractor)
         # a distance's bias goes as 1/n + 1/n_ref; the floor is that of equal sizes, so give it their harmonic mean
         floor = frechet_floor(train, case.extractor, n=2 / (1 / case.count + 1 / len(train)))
@@ -47,8 +47,11 @@ class Memorization(SamplePart):
 
     def run(self, case: Case, left: int | None) -> Result:
         """Both shares."""
+        if case.truth is not None and not case.finite:
+            raise Unjudged("training draws are endless: there is no list to copy")
         evaluations = case.sampling_cost
-        values = (memorization(case.samples, case.train), memorization(case.held_out, case.train))
+        known = case.train if case.training is None else case.training
+        values = (memorization(case.samples, known), memorization(case.held_out, known))
         return Result(dict(zip(self.names, values, strict=True)), {"n": case.count}, evaluations)
 
 
@@ -65,7 +68,10 @@ class Recognition(SamplePart):
     def run(self, case: Case, left: int | None) -> Result:
         """The share, and the least and greatest class share; all class shares in the records."""
         evaluations = case.sampling_cost
-        found = recognition(case.as_bytes(case.samples), case.extractor, self.confidence)
+        try:
+            found = recognition(case.shown(case.samples), case.extractor, self.confidence)
+        except NotImplementedError as error:
+            raise Unjudged(str(error), evaluations) from error
         values = (found.share, min(found.class_shares), max(found.class_shares))
         shares = [round(share, 4) for share in found.class_shares]
         records = {"confidence": self.confidence, "class_shares": shares}

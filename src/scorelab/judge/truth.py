@@ -3,11 +3,9 @@
 import math
 
 import torch
-from torch import Tensor
 
 from scorelab.judge.base import Case, Part, Result, Unjudged
-from scorelab.judge.yardsticks import SIMPLE, Curve, bins_in_range, errors_in_bin
-from scorelab.tensors import from_levels
+from scorelab.judge.yardsticks import SIMPLE, Curve, bins_in_range, errors_in_bin, plain_curve
 
 
 class OracleGap(Part):
@@ -27,10 +25,10 @@ class OracleGap(Part):
 
     def run(self, case: Case, left: int | None) -> Result:
         """The number, and in the records the three curves and the gap's standard error over images."""
-        if case.truth is None:
-            raise Unjudged("this data has no exact score")
+        if case.truth is None or not case.finite:
+            raise Unjudged("training draws are endless: there is no list to learn" if case.law else "no exact score")
         held_out, labels = case.held_out_data()
-        seen = from_levels(case.train[: len(held_out)], case.levels).to(held_out.device)
+        seen = case.data(case.train[: len(held_out)])
         seen_labels = case.train_labels[: len(held_out)].to(held_out.device)
         chunk, bins = case.metric.chunk, bins_in_range(case.denoiser)
         nothing = torch.full((len(Curve.centres()),), torch.nan, dtype=torch.float64)
@@ -44,13 +42,9 @@ class OracleGap(Part):
         whole = set(range(SIMPLE.start, SIMPLE.stop)) <= set(bins)
         gap = (curves["network_held_out"] - curves["oracle_held_out"])[SIMPLE]
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {name: _plain(curve) for name, curve in curves.items()}
+        records |= {name: plain_curve(curve) for name, curve in curves.items()}
         if whole:
             records["se"] = float(curves["gap_se"][SIMPLE].square().sum().sqrt()) / len(gap)
         else:
             records["missing"] = "the schedule does not reach all of log-SNR [-4.8, 6.6]"
         return Result({"oracle_gap": float(gap.mean()) if whole else None}, records, self.cost(case))
-
-
-def _plain(curve: Tensor) -> list[float | None]:
-    return [None if math.isnan(value) else round(value, 6) for value in curve.tolist()]

@@ -80,17 +80,31 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
     return Curve(error, se, clipped, reached)
 
 
-@torch.no_grad()
-def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256) -> Tensor:
-    """||eps - eps^||^2 / d of every image in one bin, as it is and with x^_0 cut for pixels: (2, N), float64, CPU."""
+@dataclass(frozen=True)
+class Draws:
+    """Times (N,) and noise (N, ...) at which N items are looked at in one bin."""
+
+    t: Tensor
+    eps: Tensor
+
+
+def yardstick_draws(denoiser: Denoiser, x0: Tensor, bin: int) -> Draws:
+    """By the bin and an item's place alone, so the same in every run; on x0's device."""
     draws = generator("yardstick", bin)
     place = torch.rand(len(x0), generator=draws, dtype=torch.float64)
     eps = torch.randn(x0.shape, generator=draws).to(x0.device)
-    t = denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device))
+    return Draws(denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device)), eps)
+
+
+@torch.no_grad()
+def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256) -> Tensor:
+    """||eps - eps^||^2 / d of every image in one bin, as it is and with x^_0 cut for pixels: (2, N), float64, CPU."""
+    draws = yardstick_draws(denoiser, x0, bin)
     found = []
     for rows in torch.arange(len(x0), device=x0.device).split(chunk):
-        truth = denoiser.noised(x0[rows], t[rows], eps[rows])
-        estimate = denoiser(truth.x_t, t[rows], None if labels is None else labels[rows])
+        t = draws.t[rows]
+        truth = denoiser.noised(x0[rows], t, draws.eps[rows])
+        estimate = denoiser(truth.x_t, t, None if labels is None else labels[rows])
         both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
         found.append(torch.stack([mean_rest((each.eps - truth.eps).double() ** 2) for each in both]))
     return torch.cat(found, 1).cpu()
@@ -136,12 +150,18 @@ class NoiseError(Part):
             low, high = case.denoiser.log_snr_range()
             needed = "[-4.8, 9.0]" if curve.reaches(SIMPLE) else "[-4.8, 6.6]"
             record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain {needed}"
-        found = {"simple": curve.simple, "vlb_common": common_bound(case.denoiser, curve, x0)}
+        found = {"simple": curve.simple}
+        if case.denoiser.levels is not None:
+            found["vlb_common"] = common_bound(case.denoiser, curve, x0)
         return Result(found, record, self.cost(case))
 
 
 def curve_record(curve: Curve) -> dict[str, object]:
     """The curve in plain values; None where it is missing."""
-    plain = [None if math.isnan(value) else round(value, 6) for value in curve.error.tolist()]
     centres = [round(value, 3) for value in Curve.centres().tolist()]
-    return {"log_snr": centres, "error": plain, "simple_se": curve.simple_se}
+    return {"log_snr": centres, "error": plain_curve(curve.error), "simple_se": curve.simple_se}
+
+
+def plain_curve(curve: Tensor) -> list[float | None]:
+    """Six digits of each value; None where it is missing."""
+    return [None if math.isnan(value) else float(f"{value:.6g}") for value in curve.tolist()]

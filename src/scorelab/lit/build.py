@@ -12,12 +12,13 @@ import lightning
 import torch
 
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, NetworkDenoiser
+from scorelab.denoisers import Denoiser, Exact, Law, NetworkDenoiser, Variance
 from scorelab.judge import Card, Case, Metric, Part, weight_card
 from scorelab.lit.config import UserError, checked_node, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
+from scorelab.schedules import Schedule
 
 
 @dataclass
@@ -30,38 +31,57 @@ class Experiment:
     parts: dict[str, Part]
     metric: Metric
     card: Card
-    labelled: bool
+    conditional: bool
     seed: int
 
-    def case(self, denoiser: Denoiser) -> Case:
-        """This denoiser against the train split, its exact score, and the test images."""
+    def case(self, denoiser: Denoiser, other: Denoiser | None = None) -> Case:
+        """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
         train, test = self.data.splits["train"], self.data.splits["test"]
         extractor = self.data.extractor
+        truth, law = (exact(of, denoiser, self.conditional) for of in (self.data.truth(), self.data.law()))
         return Case(
             denoiser,
             self.sampler,
             self.metric,
-            train.levels,
+            train.values,
             train.labels,
-            test.levels,
+            test.values,
             test.labels,
             extractor,
             self.module.loss,
             self.module.times,
             self.seed,
-            self.data.truth(denoiser, self.labelled).to(denoiser.device),
+            law if self.data.endless else truth,
+            law,
+            other,
+            self.data.training.values if self.data.flip else None,
         )
 
 
+def exact(law: Law | None, denoiser: Denoiser, conditional: bool) -> Exact | None:
+    """The exact denoiser of a law under this one's schedule, where it is; of each label's own part if conditional."""
+    if law is None:
+        return None
+    told = conditional and law.labels is not None
+    return Exact(denoiser.schedule, denoiser.variance, law, denoiser.levels, told).to(denoiser.device)
+
+
 def sized(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what the data decides written out: the network's open sizes, the extractor."""
+    """The config with what the data decides written out: the network's open sizes, the extractor.
+
+    Raises:
+        UserError: for a network that is not for such data.
+    """
     source: Any = target_of(config["data"]["source"], "data.source")
     network: Any = target_of(config["model"], "model")
     model = dict(config["model"])
     if hasattr(network, "sizes"):
         open_ = [key for key in inspect.signature(network.sizes).parameters if key != "shape"]
-        model |= network.sizes(source.shape, **{key: model[key] for key in open_})
-    extractor = config["extractor"] or checked_node({"_target_": source.extractor}, "extractor")
+        try:
+            model |= network.sizes(source.shape, **{key: model[key] for key in open_})
+        except ValueError as error:
+            raise UserError(f"model: {error}") from error
+    extractor = config["extractor"] or checked_node(dict(source.extractor), "extractor")
     return config | {"model": model, "extractor": extractor}
 
 
@@ -75,11 +95,12 @@ def build(config: dict[str, Any]) -> Experiment:
     data = instantiate(config["data"], "data")
     data.seed = config["seed"]
     data.extractor = instantiate(config["extractor"], "extractor")
+    if data.extractor.of_bytes and len(data.shape) != 3:
+        raise UserError("this extractor compares images, and the data are points: leave extractor= out")
     schedule = instantiate(config["schedule"], "schedule")
     variance = instantiate(config["variance"], "variance")
-    network = instantiate(config["model"], "model", shape=data.shape, classes=data.classes, outputs=variance.outputs)
-    prediction = instantiate(config["prediction"], "prediction")
-    denoiser = NetworkDenoiser(schedule, network, prediction, variance, data.levels)
+    denoiser = _denoiser(config, data, schedule, variance)
+    conditional = bool(config["model"].get("conditional"))
     times = instantiate(config["times"], "times")
     loss = instantiate(config["loss"], "loss")
     sampler = instantiate(config["sampler"], "sampler")
@@ -90,11 +111,22 @@ def build(config: dict[str, Any]) -> Experiment:
     metric = instantiate(config["metric"], "metric")
     card = _card(denoiser, loss, times, sampler, parts, metric)
     scale = card.normalizer if loss.normalize else 1.0
-    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale)
-    module.configure_optimizers()  # refuses its numbers now rather than at the first step
-    return Experiment(
-        data, module, sampler, parts, metric, card, bool(config["model"].get("conditional")), config["seed"]
-    )
+    truth = exact(data.truth(), denoiser, conditional) if loss.needs_truth else None
+    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale, truth)
+    if any(True for _ in denoiser.parameters()):
+        module.configure_optimizers()  # refuses its numbers now rather than at the first step
+    return Experiment(data, module, sampler, parts, metric, card, conditional, config["seed"])
+
+
+def _denoiser(config: dict[str, Any], data: DataModule, schedule: Schedule, variance: Variance) -> Denoiser:
+    """What ``model`` names: a network, read by the prediction, or a denoiser that is exact and learns nothing."""
+    model: Any = target_of(config["model"], "model")
+    if issubclass(model, Denoiser):
+        shared = {"schedule": schedule, "variance": variance, "law": data.truth(), "levels": data.levels}
+        return instantiate(config["model"], "model", **shared)
+    shared = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
+    network = instantiate(config["model"], "model", **shared)
+    return NetworkDenoiser(schedule, network, instantiate(config["prediction"], "prediction"), variance, data.levels)
 
 
 def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any) -> Any:

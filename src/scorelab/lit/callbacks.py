@@ -14,7 +14,7 @@ from scorelab.data.module import DataModule
 from scorelab.judge.base import draw_samples
 from scorelab.judge.yardsticks import Curve, noise_error
 from scorelab.lit.config import UserError
-from scorelab.lit.pictures import save_grid
+from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.report.status import write_status
 from scorelab.tensors import to_bytes
@@ -182,14 +182,16 @@ class SampleGrid(EverySteps):
         data, denoiser = data_of(trainer), module.judged
         labels = torch.arange(self.samples) % (data.classes or 1)
         drawn = draw_samples(denoiser, module.sampler, data.shape, labels, module.seed, self.chunk)
-        images = to_bytes(drawn, data.levels)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:07d}.png"
-        save_grid(images[: self.shown], path)
+        save_samples(drawn, data, path, self.shown)
+        seen, train = drawn, data.splits["train"].values
+        if data.extractor.of_bytes:
+            seen, train = (to_bytes(each, data.levels) for each in (drawn, train))
         if self.metric is None:
             self.metric = running_frechet(data.extractor)
-            self.metric.update(to_bytes(data.splits["train"].levels, data.levels), real=True)
+            self.metric.update(train, real=True)
         self.metric.reset()
-        self.metric.update(images, real=False)
+        self.metric.update(seen, real=False)
         record(trainer, {"val/fid": float(self.metric.compute())}, step)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):

@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 GIVEN = {
-    "model": {"shape", "classes", "outputs"},
+    "model": {"shape", "classes", "outputs", "schedule", "variance", "law", "levels"},
     "optimizer": {"params"},
     "lr_schedule": {"optimizer", "total_steps"},
     "trainer": {
@@ -60,7 +60,7 @@ class UserError(Exception):
 
 @cache
 def bases() -> dict[str, type]:
-    """The class whose subclasses each group may name; no function is on the list."""
+    """The class whose subclasses each group may name, and nodes inside its nodes; no function is on the list."""
     from lightning import Callback, LightningDataModule, Trainer
     from lightning.pytorch.loggers import Logger
     from torch import nn
@@ -92,6 +92,7 @@ def bases() -> dict[str, type]:
         "trainer": Trainer,
         "logger": Logger,
         "judge": Part,
+        "judge.*.*": Loss,
         "metric": Metric,
     }
 
@@ -103,7 +104,8 @@ def target_of(node: Mapping[str, Any], path: str) -> type:
         UserError: when it cannot be found, or is no class this group may name.
     """
     name = node["_target_"]
-    base = bases().get(path) or bases().get(path.split(".")[0])
+    group, *inner = path.split(".")
+    base = bases().get(path) or bases().get(".".join([group, *["*"] * len(inner)])) or bases().get(group)
     try:
         found = get_object(str(name))
     except Exception as error:

@@ -31,6 +31,8 @@ def entry(configs: Path, name: str, job: str) -> None:
 
     full = "debug=true" in map(str.lower, sys.argv) or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     sys.argv[1:] = [_addable(word) for word in sys.argv[1:]]
+    if name == "eval" and _without_run(sys.argv[1:]):
+        name, job = "oracle", "scorelab.lit.jobs:evaluate_exact"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, to be told below
 
     failed: list[Exception] = []
@@ -65,6 +67,12 @@ def entry(configs: Path, name: str, job: str) -> None:
         told = one_line(error, configs, name)
         print(f"error: {told.text}", file=sys.stderr)
         sys.exit(told.status)
+
+
+def _without_run(words: list[str]) -> bool:
+    """Whether eval is to compose like train: a model is named, and no run."""
+    keys = {word.partition("=")[0] for word in words}
+    return "model" in keys and "run" not in keys
 
 
 def _sweeping(words: list[str]) -> bool:
@@ -184,4 +192,6 @@ def known_keys(configs: Path, name: str) -> set[str]:
 
     own = yaml.safe_load((configs / f"{name}.yaml").read_text())
     groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
-    return {key for key in groups | own.keys() if " " not in key} - {"defaults", "hydra"}
+    included = [entry for entry in own["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    keys = groups.union(own, *(known_keys(configs, each) for each in included))
+    return {key for key in keys if " " not in key} - {"defaults", "hydra"}

@@ -1,6 +1,8 @@
 """What the entries do: train, eval, sample."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,20 @@ from hydra.types import RunMode
 from lightning import Trainer
 from omegaconf import DictConfig
 
-from scorelab.judge import judge
+from scorelab.denoisers import Denoiser, NetworkDenoiser
+from scorelab.judge import Case, judge
 from scorelab.judge.base import draw_samples
+from scorelab.judge.field import score_fields
 from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import load_weights, read_checkpoint
 from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.loggers import History, flat
-from scorelab.lit.pictures import save_grid
+from scorelab.lit.pictures import save_plane, save_samples
 from scorelab.lit.run import RunDir, load_run, plain, refuse_training_keys, shown, slug
 from scorelab.lit.sweep import job_directory
 from scorelab.report.card import draw_cards, write_card
+from scorelab.report.field import draw_fields
 from scorelab.report.status import write_json, write_status
 from scorelab.report.table import table
 from scorelab.report.truth import draw_truth
@@ -45,6 +50,8 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
             log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
             return verdict["metrics"]
         experiment = build(config)
+        if not isinstance(experiment.module.denoiser, NetworkDenoiser):
+            raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
         trainer = build_trainer(config, run.path)
     except BaseException:
         run.discard()
@@ -136,7 +143,8 @@ def fit_and_judge(
     validation = next((c for c in callbacks if isinstance(c, Validation)), None)
     write_status(run.path, "judging", trainer.global_step)
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    verdict = judge(experiment.parts, experiment.case(module.judged), log.info)
+    case = experiment.case(module.judged)
+    verdict = judge(experiment.parts, case, log.info)
     metrics = dict(verdict.metrics)
     if validation is not None:
         metrics["val/simple"] = validation.simple
@@ -144,15 +152,20 @@ def fit_and_judge(
     for logger in trainer.loggers:
         known = {key: value for key, value in plain(metrics).items() if value is not None}
         logger.log_metrics(known, trainer.global_step)
-    draw_judged(verdict.records, run.path)
+    draw_judged(verdict.records, case, run.path)
     verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(card.notes)}
     return plain(metrics), plain(verdict.records)
 
 
-def draw_judged(records: dict[str, Any], folder: Path) -> None:
+def draw_judged(records: dict[str, Any], case: Case, folder: Path) -> None:
     """The pictures of what was judged."""
-    if "gap_se" in records.get("oracle_gap", {}):
-        draw_truth(folder / "truth.png", records["oracle_gap"])
+    draw_truth(folder / "truth.png", records)
+    if case.law is not None and case.train[0].numel() == 2:
+        fields = score_fields(case.denoiser, case.law)
+        if fields:
+            draw_fields(folder / "field.png", [asdict(field) for field in fields])
+        if "samples" in vars(case):
+            save_plane(case.samples, case.held_out, folder / "samples.png")
 
 
 def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -160,7 +173,14 @@ def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
     own = set(yaml.safe_load(_primary()).keys()) - {"defaults", "hydra", "metric"}
     overrides = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in own]
     refuse_training_keys(overrides, allowed)
-    return sized(completed(DictConfig(load_run(str(cfg.run), overrides, completed(cfg)))))
+    return sized(completed_run(str(cfg.run), overrides, completed(cfg)))
+
+
+def completed_run(
+    directory: str, overrides: Sequence[str] = (), composed: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A stored run's config with overrides, checked afresh."""
+    return completed(DictConfig(load_run(directory, list(overrides), composed or {})))
 
 
 def _primary() -> str:
@@ -169,15 +189,29 @@ def _primary() -> str:
     return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text()
 
 
-def restored(cfg: DictConfig, config: dict[str, Any]) -> Experiment:
+def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:
     """The run's objects with the weights of its checkpoint, on the GPU where there is one."""
-    path = Path(str(cfg.run)) / "checkpoints" / f"{cfg.checkpoint}.ckpt"
+    path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
-        raise UserError(f"checkpoint={cfg.checkpoint}: {cfg.run} has no such checkpoint; possible: last, best")
+        raise UserError(f"checkpoint={checkpoint}: {run} has no such checkpoint; possible: last, best")
     experiment = build(config)
     load_weights(experiment.module, path)
     experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
     return experiment
+
+
+def other_denoiser(cfg: DictConfig, shape: tuple[int, ...]) -> Denoiser | None:
+    """The denoiser of the run that this one is compared with, where one is named.
+
+    Raises:
+        UserError: when it is no run, or of other data.
+    """
+    if cfg.against is None:
+        return None
+    other = restored(str(cfg.against), str(cfg.checkpoint), sized(completed_run(str(cfg.against))))
+    if other.data.shape != shape:
+        raise UserError(f"against={cfg.against}: its data are of shape {other.data.shape}, here they are {shape}")
+    return other.module.judged
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
@@ -185,19 +219,45 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     quiet()
     words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
     config = stored(cfg, ("sampler", "extractor", "judge", "metric"))
-    experiment = restored(cfg, config)
-    verdict = judge(experiment.parts, experiment.case(experiment.module.judged), log.info)
-    folder = Path(str(cfg.run)) / "eval" / slug(words)
+    experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
+    other = other_denoiser(cfg, experiment.data.shape)
+    case = experiment.case(experiment.module.judged, other)
+    return judged(experiment, case, words, config, Path(str(cfg.run)) / "eval" / slug(words))
+
+
+def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
+    """Judge the exact denoiser of a data set, which no run has trained: what is left is sampler and estimator error."""
+    quiet()
+    hydra = HydraConfig.get()
+    folder, words = Path(hydra.runtime.output_dir), [word.lstrip("+") for word in hydra.overrides.task]
+    try:
+        config = sized(completed(cfg))
+        experiment = build(config)
+        if isinstance(experiment.module.denoiser, NetworkDenoiser):
+            raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
+    except BaseException:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return judged(experiment, experiment.case(experiment.module.denoiser), words, config, folder)
+
+
+def judged(
+    experiment: Experiment, case: Case, words: list[str], config: dict[str, Any], folder: Path
+) -> dict[str, float | None]:
+    """Judge, write metrics.json and the pictures into a folder, say the table."""
+    verdict = judge(experiment.parts, case, log.info)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
-    draw_judged(verdict.records, folder)
-    log.info("%s\n%s", table(verdict.metrics, verdict.records), folder / "metrics.json")
+    draw_judged(verdict.records, case, folder)
+    log.info("%s\n%s", table(verdict.metrics, verdict.records), shown(folder / "metrics.json"))
     return plain(verdict.metrics)
 
 
 def sample(cfg: DictConfig) -> None:
-    """Draw samples from a stored run: samples.png, and samples.npz with uint8 (n, H, W, C) in arr_0."""
+    """Draw samples from a stored run: samples.png, and samples.npz with uint8 (n, H, W, C), or points, in arr_0."""
     quiet()
     config = stored(cfg, ("sampler",))
     if not isinstance(cfg.n, int) or cfg.n < 1:
@@ -205,13 +265,13 @@ def sample(cfg: DictConfig) -> None:
     if not isinstance(cfg.seed, int):
         raise UserError(f"seed={cfg.seed}: a seed is a whole number")
     words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
-    experiment = restored(cfg, config)
+    experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
     data, denoiser = experiment.data, experiment.module.judged
     labels = torch.arange(cfg.n) % (data.classes or 1)
     with torch.no_grad():
         drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
-    images = to_bytes(drawn, data.levels)
     folder = Path(str(cfg.run)) / "sample" / slug(words)
-    save_grid(images[:256], folder / "samples.png")
-    np.savez_compressed(folder / "samples.npz", images.permute(0, 2, 3, 1).numpy())
+    save_samples(drawn, data, folder / "samples.png", 256)
+    array = to_bytes(drawn, data.levels).permute(0, 2, 3, 1) if drawn.dim() == 4 else drawn
+    np.savez_compressed(folder / "samples.npz", array.numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")

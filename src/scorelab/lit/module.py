@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, Exact
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
@@ -22,8 +22,9 @@ class DiffusionModule(LightningModule):
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
     what the uninterrupted one would have. ``averaged``, where the callback of that name made one, is a second
     denoiser with averaged weights; it is the one that is judged and sampled from. ``sampler`` is for pictures along
-    the way. ``normalizer`` divides the loss that is trained on, not the one that is shown; ``gradient_norm`` is that
-    of the last step, before clipping.
+    the way. ``truth`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
+    submodule, so in no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is
+    shown; ``gradient_norm`` is that of the last step, before clipping.
     """
 
     averaged: Denoiser | None
@@ -38,6 +39,7 @@ class DiffusionModule(LightningModule):
         lr_schedule: Callable[[Optimizer], LRScheduler],
         seed: int,
         normalizer: float = 1.0,
+        truth: Exact | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.loss, self.times = denoiser, loss, times
@@ -45,6 +47,17 @@ class DiffusionModule(LightningModule):
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
         self.seed, self.normalizer = seed, normalizer
         self.gradient_norm = torch.zeros(())
+        self._beside = (truth,)  # a tuple, which nn.Module does not look into
+
+    @property
+    def truth(self) -> Exact | None:
+        """The exact denoiser of the training data, where the loss asks for it."""
+        return self._beside[0]
+
+    def on_fit_start(self) -> None:
+        """Bring the truth to where the data will be."""
+        if self.truth is not None:
+            self.truth.to(self.device)
 
     @property
     def judged(self) -> Denoiser:
@@ -71,7 +84,7 @@ class DiffusionModule(LightningModule):
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
-        terms = self.loss(self.denoiser, x0, t, eps, label)
+        terms = self.loss(self.denoiser, x0, t, eps, label, self.truth, generator("loss", *key))
         seen: Any = self.all_gather([t, terms.loss.detach()])
         self.times.update(*(each.flatten() for each in seen))
         loss = (weight * terms.loss).mean()

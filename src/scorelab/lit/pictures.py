@@ -6,6 +6,27 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from scorelab.data.module import DataModule
+from scorelab.report.plane import draw_plane
+from scorelab.tensors import to_bytes
+
+
+def save_samples(values: Tensor, data: DataModule, path: Path, most: int) -> None:
+    """Save samples as a picture: a grid of the first ``most`` images, or all points beside held-out ones.
+
+    Points of more than two dimensions are shown by their first two.
+    """
+    if values.dim() == 4:
+        save_grid(to_bytes(values[:most], data.levels), path)
+    else:
+        save_plane(values, data.splits["val"].values, path)
+
+
+def save_plane(samples: Tensor, held_out: Tensor, path: Path) -> None:
+    """Save points (n, D) beside as many held-out ones as there are, by their first two coordinates."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_plane(path, {"samples": samples[:, :2].tolist(), "held-out data": held_out[:, :2].tolist()})
+
 
 def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
     """Save bytes (N, C, H, W) as one PNG, about square, each image enlarged to at least ``least`` pixels."""

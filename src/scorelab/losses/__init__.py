@@ -2,18 +2,24 @@
 
 from scorelab.losses.base import Loss, Terms
 from scorelab.losses.denoising import Simple
-from scorelab.losses.score_matching import DSM, Likelihood
+from scorelab.losses.exact_score import ESM
+from scorelab.losses.implicit import ISM, SSM
+from scorelab.losses.score_matching import DSM, Likelihood, ScoreLoss
 from scorelab.losses.times import Draw, Importance, LogSNRUniform, Stratified, Times, Uniform
 from scorelab.losses.variational import Hybrid, VariationalBound
 
 __all__ = [
     "DSM",
+    "ESM",
+    "ISM",
+    "SSM",
     "Draw",
     "Hybrid",
     "Importance",
     "Likelihood",
     "LogSNRUniform",
     "Loss",
+    "ScoreLoss",
     "Simple",
     "Stratified",
     "Terms",

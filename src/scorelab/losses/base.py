@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, ends_without_signal
+from scorelab.denoisers import Denoiser, Exact, ends_without_signal
 from scorelab.schedules import Schedule
 
 
@@ -21,7 +21,8 @@ class Terms:
 class Loss(nn.Module):
     """An objective: deterministic given the data, the times, the noise and the generator.
 
-    ``trains_variance`` says whether a learned variance gets a gradient from it.
+    ``trains_variance`` says whether a learned variance gets a gradient from it; ``needs_truth``, whether it asks for
+    the exact denoiser of the training data, which is an argument and never a submodule.
 
     Args:
         normalize: whether training divides the loss by its mean weight on the noise error over the training times
@@ -30,6 +31,11 @@ class Loss(nn.Module):
     """
 
     trains_variance: bool = False
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether ``forward`` must be given the truth."""
+        return False
 
     def __init__(self, normalize: bool = True) -> None:
         super().__init__()
@@ -43,10 +49,14 @@ class Loss(nn.Module):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Denoiser | None = None,
+        truth: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
-        """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,)."""
+        """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,).
+
+        ``truth`` is the exact denoiser of the training data, for losses that need it. What else is random comes from
+        the generator, on the CPU.
+        """
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """The weight w (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
@@ -54,6 +64,17 @@ class Loss(nn.Module):
         NaN where the loss is no such weighted square. A learned variance counts at f = 1/2, where networks start.
         """
         return torch.full_like(t, torch.nan, dtype=torch.float64)
+
+    def shortfall(self, floor: Tensor) -> Tensor:
+        """By how much E[loss / w] falls short of E||eps - eps^||^2 / d for any denoiser; NaN where that is unknown.
+
+        ``floor`` (B,) is E||eps - E[eps | x_t]||^2 / d of the law of the data at the same times.
+        """
+        return torch.zeros_like(floor)
+
+    def cost(self, dims: int) -> int:
+        """What one sample's loss takes, without its gradient, in evaluations of the network."""
+        return 1
 
     def check(self, denoiser: Denoiser) -> None:
         """Refuse a denoiser this objective cannot train.

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate
+from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.tensors import mean_rest
 
@@ -28,7 +28,7 @@ class Simple(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Denoiser | None = None,
+        truth: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The mean squared error of each sample, (B,)."""

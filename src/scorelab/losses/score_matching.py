@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, Exact
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.schedules import Schedule
 from scorelab.tensors import mean_rest
@@ -19,39 +19,26 @@ WEIGHTS: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
 }
 
 
-class DSM(Loss):
-    """w(t) mean ||s^ - s(x_t | x_0)||^2 over dimensions, s(x_t | x_0) = -eps / sigma the conditional score.
-
-    Vincent 2011, "A connection between score matching and denoising autoencoders", eq. 9-11; Song et al. 2021, eq. 7.
+class ScoreLoss(Loss):
+    """A squared distance to a score, or what differs from one by a constant, times w(t).
 
     Args:
-        weight: "one"; "sigma2", which makes it the error of the noise, L_simple; or "g2", in proportion to
-            ``Likelihood``.
+        weight: w: "one"; "sigma2", which makes it the error of the noise; or "g2", in proportion to ``Likelihood``.
         normalize: see ``Loss``.
 
     Raises:
         ValueError: for another weight.
     """
 
-    def __init__(self, weight: Literal["one", "sigma2", "g2"] = "one", normalize: bool = True) -> None:
+    def __init__(self, weight: Literal["one", "sigma2", "g2"] = "sigma2", normalize: bool = True) -> None:
         super().__init__(normalize)
         if weight not in WEIGHTS:
             raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight}")
         self.named = weight
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        truth: Denoiser | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
-        """The weighted error of each sample's score, (B,)."""
-        weight = WEIGHTS[self.named](denoiser.schedule, t)
-        return Terms((weight * score_error(denoiser, x0, t, eps, label).double()).to(x0.dtype))
+    def weighted(self, denoiser: Denoiser, t: Tensor, each: Tensor) -> Tensor:
+        """What each sample (B,) comes to, times w(t)."""
+        return (WEIGHTS[self.named](denoiser.schedule, t) * each.double()).to(each.dtype)
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """The score's weight over sigma^2."""
@@ -60,7 +47,30 @@ class DSM(Loss):
     def check(self, denoiser: Denoiser) -> None:
         """Refuse what gives no gradient."""
         super().check(denoiser)
-        refuse_silence(denoiser.schedule, "dsm")
+        refuse_silence(denoiser.schedule, type(self).__name__.lower())
+
+
+class DSM(ScoreLoss):
+    """w(t) mean ||s^ - s(x_t | x_0)||^2 over dimensions, s(x_t | x_0) = -eps / sigma the conditional score.
+
+    Vincent 2011, "A connection between score matching and denoising autoencoders", eq. 9-11; Song et al. 2021, eq. 7.
+    """
+
+    def __init__(self, weight: Literal["one", "sigma2", "g2"] = "one", normalize: bool = True) -> None:
+        super().__init__(weight, normalize)
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        truth: Exact | None = None,
+        generator: Generator | None = None,
+    ) -> Terms:
+        """The weighted error of each sample's score, (B,)."""
+        return Terms(self.weighted(denoiser, t, score_error(denoiser, x0, t, eps, label)))
 
 
 class Likelihood(Loss):
@@ -78,7 +88,7 @@ class Likelihood(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Denoiser | None = None,
+        truth: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The weighted error of each sample's score, (B,), bits/dim."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate
+from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.tensors import mean_rest
@@ -30,7 +30,7 @@ class VariationalBound(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Denoiser | None = None,
+        truth: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """T L_t, or the integrand, of each sample, (B,), bits/dim."""
@@ -96,7 +96,7 @@ class Hybrid(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Denoiser | None = None,
+        truth: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The sum of each sample, (B,); ``simple`` and ``vlb`` are its parts, the second without lambda."""

@@ -1,4 +1,4 @@
-"""Feature extractors: maps from byte images to the space in which distributions of images are compared.
+"""Feature extractors: maps from images, or points, to the space in which their distributions are compared.
 
 An extractor is one class with a name, a hash, features and perhaps logits. :func:`register` shows any of them
 to torch-fidelity; torchmetrics takes them as they are.
@@ -23,16 +23,18 @@ class Extractor(nn.Module):
     Attributes:
         num_features: the dimension of the feature space.
         name: under which :func:`register` makes it known to torch-fidelity; one name, one set of weights.
-        hash: the first 12 hexadecimal digits of the SHA-256 of the weights file.
+        hash: the first 12 hexadecimal digits of the SHA-256 of the weights file, empty without weights.
+        of_bytes: whether it takes images as bytes; else it takes data as they are.
 
     """
 
     num_features: int
     name: str
     hash: str
+    of_bytes: bool = True
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (N, num_features) of bytes (N, C, H, W), on the extractor's device."""
+        """Features (N, num_features) of bytes (N, C, H, W), or of data (N, ...), on the extractor's device."""
         raise NotImplementedError
 
     def logits(self, images: Tensor) -> Tensor:
@@ -90,6 +92,34 @@ def register(extractor: Extractor) -> str:
 
     register_feature_extractor(extractor.name, Registered)
     return extractor.name
+
+
+class Coordinates(Extractor):
+    """The data's own coordinates, for points and for images without levels.
+
+    Args:
+        dims: how many there are.
+
+    """
+
+    of_bytes = False
+    hash = ""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.num_features, self.name = dims, f"scorelab-coordinates-{dims}"
+
+    def features(self, images: Tensor) -> Tensor:
+        """The data, flat, in float64.
+
+        Raises:
+            ValueError: for data of another size.
+
+        """
+        flat = images.flatten(1).double()
+        if flat.shape[1] != self.num_features:
+            raise ValueError(f"expected data of {self.num_features} coordinates, not {flat.shape[1]}")
+        return flat
 
 
 class DigitClassifier(nn.Module):

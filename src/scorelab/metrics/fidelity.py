@@ -1,7 +1,7 @@
 """How close samples are to data: Fréchet distance and its floor, memorisation, recognition.
 
-Images are bytes, uint8 (N, C, H, W). Every function leaves PyTorch's global generator as it was and writes no
-file.
+Images are bytes, uint8 (N, C, H, W), or data as they are where the extractor takes those. Every function leaves
+PyTorch's global generator as it was and writes no file.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
     from torch_fidelity import calculate_metrics
 
     for images in (real, fake):
-        _check(images, 2)
+        _check(images, 2, extractor)
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global generator
         metrics = calculate_metrics(
             input1=_Images(fake),
@@ -98,7 +98,8 @@ def frechet_floor(
     1/n + 1/n.
 
     Args:
-        reference: bytes (m, C, H, W), or their features (m, num_features), of any floating type.
+        reference: what the extractor takes (m, ...); or features (m, num_features) of any floating type, where it
+            takes bytes.
         extractor: the feature space.
         n: the number of samples, and of reference images; by default m.
         halves: K.
@@ -113,10 +114,10 @@ def frechet_floor(
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-    if reference.is_floating_point():
+    if reference.is_floating_point() and extractor.of_bytes:
         features = reference.double().cpu()
     else:
-        _check(reference, 4)
+        _check(reference, 4, extractor)
         features = extractor.features(reference).double().cpu()
     m = len(features)
     n = m if n is None else n
@@ -189,14 +190,14 @@ def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -
         NotImplementedError: the extractor is no classifier.
 
     """
-    _check(images, 1)
+    _check(images, 1, extractor)
     best, classes = (probabilities := extractor.probabilities(images)).max(1)
     counts = classes.bincount(minlength=probabilities.shape[1]).double()
     return Recognition((best > confidence).double().mean().item(), tuple((counts / len(images)).tolist()))
 
 
-def _check(images: Tensor, least: int) -> None:
-    if images.dtype != torch.uint8:
+def _check(images: Tensor, least: int, extractor: Extractor) -> None:
+    if extractor.of_bytes and images.dtype != torch.uint8:
         raise ValueError(f"images must be bytes (uint8), not {images.dtype}")
     if len(images) < least:
         raise ValueError(f"{least} images are needed, not {len(images)}")

@@ -1,5 +1,6 @@
 """Neural networks (x_t, time, label) -> output; they know nothing of schedules or losses."""
 
+from scorelab.networks.mlp import MLP
 from scorelab.networks.unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["MLP", "UNet"]

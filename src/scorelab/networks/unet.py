@@ -89,7 +89,12 @@ class UNet(nn.Module):
 
         Two resolutions for up to 8 pixels, three up to 31, four up to 64, then one more per doubling; attention
         where the feature map is 4 to 16 pixels high, full resolution aside.
+
+        Raises:
+            ValueError: for data that are no images.
         """
+        if len(shape) != 3:
+            raise ValueError(f"this network is for images, and the data are of shape {tuple(shape)}: set model=mlp")
         height = shape[1]
         width, factors = next(
             sizes

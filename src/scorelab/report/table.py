@@ -1,6 +1,7 @@
 """The small table at the end of a run, and the one at the end of a sweep."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,24 @@ ROWS = (
     ("bound, bits/dim", "vlb", "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"),
     ("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]"),
     ("common bound", "vlb_common", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule"),
+    ("score error", "score_error", "to the true score, held-out data; it costs the bound {excess} bits/dim"),
+    ("exact −log p", "exact_nll", "bits/dim of held-out data under their own law: no bound is below it on average"),
+    (
+        "−log p by the ODE",
+        "ode_nll",
+        "bits/dim of held-out data by the probability flow; their own law has {ode_nll_exact}",
+    ),
     ("oracle gap", "oracle_gap", "its error less that of the train split's exact score, both on held-out images"),
+    ("to memorising", "train/score_error", "error to the training set's exact score, on noised training data"),
+    ("agreement", "agreement", "squared difference to the other run's noise, on held-out data"),
+    ("energy distance", "energy", "to held-out data; fresh draws have {energy_floor}"),
+    ("sliced Wasserstein", "sliced_wasserstein", "to held-out data; fresh draws have {sliced_wasserstein_floor}"),
+    (
+        "error budget",
+        "budget_run",
+        "Fréchet: the exact score with this sampler {budget_sampler}, this network with many steps {budget_network}, "
+        "floor {budget_floor}",
+    ),
     ("memorization", "memorization", "held-out images {memorization_control:.3f}"),
     ("recognised", "recognised", "rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"),
     (
@@ -20,6 +38,7 @@ ROWS = (
         "{gradient_noise_logitnormal:.2g} by logit-normal ones",
     ),
 )
+OBJECTIVE = "objective_"
 COLUMNS = (
     ("fid", "test/fid"),
     ("excess", "test/fid_excess"),
@@ -27,6 +46,9 @@ COLUMNS = (
     ("vlb", "test/vlb"),
     ("vlb_common", "test/vlb_common"),
     ("simple", "test/simple"),
+    ("score error", "test/score_error"),
+    ("bits lost", "test/excess"),
+    ("energy", "test/energy"),
     ("val simple", "val/simple"),
 )
 CHOSEN_BY = "val/simple"
@@ -34,19 +56,20 @@ CHOSEN_BY = "val/simple"
 
 def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> str:
     """One line per yardstick of the test split: its number and what belongs to it, or why there is none."""
-    test = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")}
+    test = {key.removeprefix("test/"): value for key, value in metrics.items()}
     reasons = {name: record.get("skipped") or record.get("missing") for name, record in records.items()}
-    reasons["vlb_common"] = reasons.get("simple")
     lines = []
-    for title, key, note in ROWS:
+    objectives = [
+        (key.replace("_", " ", 1), key, "its mean over its mean weight") for key in test if key.startswith(OBJECTIVE)
+    ]
+    told = defaultdict(lambda: _Told(None), {key: _Told(value) for key, value in test.items()})
+    for title, key, note in (*ROWS, *objectives):
         if key not in test:
             continue
-        value = test[key]
-        number = "–" if value is None else f"{value:.3f}"
-        told = (reasons.get(key) or "not available") if value is None else note.format(**test)
-        lines.append(f"  {title:<18}{number:>8}   {told}")
+        why = note.format_map(told) if test[key] is not None else reasons.get(_part(key, records)) or "not available"
+        lines.append(f"  {title:<20}{_number(test[key]):>9}   {why}")
     if (simple := metrics.get("val/simple")) is not None:
-        lines.append(f"  {'simple, val':<18}{simple:>8.3f}   chooses best.ckpt")
+        lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt")
     return "\n".join(lines)
 
 
@@ -140,4 +163,25 @@ def _order(value: str) -> tuple[float, str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    """Three digits after the point, or three that count where there would be none left."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
+class _Told:
+    """A number as a note tells it: by the note's own format, or as ``_number`` does; a dash where there is none."""
+
+    def __init__(self, value: float | None) -> None:
+        self.value = value
+
+    def __format__(self, spec: str) -> str:
+        return _number(self.value) if self.value is None or not spec else format(self.value, spec)
+
+
+def _part(key: str, records: Mapping[str, Any]) -> str:
+    """The part that a number belongs to, where it is not of that name itself."""
+    known = {"train/score_error": "score_error", "budget_run": "budget", "energy": "distances"}
+    known |= {"sliced_wasserstein": "distances", "gradient_noise_importance": "gradient_noise", "vlb_common": "simple"}
+    name = "objectives" if key.startswith(OBJECTIVE) else known.get(key, key)
+    return name if name in records else key

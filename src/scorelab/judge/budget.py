@@ -1,0 +1,77 @@
+"""Where the distance of a run's samples comes from: the network, the sampler, or the metric itself."""
+
+import copy
+
+import torch
+
+from scorelab.judge.base import Case, Result, Unjudged
+from scorelab.judge.samples import SamplePart
+from scorelab.metrics.fidelity import frechet, frechet_floor
+from scorelab.samplers import Sampler
+from scorelab.tensors import generator
+
+
+class ErrorBudget(SamplePart):
+    """Fréchet distances of four sets of as many samples to the train split, from the same noise.
+
+    ``budget_run``: this network, this sampler; ``budget_sampler``: the exact denoiser, this sampler: its error at this
+    number of evaluations; ``budget_network``: this network at ``steps`` evaluations: its error with next to none of the
+    sampler's; ``budget_floor``: independent samples of the truth. The exact denoiser is that of the known law. Where
+    only the training set's is known, it copies training images: its floor is then ``budget_copies``, the distance of
+    training images drawn with replacement, and ``budget_floor`` that of unseen images.
+
+    Raises:
+        ValueError: for steps < 1.
+    """
+
+    names = ("budget_run", "budget_sampler", "budget_network", "budget_floor")
+
+    def __init__(self, steps: int = 1000) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.steps = steps
+
+    def cost(self, case: Case) -> int:
+        """The case's own samples, and as many at ``steps``; the exact denoiser is no network."""
+        return case.sampling_cost + self._many(case)
+
+    def _many(self, case: Case) -> int:
+        chunk = case.metric.chunk
+        return -(-case.count // chunk) * chunk * self.long(case.sampler).evaluations(case.denoiser)
+
+    def long(self, sampler: Sampler) -> Sampler:
+        """The same sampler at ``steps``."""
+        other = copy.copy(sampler)
+        other.steps = self.steps
+        return other
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """All four, and what they depend on."""
+        truth = case.law or case.truth
+        if truth is None:
+            raise Unjudged("this data has no exact score")
+        evaluations = self.cost(case)
+        train = case.shown(case.train)
+        drawn = {
+            "budget_run": case.samples,
+            "budget_sampler": case.sampled(truth, case.sampler),
+            "budget_network": case.sampled(case.denoiser, self.long(case.sampler)),
+        }
+        metrics: dict[str, float | None] = {
+            name: frechet(train, case.shown(samples), case.extractor) for name, samples in drawn.items()
+        }
+        size = 2 / (1 / case.count + 1 / len(train))
+        floor = frechet_floor(train, case.extractor, n=size)
+        metrics["budget_floor"] = floor.value
+        own = case.sampler.evaluations(case.denoiser)
+        records: dict[str, object] = {
+            "n": case.count,
+            "evaluations_per_sample": own,
+            "evaluations_per_sample_of_network": self.long(case.sampler).evaluations(case.denoiser),
+            "floor_se": floor.se,
+        }
+        if case.law is None:
+            rows = torch.randint(len(train), (case.count,), generator=generator("copies", case.seed))
+            metrics["budget_copies"] = frechet(train, train[rows], case.extractor)
+            records["sampler_floor"] = "copies: the exact denoiser of the training set draws its images"
+        return Result(metrics, records, evaluations)

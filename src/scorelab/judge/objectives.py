@@ -1,0 +1,124 @@
+"""The loss x loss matrix: one network under every objective, on one axis of log-SNR and in one unit."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scorelab.judge.base import Case, Part, Result
+from scorelab.judge.card import weight_card
+from scorelab.judge.score import errors_against
+from scorelab.judge.yardsticks import BINS, LOWEST, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
+from scorelab.losses import Loss
+from scorelab.tensors import generator
+
+
+@dataclass
+class Row:
+    """One objective over its weight by bin of log-SNR, NaN where it has none; the noise error that this implies."""
+
+    value: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+    se: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+    implied: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+
+
+class Objectives(Part):
+    """``objective_NAME``: the mean of each objective under its own law of noise levels, over its mean weight.
+
+    Every objective is E w(lambda) ||eps - eps^||^2 / d up to a constant of the law, so over its weight it is a noise
+    error: the unit they share. By log-SNR (records): ``value``, the loss over its weight, and ``noise_error``, that
+    plus the constant: the same curve for all objectives, up to sampling noise, where the losses are right. The numbers
+    weigh the value by the objective's own card (see ``weight_card``), uniform training times: one row of the matrix,
+    whose columns are objectives.
+
+    Objectives that compare with the exact score are told on held-out data of a known law, and left out elsewhere.
+
+    Args:
+        items: held-out items per bin; None is all.
+        losses: the objectives by name; one that is None is left out.
+
+    Raises:
+        ValueError: for fewer than 2 items, no objective, or what is none.
+    """
+
+    def __init__(self, items: int | None = 64, **losses: Loss | None) -> None:
+        rows = {name: loss for name, loss in losses.items() if loss is not None}
+        if wrong := [name for name, loss in rows.items() if not isinstance(loss, Loss)]:
+            raise ValueError(f"{wrong[0]} is no objective: give it a _target_, or null to leave it out")
+        if (items is not None and items < 2) or not rows:
+            raise ValueError(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
+        self.items, self.losses = items, rows
+        self.names = tuple(f"objective_{name}" for name in rows)
+
+    def count(self, case: Case) -> int:
+        """How many items are looked at in each bin."""
+        return min(len(case.held_out), self.items or len(case.held_out))
+
+    def cost(self, case: Case) -> int:
+        """Every objective once for every item in every bin."""
+        dims = case.train[0].numel()
+        each = sum(loss.cost(dims) for loss in self.losses.values()) + 1
+        return each * self.count(case) * len(bins_in_range(case.denoiser))
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """The row of this network, and every curve."""
+        x0, labels = case.held_out_data()
+        x0, labels = x0[: self.count(case)], labels[: self.count(case)]
+        rows = {name: Row() for name in self.losses}
+        refused: dict[str, str] = {}
+        for bin in bins_in_range(case.denoiser):
+            floor = x0.new_full((), math.nan, dtype=torch.float64)
+            if case.law is not None:
+                floor = errors_against(case.denoiser, case.law, x0, labels, bin).floor.mean()
+            for name, loss in self.losses.items():
+                if name in refused:
+                    continue
+                try:
+                    self._look(case, loss, rows[name], x0, labels, bin, floor)
+                except ValueError as error:
+                    refused[name] = str(error)
+        metrics = {f"objective_{name}": weighted_mean(case, self.losses[name], row) for name, row in rows.items()}
+        records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
+        records |= {"items": self.count(case), "refused": refused}
+        records |= {
+            name: {
+                "value": plain_curve(row.value),
+                "se": plain_curve(row.se),
+                "noise_error": plain_curve(row.implied),
+            }
+            for name, row in rows.items()
+        }
+        return Result(metrics, records, self.cost(case))
+
+    def _look(self, case: Case, loss: Loss, row: Row, x0: Tensor, labels: Tensor, bin: int, floor: Tensor) -> None:
+        """One objective in one bin."""
+        draws, denoiser = yardstick_draws(case.denoiser, x0, bin), case.denoiser
+        t = on_grid(draws.t, denoiser.schedule.num_steps)
+        log_snr = denoiser.schedule.log_snr(t)
+        inside = (log_snr >= LOWEST + WIDTH * bin) & (log_snr <= LOWEST + WIDTH * (bin + 1))
+        if int(inside.sum()) < 2:
+            return
+        x0, t, eps, labels = x0[inside], t[inside], draws.eps[inside], labels[inside]
+        terms = loss(denoiser, x0, t, eps, labels, case.law, generator("objectives", bin))
+        each = terms.loss.detach().double() / loss.weight(denoiser, t)
+        row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
+        row.implied[bin] = row.value[bin] + loss.shortfall(floor.cpu())
+
+
+def on_grid(t: Tensor, steps: int | None) -> Tensor:
+    """The nearest grid times t_i, or the times themselves of a continuous process."""
+    return t if steps is None else (t * steps).round().clamp(1, steps) / steps
+
+
+def weighted_mean(case: Case, loss: Loss, row: Row) -> float | None:
+    """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
+    card = weight_card(case.denoiser, loss, case.times)
+    edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
+    place = torch.bucketize(card.log_snr.cpu(), edges) - 1
+    known = (place >= 0) & (place < BINS) & card.mass.isfinite().cpu()
+    mass = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place[known], card.mass.cpu()[known])
+    told = row.value.isfinite() & (mass > 0)
+    if not bool(told.any()):
+        return None
+    return float((mass * row.value)[told].sum() / mass[told].sum())

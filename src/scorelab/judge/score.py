@@ -1,0 +1,160 @@
+"""A run against the true score, where x_t follows the law whose score is known."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser, Exact
+from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.yardsticks import BINS, COMMON, SIMPLE, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
+from scorelab.likelihood import bits_per_dim
+from scorelab.tensors import generator, mean_rest
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of every sample of one bin, (N,): its error against the true noise estimate, against the noise, and the floor.
+
+    ``score`` is ||eps^ - eps*||^2 / d with eps* = E[eps | x_t] = -sigma s_t(x_t), ``noise`` ||eps^ - eps||^2 / d, and
+    ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E score + E floor, for x_t by the oracle's own law.
+    """
+
+    score: Tensor
+    noise: Tensor
+    floor: Tensor
+
+
+@torch.no_grad()
+def errors_against(
+    denoiser: Denoiser, truth: Exact, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256
+) -> Errors:
+    """One bin, at the x_t of every other yardstick; float64 on the CPU."""
+    draws = yardstick_draws(denoiser, x0, bin)
+    found = []
+    for rows in torch.arange(len(x0), device=x0.device).split(chunk):
+        t, label = draws.t[rows], None if labels is None else labels[rows]
+        made = denoiser.noised(x0[rows], t, draws.eps[rows])
+        said, posterior = denoiser(made.x_t, t, label).eps, truth.posterior(made.x_t, t, label)
+        alpha, sigma = made.alpha.double(), made.sigma.double()
+        best = (made.x_t.double() - alpha * posterior.mean) / sigma
+        snr = ((alpha / sigma) ** 2).flatten()
+        floor = snr * posterior.trace / x0[0].numel()
+        found.append([mean_rest((said - best) ** 2), mean_rest((said - made.eps).double() ** 2), floor])
+    return Errors(*(torch.cat(column).cpu() for column in zip(*found, strict=True)))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means of ``Errors`` by bin of log-SNR, NaN where the schedule does not reach."""
+
+    error: Tensor
+    se: Tensor
+    floor: Tensor
+    reached: list[int]
+
+    def over(self, curve: Tensor, bins: slice) -> float | None:
+        """The mean of a curve over these bins; None where one is not reached."""
+        return float(curve[bins].mean()) if set(range(bins.start, bins.stop)) <= set(self.reached) else None
+
+    @property
+    def excess(self) -> float | None:
+        """1/2 int E||eps^ - eps*||^2 / d dlambda over [-4.8, 9.0], bits/dim: what the bound loses to score error."""
+        mean = self.over(self.error, COMMON)
+        return None if mean is None else mean * (COMMON.stop - COMMON.start) * WIDTH / (2 * math.log(2))
+
+    def record(self) -> dict[str, object]:
+        """Everything by bin, in plain values, and why a number is missing."""
+        record: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
+        record |= {name: plain_curve(getattr(self, name)) for name in ("error", "se", "floor")}
+        record["floor_simple"] = self.over(self.floor, SIMPLE)
+        if (error := self.over(self.error, SIMPLE)) is not None and error >= 0:
+            record["score_error_se"] = float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
+        return record
+
+
+def score_against(case: Case, truth: Exact, x0: Tensor, labels: Tensor) -> Score:
+    """Every item once in every bin the schedule reaches."""
+    nothing = torch.full((BINS,), torch.nan, dtype=torch.float64)
+    error, se, floor = nothing.clone(), nothing.clone(), nothing.clone()
+    reached = bins_in_range(case.denoiser)
+    for bin in reached:
+        found = errors_against(case.denoiser, truth, x0, labels, bin, case.metric.chunk)
+        error[bin], se[bin] = found.score.mean(), found.score.std() / math.sqrt(len(x0))
+        floor[bin] = found.floor.mean()
+    return Score(error, se, floor, reached)
+
+
+class ScoreError(Part):
+    """``score_error``: E||eps^ - eps*||^2 / d over lambda ~ U[-4.8, 6.6]; ``excess``: its cost to the bound, bits/dim.
+
+    eps* is the true score's, so neither has a floor: 0 is the truth. Told of held-out data where their law is known.
+    Where the training set is finite, also ``train/score_error`` and ``train/excess``, on noised training data against
+    the score of the training set: the distance to memorising. On held-out data of an unknown law there is no such
+    number, for x_t does not follow the law whose score is known: see ``OracleGap``.
+
+    The records have both by log-SNR, with standard errors over data and noise, and the floor of the noise error.
+    """
+
+    names = ("score_error", "excess", "train/score_error", "train/excess")
+
+    def items(self, case: Case) -> int:
+        """How many training items are looked at: as many as are held out."""
+        return min(len(case.held_out), len(case.train))
+
+    def cost(self, case: Case) -> int:
+        """Each item once in every bin."""
+        items = (len(case.held_out) if case.law is not None else 0) + (self.items(case) if case.finite else 0)
+        return len(bins_in_range(case.denoiser)) * items
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """What of the four there is."""
+        if case.law is None and not case.finite:
+            raise Unjudged("this data has no exact score")
+        metrics: dict[str, float | None] = {}
+        records: dict[str, object] = {}
+        if case.law is not None:
+            x0, labels = case.held_out_data()
+            found = score_against(case, case.law, x0, labels)
+            metrics |= {"score_error": found.over(found.error, SIMPLE), "excess": found.excess}
+            records["held_out"] = found.record()
+        if case.finite and case.truth is not None:
+            x0, labels = self.training_items(case)
+            found = score_against(case, case.truth, x0, labels)
+            metrics |= {"train/score_error": found.over(found.error, SIMPLE), "train/excess": found.excess}
+            records["train"] = found.record()
+        if None in metrics.values():
+            low, high = case.denoiser.log_snr_range()
+            records["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain all that is asked"
+        return Result(metrics, records, self.cost(case))
+
+    def training_items(self, case: Case) -> tuple[Tensor, Tensor]:
+        """Training data drawn as training draws them: each at most once, mirror images among them."""
+        assert case.truth is not None
+        drawn = case.truth.law.references(self.items(case), generator("training items"))
+        device, label = case.denoiser.device, drawn.label
+        x0 = drawn.x0.float().to(device)
+        return x0, torch.zeros(len(x0), dtype=torch.long, device=device) if label is None else label.to(device)
+
+
+class ExactLikelihood(Part):
+    """``exact_nll``: -log2 p(x_0) / d of held-out data under the law they were drawn from, bits/dim.
+
+    No model does better on average: the floor of every bound.
+    """
+
+    names = ("exact_nll",)
+
+    def cost(self, case: Case) -> int:
+        """No network is asked."""
+        return 0
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """The mean, and its standard error over held-out data."""
+        if case.law is None or not case.law.law.has_density:
+            raise Unjudged("the law of this data is not known" if case.law is None else "its law has no density")
+        x0, labels = case.held_out_data()
+        nats = -case.law.law.log_prob(x0, case.law.seen(labels))
+        each = bits_per_dim(nats, x0[0].numel())
+        return Result({"exact_nll": float(each.mean())}, {"se": float(each.std()) / math.sqrt(len(each))})

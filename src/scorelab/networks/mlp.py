@@ -1,0 +1,81 @@
+"""A residual network for points."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorelab.networks.layers import TimeEmbedding
+
+
+class MLP(nn.Module):
+    """Points (B, D), times (B,) in 0 ... 1000 and labels -> (B, outputs D).
+
+    A linear layer to ``width``, then ``blocks`` of norm, scale and shift by time and label, SiLU, linear, SiLU, linear,
+    plus the input; the last layer of each block, and of the network, starts at zero.
+
+    Args:
+        shape: (D,).
+        width: of the hidden layers.
+        blocks: how many.
+        conditional: whether labels are seen.
+        outputs: numbers per dimension.
+        classes: how many labels there are; one more embedding stands for "no label".
+
+    Raises:
+        ValueError: for images, sizes below 1, or labels without classes.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        blocks: int = 3,
+        conditional: bool = False,
+        outputs: int = 1,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise ValueError(f"this network is for points, and the data are of shape {tuple(shape)}: set model=unet")
+        if width < 2 or width % 2 or blocks < 1:
+            raise ValueError(f"width must be even and blocks at least 1, got {width} and {blocks}")
+        if conditional and not classes:
+            raise ValueError("model.conditional=true needs data with labels")
+        self.time = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
+        self.enter = nn.Linear(shape[0], width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.leave = nn.Linear(width, outputs * shape[0])
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, D), times (B,) in 0 ... 1000, labels (B,) or None -> (B, outputs D)."""
+        condition = self.time(time)
+        if self.label is not None:
+            nothing = torch.full_like(time, self.label.num_embeddings - 1, dtype=torch.long)
+            condition = condition + self.label(nothing if label is None else label)
+        h, condition = self.enter(x), functional.silu(condition)
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.leave(functional.silu(h))
+
+
+class Block(nn.Module):
+    """Two linear layers beside the identity, told of time and label by scale and shift."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.condition = nn.Linear(width, 2 * width)
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """(B, width), (B, width) -> (B, width)."""
+        scale, shift = self.condition(condition).chunk(2, 1)
+        inner = functional.silu(torch.addcmul(shift, self.norm(h), 1 + scale))
+        return h + self.second(functional.silu(self.first(inner)))
