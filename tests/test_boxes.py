@@ -147,6 +147,18 @@ def test_the_score_is_the_gradient_of_the_log_density(schedule):
         assert float(slope) == pytest.approx(float(found[i, 0]), rel=1e-5, abs=1e-5 / float(schedule.sigma(t[i])))
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e-4, *SCALES])
+def test_gradients_are_finite_and_right_from_hardly_any_noise_to_hardly_any_signal(scale):
+    """Of the log density: the score; of the mean: the covariance, whose trace is told too."""
+    law, n = Boxes(LOW, HIGH), 12
+    x, alpha, sigma = queries(law, 1.0, scale), torch.ones(n).double(), torch.full((n,), scale).double()
+    found = law.posterior(x.requires_grad_(True), alpha, sigma)
+    (score,) = torch.autograd.grad(found.log_prob.sum(), x, retain_graph=True)
+    assert torch.allclose(score, (found.mean - x) / scale**2, rtol=1e-6, atol=1e-8 * float(score.abs().max()) + 1e-12)
+    slope = sum(torch.autograd.grad(found.mean[:, k].sum(), x, retain_graph=True)[0][:, k] for k in range(2))
+    assert torch.allclose(scale**2 * slope, found.trace, rtol=1e-6)
+
+
 def test_the_posterior_covariance_is_the_slope_of_the_mean():
     """Cov(x_0 | x_t) = sigma^2/alpha dE[x_0 | x_t]/dx_t."""
     oracle = Exact(VP(), FixedSmall(), Boxes(LOW, HIGH))

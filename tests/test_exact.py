@@ -295,3 +295,31 @@ def test_an_impossible_mixture_is_refused(words, told):
     given = {"covariances": COVARIANCES} | words
     with pytest.raises(ValueError, match=told):
         GaussianMixture(MEANS, **given)
+
+
+@pytest.mark.parametrize("sigma", [0.003, 0.3, 3.0])
+def test_a_label_that_the_first_points_lack_is_found_all_the_same(sigma):
+    """Points sorted by label, in chunks that hold one label each."""
+    points, labels = normal(6, 2).float(), torch.tensor([0, 0, 0, 1, 1, 1])
+    x, t = points[:1].double() + 0.001, torch.full((1,), sigma, dtype=torch.float64)
+    for label in (0, 1):
+        mask = (labels == label)[None]
+        mean, trace, log_prob = reference(points, x, torch.ones(1), t, mask)
+        for chunk in (2, 3, 100):
+            found = finite(Sigma(), points, labels, chunk).posterior(x, t, torch.tensor([label]))
+            assert torch.allclose(found.mean, mean, rtol=1e-5, atol=1e-6), (label, chunk)
+            assert torch.allclose(found.log_prob, log_prob, rtol=1e-5, atol=1e-5)
+            assert torch.allclose(found.trace, trace, rtol=1e-3, atol=1e-5)
+
+
+def test_a_query_that_many_points_may_count_for_is_served_by_products_in_float64():
+    """At intermediate noise no list is short, and float32 would be off by more than it may."""
+    points = clustered(3000, 1024)
+    for sigma in (1.0, 2.0):
+        x, t = asked(points, sigma, 4), torch.full((4,), sigma, dtype=torch.float64)
+        oracle = finite(Sigma(), points, chunk=700)
+        found = oracle.posterior(x, t)
+        mean, trace, log_prob = reference(points, x, torch.ones(4), t)
+        assert torch.allclose(found.mean, mean, rtol=0, atol=1e-9)
+        assert torch.allclose(found.log_prob, log_prob, rtol=0, atol=1e-9)
+        assert torch.allclose(found.trace, trace, rtol=1e-3)

@@ -445,7 +445,7 @@ def test_objectives_that_ask_for_the_score_are_told_of_a_known_law_only_and_say_
     data = DataModule(Digits(), limit=60)
     part = Objectives(8, simple=Simple(), esm=ESM(), stf=ESM(references=8), one=ESM(references=1))
     found = part.run(case(memory(data), data, 20), None)
-    reason = "loss=esm needs the exact denoiser of the training data"
+    reason = "the law of held-out data is not known"
     assert found.records["refused"] == {"esm": reason, "stf": reason}
     assert found.metrics["objective_esm"] is None and found.metrics["objective_stf"] is None
     assert found.metrics["objective_simple"] > 0
@@ -631,7 +631,7 @@ def test_where_only_the_list_is_known_the_samplers_floor_is_copies_of_it():
     found = ErrorBudget(steps=60).run(judged, None)
     assert "copies" in found.records["sampler_floor"]
     assert found.metrics["budget_run"] == found.metrics["budget_sampler"]
-    assert 0 < found.metrics["budget_copies"] < 0.2
+    assert 1e-4 < found.metrics["budget_copies"] < 0.2, "drawn with replacement, so no copy of the whole"
     assert found.metrics["budget_sampler"] < 10 * found.metrics["budget_copies"] + 0.05
     known = ErrorBudget(steps=5).run(case(listed, data, metric=Metric(samples=50, chunk=50)), None)
     assert "budget_copies" not in known.metrics and "sampler_floor" not in known.records

@@ -97,6 +97,8 @@ def test_the_exact_score_is_judged_in_a_networks_place_without_a_run(folder: Pat
     assert metrics["test/score_error"] < 1e-10
     assert abs(metrics["test/energy"]) < 0.01  # a moon has a diameter of 1.2
     assert "logs/eval/exact/metrics.json" in told
+    told = typed(folder, "eval", *words, "sampler.eta=1", status=2)
+    assert "holds another evaluation: sampler.eta was 0.0, is now 1" in told
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_the_exact_score_is_judged_in_a_networks_place_without_a_run(folder: Pat
     [
         ("eval", ("model=mlp", "data=moons", "name=no"), "model=oracle needs no run"),
         ("train", ("model=oracle", "run=no"), "nothing to train: python src/eval.py model=oracle"),
+        ("eval", ("model=oracle", "data=moons", "name=../no"), "an evaluation's name has letters"),
     ],
 )
 def test_what_cannot_be_trained_or_judged_is_refused_in_one_line_and_leaves_nothing(

@@ -13,6 +13,7 @@ UNIT = 2.0**-24  # the rounding of float32
 FACTOR = 8.0  # a float32 product of d terms is off by at most this many UNIT |q| |y|, seen for d up to 10,000
 REACH = 50.0  # nats below the largest term at which a term no longer counts
 FINE = 1e-4  # nats: an error below this is left as it is
+CROWD = 16  # a query that more than one point in so many may count for is better served by products in float64
 
 
 @dataclass
@@ -51,7 +52,7 @@ class FiniteSet(Law):
 
     Squared distances come from float32 products over chunks of centred points. Where their rounding could move a
     logit by more than 1e-4 nats, the points within reach of the largest logit are listed and their distances taken
-    anew, as differences in float64. Memory is bounded by a chunk.
+    anew, as differences in float64; where too many are, all products are in float64. Memory is bounded by a chunk.
 
     Args:
         points: x_1 ... x_N (N, ...).
@@ -99,11 +100,11 @@ class FiniteSet(Law):
         asked = Queries(flat, flat - alpha[:, None] * self.centre, alpha, sigma, None if chosen is None else label)
         error = asked.error(float(self.squares.max()))
         sums = Sums.empty(len(flat), flat.shape[1], flat.device)
-        for rows, add in ((error <= FINE, self._add_all), (error > FINE, self._add_near)):
-            if bool(rows.any()):
-                part = Sums.empty(int(rows.sum()), flat.shape[1], flat.device)
-                add(part, asked.only(rows), error[rows])
-                sums.put(rows, part)
+        sums.put(error <= FINE, self._all(asked.only(error <= FINE), torch.float32))
+        fine = torch.nonzero(error > FINE).flatten()
+        pairs, crowded = self._near(asked.only(fine), error[fine])
+        sums.put(fine[~crowded], self._few(asked.only(fine[~crowded]), pairs))
+        sums.put(fine[crowded], self._all(asked.only(fine[crowded]), torch.float64))
         mean = sums.first / sums.one[:, None]
         trace = (sums.second / sums.one - mean.square().sum(1)).clamp(min=0)
         density = -0.5 * flat.shape[1] * torch.log(2 * math.pi * asked.sigma**2)
@@ -124,39 +125,63 @@ class FiniteSet(Law):
         points = self.points[rows].reshape(len(rows), *self.shape)
         return Drawn(points, None if self.labels is None else self.labels[rows])
 
-    def _logits(self, asked: "Queries") -> Iterator[tuple[slice, Tensor]]:
-        """Chunk by chunk: log w up to ||x||^2 / 2 sigma^2, by float32 products, (B, chunk)."""
-        scaled = (asked.scale[:, None] * asked.centred).float()
-        half = (0.5 * asked.scale * asked.alpha).float()
+    def _logits(self, asked: "Queries", dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Chunk by chunk: log w up to ||x||^2 / 2 sigma^2, by products, (B, chunk); -inf for points of other labels."""
+        scaled = (asked.scale[:, None] * asked.centred).to(dtype)
+        half = (0.5 * asked.scale * asked.alpha).to(dtype)
         for start in range(0, len(self.centred), self.chunk):
             here = slice(start, start + self.chunk)
-            logits = torch.addmm(-half[:, None] * self.squares[here].float(), scaled, self.centred[here].T)
+            points = self._centred(here, dtype)
+            squares = self.squares[here].float() if dtype == torch.float32 else points.square().sum(1)
+            logits = torch.addmm(-half[:, None] * squares, scaled, points.T)
             if asked.label is not None and self.labels is not None:
                 logits.masked_fill_(self.labels[None, here] != asked.label[:, None], -math.inf)
             yield here, logits
 
-    def _add_all(self, sums: Sums, asked: "Queries", error: Tensor) -> None:
-        """Every point, by the products alone."""
-        for here, logits in self._logits(asked):
+    def _centred(self, here: slice, dtype: torch.dtype) -> Tensor:
+        """Centred points: as they are kept, rounded, or in float64 from those that were given."""
+        return self.centred[here] if dtype == torch.float32 else self.points[here].double() - self.centre
+
+    def _all(self, asked: "Queries", dtype: torch.dtype) -> Sums:
+        """Over every point, by products alone."""
+        sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
+        for here, logits in self._logits(asked, dtype) if len(asked.x) else ():
             top = logits.max(1).values.double()
             if not bool((top >= sums.top - REACH).any()):
                 continue
             sums.rise(top)
-            weights = logits.sub_(sums.top.float()[:, None]).exp_()
+            # a query that has met no point of its label yet has no largest logit to take off
+            weights = logits.sub_(sums.top.nan_to_num(neginf=0.0).to(dtype)[:, None]).exp_()
             sums.one += weights.sum(1)
-            sums.first += weights @ self.centred[here]
-            sums.second += weights @ self.squares[here].float()
+            sums.first += weights @ self._centred(here, dtype)
+            sums.second += weights @ self.squares[here].to(dtype)
         sums.top -= asked.centred.square().sum(1) / (2 * asked.sigma**2)
+        return sums
 
-    def _add_near(self, sums: Sums, asked: "Queries", error: Tensor) -> None:
-        """The points whose weight may count, their distances taken anew."""
+    def _near(self, asked: "Queries", error: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs (2, P) of a query and a point whose weight may count; and which queries (B,) have too many to list.
+
+        Those that do are no longer listed, so that memory is bounded by a chunk; a query in the pairs is counted
+        among those that are not crowded.
+        """
         top, reach = torch.full_like(error, -math.inf), REACH + 2 * error
-        listed = []
-        for here, logits in self._logits(asked):
+        count, most = torch.zeros_like(error), max(256, len(self.points) // CROWD)
+        listed = [torch.zeros(2, 0, dtype=torch.long, device=error.device)]
+        for here, logits in self._logits(asked, torch.float32) if len(error) else ():
             top = torch.maximum(top, logits.max(1).values.double())
-            query, place = torch.nonzero(logits >= (top - reach).float()[:, None], as_tuple=True)
+            near = (logits >= (top - reach).float()[:, None]) & logits.isfinite() & (count <= most)[:, None]
+            count += near.sum(1)
+            query, place = torch.nonzero(near, as_tuple=True)
             listed.append(torch.stack([query, place + here.start]))
-        pairs = torch.cat(listed, 1)
+        pairs, crowded = torch.cat(listed, 1), count > most
+        pairs = pairs[:, ~crowded[pairs[0]]]
+        return torch.stack([(~crowded).cumsum(0)[pairs[0]] - 1, pairs[1]]), crowded
+
+    def _few(self, asked: "Queries", pairs: Tensor) -> Sums:
+        """Over listed points, their distances taken anew."""
+        sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
+        if not len(asked.x):
+            return sums
         size = max(1, 2**22 // self.points.shape[1])
         logits = torch.cat([self._exact(asked, part) for part in pairs.split(size, 1)])
         sums.top = sums.top.scatter_reduce(0, pairs[0], logits, "amax")
@@ -167,6 +192,7 @@ class FiniteSet(Law):
         for (query, place), weight in zip(pairs.split(size, 1), weights.split(size), strict=True):
             centred = self.points[place].double() - self.centre
             sums.first.index_add_(0, query, weight[:, None] * centred)
+        return sums
 
     def _exact(self, asked: "Queries", pairs: Tensor) -> Tensor:
         """-||x - alpha y||^2 / 2 sigma^2 of pairs (2, P) of a query and a point, by differences in float64."""

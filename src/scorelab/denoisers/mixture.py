@@ -113,6 +113,7 @@ class GaussianMixture(Mixture):
             raise ValueError(f"a covariance has the eigenvalue {float(values.min()):.3g}, below 0")
         self.register_buffer("eigenvalues", values.clamp(min=0), persistent=False)
         self.register_buffer("eigenvectors", vectors, persistent=False)
+        self.has_density = float(values.min()) > 1e-12 * float(values.max())
 
     def components(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Components:
         """In each component's own axes, where everything is a product over dimensions."""

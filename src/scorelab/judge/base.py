@@ -212,7 +212,8 @@ def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Ver
             if left is not None and cost > left:
                 raise OverBudget(f"needs at least {cost:,} network evaluations, {left:,} are left")
             result = part.run(case, left)
-        except Unjudged as error:
+        except (Unjudged, ValueError) as failed:  # one part that cannot tell its numbers must not take the others along
+            error = failed if isinstance(failed, Unjudged) else Unjudged(str(failed))
             hint = ": raise metric.budget (null is no limit)" if isinstance(error, OverBudget) else ""
             say(f"{name} skipped: {error}{hint}")
             result = Result(dict.fromkeys(part.names), {"skipped": f"{error}{hint}"}, error.evaluations)

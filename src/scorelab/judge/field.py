@@ -28,7 +28,10 @@ class Field:
 
 @torch.no_grad()
 def score_fields(denoiser: Denoiser, law: Exact) -> list[Field]:
-    """The fields at log-SNR -3, 0, 3 and 6, as far as the schedule reaches them; none where it reaches no bin."""
+    """The fields at log-SNR -3, 0, 3 and 6, as far as the schedule reaches them; none where it reaches no bin.
+
+    Of a conditional run, those of the first label.
+    """
     low, high = denoiser.log_snr_range()
     reached = [value for value in LOG_SNRS if low <= value <= high] if bins_in_range(denoiser) else []
     return [_field(denoiser, law, value) for value in reached]
@@ -39,6 +42,7 @@ def _field(denoiser: Denoiser, law: Exact, log_snr: float) -> Field:
     places = torch.cartesian_prod(axis, axis).flip(1).to(denoiser.device)
     t = denoiser.schedule.inverse(torch.full((len(places),), log_snr, dtype=torch.float64, device=places.device))
     x_t: Tensor = (denoiser.schedule.alpha(t)[:, None] * places).float()
-    said, exact = denoiser(x_t, t).eps, law(x_t, t).eps
-    log_prob = law.posterior(x_t, t).log_prob
+    label = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device) if law.conditional else None
+    said, exact = denoiser(x_t, t, label).eps, law(x_t, t, label).eps
+    log_prob = law.posterior(x_t, t, label).log_prob
     return Field(log_snr, places.tolist(), (-said).tolist(), (-exact).tolist(), log_prob.tolist())

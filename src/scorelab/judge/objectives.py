@@ -10,7 +10,7 @@ from scorelab.judge.base import Case, Part, Result
 from scorelab.judge.card import weight_card
 from scorelab.judge.score import errors_against
 from scorelab.judge.yardsticks import BINS, LOWEST, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
-from scorelab.losses import Loss
+from scorelab.losses import Loss, Uniform
 from scorelab.tensors import generator
 
 
@@ -66,7 +66,11 @@ class Objectives(Part):
         x0, labels = case.held_out_data()
         x0, labels = x0[: self.count(case)], labels[: self.count(case)]
         rows = {name: Row() for name in self.losses}
-        refused: dict[str, str] = {}
+        refused = {
+            name: "the law of held-out data is not known"
+            for name, loss in self.losses.items()
+            if loss.needs_truth and case.law is None
+        }
         for bin in bins_in_range(case.denoiser):
             floor = x0.new_full((), math.nan, dtype=torch.float64)
             if case.law is not None:
@@ -81,6 +85,8 @@ class Objectives(Part):
         metrics = {f"objective_{name}": weighted_mean(case, self.losses[name], row) for name, row in rows.items()}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
         records |= {"items": self.count(case), "refused": refused}
+        if refused:
+            records["missing"] = "; ".join(f"{name}: {why}" for name, why in refused.items())
         records |= {
             name: {
                 "value": plain_curve(row.value),
@@ -113,7 +119,7 @@ def on_grid(t: Tensor, steps: int | None) -> Tensor:
 
 def weighted_mean(case: Case, loss: Loss, row: Row) -> float | None:
     """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
-    card = weight_card(case.denoiser, loss, case.times)
+    card = weight_card(case.denoiser, loss, Uniform())
     edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
     place = torch.bucketize(card.log_snr.cpu(), edges) - 1
     known = (place >= 0) & (place < BINS) & card.mass.isfinite().cpu()

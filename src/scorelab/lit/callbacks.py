@@ -184,7 +184,12 @@ class SampleGrid(EverySteps):
         drawn = draw_samples(denoiser, module.sampler, data.shape, labels, module.seed, self.chunk)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:07d}.png"
         save_samples(drawn, data, path, self.shown)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [str(path)], step)
         seen, train = drawn, data.splits["train"].values
+        if len(train) < 2:  # one item has no covariance
+            return
         if data.extractor.of_bytes:
             seen, train = (to_bytes(each, data.levels) for each in (drawn, train))
         if self.metric is None:
@@ -193,9 +198,6 @@ class SampleGrid(EverySteps):
         self.metric.reset()
         self.metric.update(seen, real=False)
         record(trainer, {"val/fid": float(self.metric.compute())}, step)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [str(path)], step)
 
 
 class Heartbeat(Callback):

@@ -167,6 +167,8 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
         top = key.split(".")[0].split("@")[0]
         if name == "train" and (told := OWN.get(key)):
             raise UserError(f"{word}: {told}")
+        if name == "oracle" and word in ("-m", "--multirun"):
+            raise UserError(f"{word}: an exact denoiser is judged one choice at a time")
         if word.startswith("-") or top.startswith("hydra") or not (equals or word.startswith("~")):
             continue
         if top not in known and top in known_keys(configs, "train"):
@@ -181,9 +183,9 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
             raise UserError(f"{word}: a choice is needed; choices: {', '.join(choices)}")
         if name == "train" and key in ("name", "best_of") and value != "null" and not _sweeping(words):
             raise UserError(f"{word}: {key} belongs to a sweep (-m, or sweep=...); a single run is named with run=")
-        if key in ("run", "name") and name == "train" and not RUN_NAME.fullmatch(value):
-            what = {"run": "run", "name": "sweep"}[key]
-            raise UserError(f"{key}={value}: a {what}'s name has letters, digits, '_', '-' and '.' only")
+        if key in ("run", "name") and name in ("train", "oracle") and not RUN_NAME.fullmatch(value):
+            what = {"run": "a run", "name": "a sweep" if name == "train" else "an evaluation"}[key]
+            raise UserError(f"{key}={value}: {what}'s name has letters, digits, '_', '-' and '.' only")
 
 
 def known_keys(configs: Path, name: str) -> set[str]:

@@ -1,5 +1,6 @@
 """What the entries do: train, eval, sample."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from scorelab.lit.checkpoints import load_weights, read_checkpoint
 from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import save_plane, save_samples
-from scorelab.lit.run import RunDir, load_run, plain, refuse_training_keys, shown, slug
+from scorelab.lit.run import RunDir, first_difference, load_run, plain, refuse_training_keys, shown, slug
 from scorelab.lit.sweep import job_directory
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.field import draw_fields
@@ -200,7 +201,7 @@ def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def other_denoiser(cfg: DictConfig, shape: tuple[int, ...]) -> Denoiser | None:
+def other_denoiser(cfg: DictConfig, source: dict[str, Any]) -> Denoiser | None:
     """The denoiser of the run that this one is compared with, where one is named.
 
     Raises:
@@ -208,10 +209,13 @@ def other_denoiser(cfg: DictConfig, shape: tuple[int, ...]) -> Denoiser | None:
     """
     if cfg.against is None:
         return None
-    other = restored(str(cfg.against), str(cfg.checkpoint), sized(completed_run(str(cfg.against))))
-    if other.data.shape != shape:
-        raise UserError(f"against={cfg.against}: its data are of shape {other.data.shape}, here they are {shape}")
-    return other.module.judged
+    try:
+        stored_config = sized(completed_run(str(cfg.against)))
+    except UserError as error:
+        raise UserError(str(error).replace("run=", "against=", 1)) from error
+    if (difference := first_difference(source, stored_config["data"]["source"])) is not None:
+        raise UserError(f"against={cfg.against} is of other data ({difference})")
+    return restored(str(cfg.against), str(cfg.checkpoint), stored_config).module.judged
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
@@ -220,7 +224,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
     config = stored(cfg, ("sampler", "extractor", "judge", "metric"))
     experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
-    other = other_denoiser(cfg, experiment.data.shape)
+    other = other_denoiser(cfg, config["data"]["source"])
     case = experiment.case(experiment.module.judged, other)
     return judged(experiment, case, words, config, Path(str(cfg.run)) / "eval" / slug(words))
 
@@ -232,6 +236,9 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     folder, words = Path(hydra.runtime.output_dir), [word.lstrip("+") for word in hydra.overrides.task]
     try:
         config = sized(completed(cfg))
+        earlier = folder / "metrics.json"
+        if earlier.is_file() and (old := first_difference(json.loads(earlier.read_text())["config"], config)):
+            raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
         experiment = build(config)
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
             raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
@@ -257,7 +264,7 @@ def judged(
 
 
 def sample(cfg: DictConfig) -> None:
-    """Draw samples from a stored run: samples.png, and samples.npz with uint8 (n, H, W, C), or points, in arr_0."""
+    """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
     quiet()
     config = stored(cfg, ("sampler",))
     if not isinstance(cfg.n, int) or cfg.n < 1:
@@ -272,6 +279,7 @@ def sample(cfg: DictConfig) -> None:
         drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
     folder = Path(str(cfg.run)) / "sample" / slug(words)
     save_samples(drawn, data, folder / "samples.png", 256)
-    array = to_bytes(drawn, data.levels).permute(0, 2, 3, 1) if drawn.dim() == 4 else drawn
+    array = drawn if data.levels is None else to_bytes(drawn, data.levels)
+    array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array
     np.savez_compressed(folder / "samples.npz", array.numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")
