@@ -10,7 +10,7 @@ from torch import Tensor
 from scorelab.data.images import Digits
 from scorelab.data.laws import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall, NetworkDenoiser, V
+from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall, Learned, NetworkDenoiser, V
 from scorelab.judge import (
     Agreement,
     Case,
@@ -30,7 +30,7 @@ from scorelab.judge.base import draw_samples
 from scorelab.judge.score import Errors, errors_against
 from scorelab.judge.yardsticks import SIMPLE, bins_in_range, errors_in_bin, yardstick_draws
 from scorelab.lit.build import exact as of_law
-from scorelab.losses import DSM, ESM, ISM, SSM, Likelihood, Simple, Stratified, Uniform, VariationalBound
+from scorelab.losses import DSM, ESM, ISM, SSM, Likelihood, Simple, Uniform, VariationalBound
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.fidelity import frechet, frechet_floor
 from scorelab.networks import MLP
@@ -402,16 +402,23 @@ def test_all_objectives_tell_one_curve_of_the_noise_error(named, known):
             assert row["value"][bin] == pytest.approx(true["error"][bin], rel=1e-2, abs=1e-5)
 
 
-@pytest.mark.parametrize("times", [Uniform(), Stratified()])
+class Late(Uniform):
+    """A law of times that is part of the objective: more noise, more often."""
+
+    def density(self, schedule, t: Tensor) -> Tensor:
+        return 2 * t.double()
+
+
+@pytest.mark.parametrize("times", [Uniform(), Late()])
 @pytest.mark.parametrize("named", ["vp", "cosine"])
-def test_the_number_weighs_the_row_by_the_objectives_own_card(named, times):
+def test_the_number_weighs_the_row_by_the_objectives_own_card_at_uniform_times_whatever_the_runs(named, times):
     denoiser = some_network(SCHEDULES[named]())
     judged = case(denoiser, DataModule(Ring()), 64, times=times)
     part = Objectives(64, simple=Simple(), dsm=DSM(), vlb=VariationalBound())
     found = part.run(judged, None)
     assert set(found.metrics) == set(part.names) == {"objective_simple", "objective_dsm", "objective_vlb"}
     for name, loss in part.losses.items():
-        card = weight_card(denoiser, loss, times)
+        card = weight_card(denoiser, loss, Uniform())
         total = mass_told = 0.0
         values = found.records[name]["value"]
         for at, mass in zip(card.log_snr.tolist(), card.mass.tolist(), strict=True):
@@ -456,6 +463,14 @@ def test_objectives_that_ask_for_the_score_are_told_of_a_known_law_only_and_say_
     known = Objectives(8, stf=ESM(references=8)).run(case(exact(Ring()), DataModule(Ring()), 20), None)
     assert known.records["refused"] == {} and known.metrics["objective_stf"] > 0
     assert set(known.records["stf"]["noise_error"]) == {None}, "its constant is not known"
+    assert "missing" not in known.records
+
+
+def test_an_objective_that_cannot_judge_a_denoiser_says_why_and_leaves_the_others_be():
+    unsaid = Exact(Cosine(100), Learned(), Ring().law())
+    found = Objectives(8, vlb=VariationalBound(), simple=Simple()).run(case(unsaid, DataModule(Ring()), 8), None)
+    assert found.records["refused"] == {"vlb": "a learned variance needs a denoiser that says one"}
+    assert found.metrics["objective_vlb"] is None and found.metrics["objective_simple"] > 0
 
 
 def test_a_grid_is_looked_at_where_it_is_and_a_coarse_one_has_gaps():

@@ -155,7 +155,7 @@ class FiniteSet(Law):
             sums.one += weights.sum(1)
             sums.first += weights @ self._centred(here, dtype)
             sums.second += weights @ self.squares[here].to(dtype)
-        sums.top -= asked.centred.square().sum(1) / (2 * asked.sigma**2)
+        sums.top = sums.top - asked.centred.square().sum(1) / (2 * asked.sigma**2)
         return sums
 
     def _near(self, asked: "Queries", error: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ class Agreement(Part):
         """Two networks, every held-out item once in every bin."""
         return 2 * len(bins_in_range(case.denoiser)) * len(case.held_out)
 
+    @torch.no_grad()
     def run(self, case: Case, left: int | None) -> Result:
         """The number, the curve, and their standard errors over items."""
         if case.other is None:
