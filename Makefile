@@ -6,13 +6,16 @@ PINS := pyproject.toml constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint figures format clean
+.PHONY: help train sync test lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 train: $(VENV)/.ready  ## train and judge a model: make train ARGS="loss=vlb schedule=cosine"
 	$(RUN) src/train.py $(ARGS)
+
+sync: $(VENV)/.ready  ## upload to W&B what runs kept on disk: make sync ARGS="logs/train/NAME"
+	@$(RUN) -m scorelab.lit.sync $(ARGS)
 
 test: $(VENV)/.ready-test  ## run the tests: make test ARGS="-k schedules"
 	$(RUN) -m pytest $(ARGS)

@@ -5,4 +5,4 @@ from pathlib import Path
 from scorelab.lit.entry import entry
 
 if __name__ == "__main__":
-    entry(Path(__file__).resolve().parent.parent / "configs", "train", "scorelab.lit.jobs:train")
+    entry(Path(__file__).resolve().parent.parent / "configs", "train", "scorelab.lit.training:train")

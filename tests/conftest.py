@@ -1,6 +1,9 @@
 """What all tests share: a home of their own, and the choices that configs/ offers."""
 
 import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,16 @@ def each_form(*steps: int) -> pytest.MarkDecorator:
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 
-LONG = ("test_training", "test_sweep", "test_configs", "test_truth_runs", "test_judge", "test_entry")
+LONG = (
+    "test_training",
+    "test_interruption",
+    "test_wandb",
+    "test_sweep",
+    "test_configs",
+    "test_truth_runs",
+    "test_judge",
+    "test_entry",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -93,3 +105,55 @@ def double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command, typed in the tests' own process, ended with and said."""
+
+    status: object
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The last line, as the terminal shows it."""
+        return self.err.strip().splitlines()[-1].split("\r")[-1]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Said]:
+    """Type a command in this process, in an empty directory."""
+    from scorelab.lit.entry import entry
+
+    def type_(name: str, *words: str) -> Said:
+        job = {"train": "training:train", "eval": "jobs:evaluate", "sample": "jobs:sample"}[name]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        status: object = 0
+        try:
+            entry(CONFIGS, name, f"scorelab.lit.{job}")
+        except SystemExit as end:
+            status = end.code
+        told = capfd.readouterr()
+        return Said(status, told.out, told.err)
+
+    return type_
+
+
+SMALL = (
+    "model.channels=8",
+    "model.multipliers=[1,1]",
+    "trainer.max_steps=12",
+    "data.batch_size=16",
+    "callbacks.validation.every=4",
+    "callbacks.grid.every=6",
+    "callbacks.grid.samples=8",
+    "callbacks.grid.shown=8",
+    "callbacks.log.every=3",
+    "sampler.steps=2",
+    "metric.samples=100",
+    "judge=[simple]",
+    "logger=none",
+)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from scorelab.lit.entry import entry
-
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 
@@ -17,25 +15,6 @@ CONFIGS = ROOT / "configs"
 def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "src" / words[0]), *words[1:]]
     return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """Type a command in this process; gives its exit status, stdout and stderr."""
-
-    def type_(name: str, job: str, *words: str) -> tuple[object, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        status: object = 0
-        try:
-            entry(CONFIGS, name, job)
-        except SystemExit as end:
-            status = end.code
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return type_
 
 
 @pytest.mark.parametrize(
@@ -58,8 +37,18 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
         (["~loss"], "~loss: a choice is needed; choices: dsm, esm, hybrid, ism"),
         (["loss=null"], "loss=null: a choice is needed; choices: dsm, esm, hybrid, ism"),
         (["seed=-1"], "seed=-1: a seed lies in 0"),
-        (["trainer.devices=2"], "trainer.devices=2: a run trains on one device"),
-        (["trainer.max_time=1"], "trainer.max_time is set by the program"),
+        (
+            ["trainer.devices=auto"],
+            "trainer.devices=auto, num_nodes=1: a run trains on 1, 2, ... devices of one machine",
+        ),
+        (["trainer.num_nodes=2"], "trainer.devices=1, num_nodes=2: a run trains on 1, 2, ... devices"),
+        (["trainer.max_time=soon"], "is not a valid duration"),
+        (["trainer.max_epochs=1"], "trainer.max_epochs is set by the program"),
+        (["on_nan=hope"], "on_nan='hope': expected Literal['stop', 'skip']"),
+        (["callbacks.guard=null"], "callbacks.guard cannot be left out"),
+        (["callbacks.keep.minutes=0"], "minutes must be above 0, got 0"),
+        (["data.workers=-1"], "workers must be at least 0, got -1"),
+        (["init_from=nowhere"], "init_from=nowhere: no such directory"),
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: possible: 32-true, bf16-mixed"),
         (["callbacks.validation=null"], "callbacks.validation cannot be left out"),
         (["schedule.num_steps=1"], "the bound needs schedule.num_steps of 2 or more"),
@@ -67,17 +56,17 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     ],
 )
 def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) -> None:
-    status, _, err = typed("train", "scorelab.lit.jobs:train", *words)
-    assert status == 2
-    lines = err.strip().splitlines()
-    assert len(lines) == 1, err
+    said = typed("train", *words)
+    assert said.status == 2
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1, said.err
     assert lines[0].startswith("error: ")
     assert told in lines[0]
     assert not list(Path.cwd().glob("logs/train/*")), "a refused run leaves no directory"
 
 
-@pytest.mark.parametrize(("name", "job"), [("eval", "evaluate"), ("sample", "sample")])
-def test_a_missing_or_empty_run_is_refused_in_one_line(typed, tmp_path: Path, name: str, job: str) -> None:
+@pytest.mark.parametrize("name", ["eval", "sample"])
+def test_a_missing_or_empty_run_is_refused_in_one_line(typed, tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "fresh").mkdir()
     (tmp_path / "fresh" / "config.yaml").write_text("{}")
@@ -87,10 +76,10 @@ def test_a_missing_or_empty_run_is_refused_in_one_line(typed, tmp_path: Path, na
         ("run=fresh", "run=fresh: holds no checkpoint"),
         ("seed=0", "run"),
     ):
-        status, _, err = typed(name, f"scorelab.lit.jobs:{job}", directory)
-        assert status == 2
-        assert told in err
-        assert len(err.strip().splitlines()) == 1
+        said = typed(name, directory)
+        assert said.status == 2
+        assert told in said.err
+        assert len(said.err.strip().splitlines()) == 1
 
 
 def test_the_traceback_is_there_when_asked_for() -> None:

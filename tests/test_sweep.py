@@ -172,7 +172,7 @@ def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     with pytest.raises(SystemExit) as end:
-        entry(CONFIGS, "train", "scorelab.lit.jobs:train")
+        entry(CONFIGS, "train", "scorelab.lit.training:train")
     lines = capsys.readouterr().err.strip().splitlines()
     assert end.value.code == 2
     assert len(lines) == 1 and told in lines[0]
@@ -242,7 +242,7 @@ def test_a_directory_says_choices_then_values_and_can_be_typed_back() -> None:
 
 def test_what_belongs_to_the_machine_names_nothing() -> None:
     """The same runs on another machine, and a larger sweep of the same name, find what is finished."""
-    machine = ["trainer.accelerator=cpu", "++callbacks.heartbeat.seconds=10", "logger.mode=offline", "overwrite=true"]
+    machine = ["trainer.accelerator=cpu", "++callbacks.keep.minutes=10", "logger.mode=offline", "overwrite=true"]
     assert job_directory(["loss=vlb", *machine]) == job_directory(["loss=vlb"]) == "loss-vlb"
 
 

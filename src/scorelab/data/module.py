@@ -1,5 +1,6 @@
 """The one LightningDataModule: resident data, or endless draws, in an order that depends on seed and step alone."""
 
+import signal
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, Literal
@@ -76,6 +77,12 @@ class Steps(Sampler[int]):
         return count(self.start)
 
 
+def ignore_ending(worker: int) -> None:
+    """Ignore what ends a run: such signals often reach the whole group of processes (Ctrl-C, Slurm)."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class DataModule(LightningDataModule):
     """Serves a source's splits; ``shape``, ``levels`` and ``classes`` are the source's.
 
@@ -86,9 +93,11 @@ class DataModule(LightningDataModule):
             of a known law, on so many draws instead of endless ones.
         half: train on one of two disjoint halves of it; ``limit`` then counts in the half.
         flip: train on every image and its mirror image.
+        workers: processes that make batches ahead; how many there are changes no batch.
 
     Raises:
-        ValueError: for a batch size below 1, a limit that is not there, halves of endless draws, mirrored points.
+        ValueError: for a batch size below 1, fewer workers than none, a limit that is not there, halves of endless
+            draws, mirrored points.
     """
 
     def __init__(
@@ -98,13 +107,16 @@ class DataModule(LightningDataModule):
         limit: int | None = None,
         half: Literal["A", "B"] | None = None,
         flip: bool = False,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers}")
         if flip and len(source.shape) != 3:
             raise ValueError("flip mirrors images; this data has none")
-        self.source, self.batch_size, self.flip = source, batch_size, flip
+        self.source, self.batch_size, self.flip, self.workers = source, batch_size, flip, workers
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
         self.extractor: Any = None  # the feature space its images are compared in: set where the run is built
         self.endless = isinstance(source, Known) and limit is None
@@ -146,11 +158,17 @@ class DataModule(LightningDataModule):
             assert isinstance(self.source, Known)
             steps = Steps()
             steps.start = start
-            return DataLoader(Draws(self.source, self.batch_size, self.seed, rank), sampler=steps, batch_size=None)
+            return self.served(Draws(self.source, self.batch_size, self.seed, rank), steps)
         train = self.training
         batches = Batches(len(train), self.batch_size, self.seed, rank, world)
         batches.start = start
-        return DataLoader(Resident(train, self.levels), sampler=batches, batch_size=None)
+        return self.served(Resident(train, self.levels), batches)
+
+    def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:
+        """Whole batches in the sampler's order. Workers leave it to the main process what a signal means."""
+        return DataLoader(
+            dataset, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=ignore_ending
+        )
 
     def data(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """A whole split as (data, labels)."""

@@ -155,13 +155,17 @@ def _card(
     return card
 
 
+NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
+
+
 def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
     """What Lightning would accept and this program does not mean."""
     for key in ("max_steps", "accumulate_grad_batches"):
         if not isinstance(node[key], int) or node[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1, got {node[key]}")
-    if node["devices"] not in (1, "1") or node["num_nodes"] != 1:
-        raise UserError(f"trainer.devices={node['devices']}: a run trains on one device; use trainer.devices=1")
+    if type(node["devices"]) is not int or node["devices"] < 1 or node["num_nodes"] != 1:
+        told = f"trainer.devices={node['devices']}, num_nodes={node['num_nodes']}"
+        raise UserError(f"{told}: a run trains on 1, 2, ... devices of one machine: type their number")
     if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
     clip = node["gradient_clip_val"]
@@ -169,8 +173,9 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip}: the largest gradient norm, at least 0 (0 is no limit)")
     if node["gradient_clip_algorithm"] not in (None, "norm"):
         raise UserError(f"trainer.gradient_clip_algorithm={node['gradient_clip_algorithm']}: possible: norm")
-    if not callbacks.get("validation"):
-        raise UserError("callbacks.validation cannot be left out: it writes the checkpoints")
+    for name, why in NEEDED.items():
+        if not callbacks.get(name):
+            raise UserError(f"callbacks.{name} cannot be left out: it {why}")
 
 
 def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
@@ -180,12 +185,14 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
         UserError: for values that Lightning or this program refuses.
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
-    from scorelab.lit.checkpoints import AtomicCheckpoints
+    from scorelab.lit.checkpoints import Checkpoints
 
     node = dict(config["trainer"])
     if node.get("accelerator") == "auto":
         node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
-    callbacks = [instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c]
+    made = {name: instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c}
+    keeper = made.pop("keep")
+    callbacks = [*made.values(), keeper]  # last: it saves what the others have done
     fixed = {
         "enable_progress_bar": False,
         "enable_checkpointing": False,
@@ -194,7 +201,7 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": False, "plugins": [AtomicCheckpoints()]}
+    given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints()]}
     return instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)
 
 
@@ -204,3 +211,4 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", module="torchmetrics")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

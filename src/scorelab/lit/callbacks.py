@@ -1,4 +1,4 @@
-"""What happens while a run trains: the bar, the history, validation, checkpoints, pictures, the heartbeat."""
+"""What happens while a run trains: the bar, the history, validation, pictures."""
 
 import math
 import sys
@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from scorelab.data.module import DataModule
 from scorelab.judge.base import draw_samples
-from scorelab.judge.yardsticks import Curve, noise_error
+from scorelab.judge.yardsticks import noise_error
 from scorelab.lit.config import UserError
 from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
-from scorelab.report.status import write_status
 from scorelab.tensors import to_bytes
 
 
@@ -32,32 +31,35 @@ def record(trainer: Trainer, metrics: dict[str, float], step: int) -> None:
 
 
 class EverySteps(Callback):
-    """Acts after every ``every``-th optimiser step and after the last one.
+    """Something done after every ``every``-th optimiser step and after the last one; the keeper sees to it.
+
+    ``done`` is the last step it was done at: what an interruption came before is made up for. ``brief`` says that a
+    signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
 
     Raises:
         ValueError: for every < 1.
     """
 
+    brief = False
+    memory = ""
+
     def __init__(self, every: int) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1 step, got {every}")
         self.every = every
-        self.seen = -1
+        self.done = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from the step a continued run stands at."""
-        self.seen = trainer.global_step
+    def state_dict(self) -> dict[str, Any]:
+        """When it was last done."""
+        return {"done": self.done}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Act where a step that counts has just been taken."""
-        step = trainer.global_step
-        if step == self.seen:
-            return
-        self.seen = step
-        if step % self.every == 0 or step == trainer.max_steps:
-            self.act(trainer, pl_module, step)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        vars(self).update(state_dict)
+
+    def due(self, step: int, last: bool) -> bool:
+        """Whether it is to be done after ``step`` steps and has not been."""
+        return self.done < step and (last or step % self.every == 0)
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """What is done after ``step`` steps."""
@@ -70,15 +72,21 @@ class TrainingLog(EverySteps):
     To the loggers; the loss and the time left, on a bar. Sums stay on the device and are read every ``every`` steps.
     """
 
+    brief = True
+
     def __init__(self, every: int = 50, bar: bool = True) -> None:
         super().__init__(every)
         self.bar = bar
+        self.sums: dict[str, Any] = {}
+        self.batches, self.seen = 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, for the checkpoint."""
+        return super().state_dict() | {"sums": self.sums, "batches": self.batches}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
-        super().on_train_start(trainer, pl_module)
-        self.sums: dict[str, Any] = {}
-        self.batches = 0
+        self.seen = trainer.global_step
         self.started = (time.perf_counter(), trainer.global_step)
         self.shown = tqdm(
             total=trainer.max_steps,
@@ -98,18 +106,17 @@ class TrainingLog(EverySteps):
         if trainer.global_step != self.seen:
             norm: Any = pl_module.gradient_norm
             found |= {"grad_norm": norm, "clipped": norm > (trainer.gradient_clip_val or math.inf)}
-        self.sums |= {name: self.sums.get(name, 0) + value for name, value in found.items()}
+        self.sums |= {name: self.sums.get(name, 0) + value.float() for name, value in found.items()}
         self.batches += 1
+        self.seen = trainer.global_step
         self.shown.update(trainer.global_step - self.shown.n)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """Read the sum, and start over."""
-        steps = step - self.started[1]
-        over = {name: steps if name in ("grad_norm", "clipped") else self.batches for name in self.sums}
+        over = {name: step - self.done if name in ("grad_norm", "clipped") else self.batches for name in self.sums}
         means = {name: float(total) / over[name] for name, total in self.sums.items()}
-        now = time.perf_counter()
-        speed = steps / (now - self.started[0])
+        now, (then, before) = time.perf_counter(), self.started
+        speed = (step - before) / (now - then)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         means |= {"lr": rate, "it_per_s": speed}
         record(trainer, {f"train/{name}": value for name, value in means.items()}, step)
@@ -127,41 +134,34 @@ class TrainingLog(EverySteps):
 
 
 class Validation(EverySteps):
-    """``val/simple`` of the judged weights on the common log-SNR grid; last.ckpt, and best.ckpt where it is least.
+    """``val/simple`` of the judged weights on the common log-SNR grid; ``improved`` where it is the least so far.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
     """
+
+    memory = "callbacks.validation.chunk"
 
     def __init__(self, every: int = 500, chunk: int = 256) -> None:
         super().__init__(every)
         self.chunk = chunk
         self.best, self.simple = math.inf, math.nan
-        self.curve: Curve | None = None
+        self.improved = False
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
-        """Validate and save."""
+        """Validate."""
         x0, labels = data_of(trainer).data("val", module.device)
-        self.curve = noise_error(module.judged, x0, labels, self.chunk)
-        value = self.curve.simple
+        value = noise_error(module.judged, x0, labels, self.chunk).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
             record(trainer, {"val/simple": value}, step)
         self.simple = math.nan if value is None else value
-        better = value is None or value < self.best
+        self.improved = value is None or value < self.best
         self.best = min(self.best, math.inf if value is None else value)
-        folder = Path(trainer.default_root_dir) / "checkpoints"
-        if better:  # first: the last checkpoint knows of the best one
-            trainer.save_checkpoint(folder / "best.ckpt")
-        trainer.save_checkpoint(folder / "last.ckpt")
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """The best value so far, and the latest."""
-        return {"best": self.best, "simple": self.simple}
-
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on from there."""
-        self.best, self.simple = state_dict["best"], state_dict["simple"]
+        return super().state_dict() | {"best": self.best, "simple": self.simple}
 
 
 class SampleGrid(EverySteps):
@@ -169,6 +169,8 @@ class SampleGrid(EverySteps):
 
     ``val/fid`` is of ``samples`` images only, so its bias is large: for the trend, not for comparison.
     """
+
+    memory = "callbacks.grid.chunk"
 
     def __init__(self, every: int = 1000, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
@@ -198,19 +200,3 @@ class SampleGrid(EverySteps):
         self.metric.reset()
         self.metric.update(seen, real=False)
         record(trainer, {"val/fid": float(self.metric.compute())}, step)
-
-
-class Heartbeat(Callback):
-    """status.json, every ``seconds``: state, step, speed, host, pid, time."""
-
-    def __init__(self, seconds: float = 30) -> None:
-        self.seconds = seconds
-        self.written = (-math.inf, 0)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Write when it is time."""
-        now, (then, step) = time.monotonic(), self.written
-        if trainer.is_global_zero and now - then >= self.seconds:
-            speed = (trainer.global_step - step) / (now - then)
-            write_status(Path(trainer.default_root_dir), "running", trainer.global_step, speed)
-            self.written = (now, trainer.global_step)

@@ -1,43 +1,219 @@
-"""Checkpoints: written whole or not at all, read as tensors and plain values only."""
+"""Checkpoints: written whole or not at all, beside the training; read as tensors and plain values, and verified."""
 
+import hashlib
+import logging
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 
 from scorelab.lit.config import UserError
 from scorelab.lit.ema import follower
 from scorelab.lit.module import DiffusionModule
+from scorelab.report.status import temporary
+
+FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it
+MARK = "scorelab"
+NAMES = ("last", "best", "previous")
+log = logging.getLogger("scorelab")
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
-    """A temporary file in the same directory, synced, then renamed over the old one."""
+class DamagedCheckpoint(UserError):
+    """A file that is no whole checkpoint."""
+
+
+class Checkpoints(TorchCheckpointIO):
+    """Writes last.ckpt in a thread, from a copy; one at a time.
+
+    Training stops for the copy alone. What a write met is raised by the next save, ``check`` or ``wait``.
+    """
+
+    def __init__(self) -> None:
+        self.pool: ThreadPoolExecutor | None = None
+        self.writing: Future | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write one."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+        """Begin to write; with ``{"best": True}`` it is the best one too."""
+        self.wait()
+        copied = apply_to_collection(checkpoint, Tensor, lambda t: t.detach().to("cpu", copy=True))
+        self.pool = self.pool or ThreadPoolExecutor(1, "checkpoint")
+        self.writing = self.pool.submit(write_checkpoint, copied, Path(path), bool((storage_options or {}).get("best")))
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read one, verified."""
+        return read_checkpoint(Path(path))
+
+    def check(self) -> None:
+        """Raise what went wrong in a write that has ended."""
+        if self.writing is not None and self.writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what is being written is on disk, or raise why it is not."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+    def teardown(self) -> None:
+        """Let go of the thread; an error of the last write has its turn in ``wait``, which comes before."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True)
+            self.pool = None
+
+
+def write_checkpoint(content: dict[str, Any], path: Path, best: bool) -> None:
+    """Put a checkpoint at ``path``, what was there at previous.ckpt, and where it is the best a link at best.ckpt.
+
+    A temporary file in the same directory, synced, then renamed: under each name there is a whole checkpoint at any
+    moment, and those of last and previous are never one file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(path)
+    try:
         with part.open("wb") as file:
-            torch.save(checkpoint, file)
+            torch.save(content | {MARK: {"format": FORMAT, "sha256": digest(content)}}, file)
             file.flush()
             os.fsync(file.fileno())
+        if best:
+            also_at(part, path.with_name("best.ckpt"))
+        if path.exists():
+            also_at(path, path.with_name("previous.ckpt"))
         part.replace(path)
+        sync_directory(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def also_at(source: Path, target: Path) -> None:
+    """Make ``target`` another name of the file at ``source``; a copy where a file system has no hard links."""
+    part = temporary(target)
+    part.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # where both were one file already, a rename leaves both names
+
+
+def sync_directory(folder: Path) -> None:
+    """Sync a directory's names, where its file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 over every name, value and tensor, in their order."""
+    found = hashlib.sha256()
+    for piece in pieces(content):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def pieces(content: Any) -> Iterator[Any]:
+    """What a digest is made of: a tensor's type, shape and bytes; a collection's items; the text of a plain value."""
+    if isinstance(content, Tensor):
+        yield f"{content.dtype} {tuple(content.shape)}".encode()
+        yield content.detach().contiguous().view(-1).view(torch.uint8).numpy()
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield f"{key!r}:".encode()
+            yield from pieces(value)
+    elif isinstance(content, list | tuple):
+        yield f"[{len(content)}".encode()
+        for value in content:
+            yield from pieces(value)
+    else:
+        yield repr(content).encode()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU.
 
     Raises:
-        UserError: when the file is no whole checkpoint.
+        DamagedCheckpoint: when the file is not what was written.
+        UserError: when a newer program wrote it.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a checkpoint ({reason}): overwrite=true starts anew") from error
+        raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint ({reason})") from error
+    mark = content.pop(MARK, None) if isinstance(content, dict) else None
+    if mark is None:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of scorelab")
+    if mark["format"] > FORMAT:
+        told = f"{path} was written by a newer scorelab (format {mark['format']}; this one reads up to {FORMAT})"
+        raise UserError(f"{told}: update scorelab")
+    if digest(content) != mark["sha256"]:
+        raise DamagedCheckpoint(f"{path} is damaged: its content is not what its checksum says")
+    return content
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest checkpoint that is whole: its file and step, and what is wrong with newer ones."""
+
+    path: Path
+    step: int
+    damaged: list[str]
+
+
+def newest_checkpoint(folder: Path) -> Newest | None:
+    """The newest whole checkpoint of a run; None where there is none at all.
+
+    Raises:
+        UserError: when none of those there is whole, or a newer program wrote one.
+    """
+    damaged: list[str] = []
+    files = [file for name in NAMES if (file := folder / f"{name}.ckpt").exists()]
+    for file in sorted(files, key=claimed_step, reverse=True):
+        try:
+            return Newest(file, int(read_checkpoint(file)["global_step"]), damaged)
+        except DamagedCheckpoint as error:
+            damaged.append(str(error))
+    if damaged:
+        raise UserError(f"{'; '.join(damaged)}: no other is left, overwrite=true starts anew")
+    return None
+
+
+def claimed_step(file: Path) -> float:
+    """The step a file says it is of, without reading its tensors; infinite where it does not: first in line."""
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception:
+        return float("inf")
+
+
+def whole_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, for whoever asked for this one.
+
+    Raises:
+        UserError: when it is damaged: with the others there are.
+    """
+    try:
+        return read_checkpoint(path)
+    except DamagedCheckpoint as error:
+        others = [name for name in NAMES if name != path.stem and path.with_name(f"{name}.ckpt").exists()]
+        told = f"; there is also checkpoint={' or '.join(others)}" if others else ""
+        raise UserError(f"{error}{told}") from error
 
 
 def load_weights(module: DiffusionModule, path: Path) -> int:
@@ -46,13 +222,47 @@ def load_weights(module: DiffusionModule, path: Path) -> int:
     Raises:
         UserError: when the file cannot be read, or is of another network.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = whole_checkpoint(path)
     state = checkpoint["state_dict"]
     if any(key.startswith("averaged.") for key in state):
         module.averaged = follower(module.denoiser)
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
+    _load(module, state, path)
     module.eval()
     return int(checkpoint["global_step"])
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's first weights come from."""
+
+    run: str
+    step: int
+
+
+def start_from(module: DiffusionModule, run: Path) -> Origin:
+    """Give the network the judged weights of another run's newest whole checkpoint: averaged ones where it has some.
+
+    Schedule, loss and optimiser are this run's own.
+
+    Raises:
+        UserError: when there is no such run, or its network is another.
+    """
+    if not run.is_dir():
+        raise UserError(f"init_from={run}: no such directory")
+    found = newest_checkpoint(run / "checkpoints")
+    if found is None:
+        raise UserError(f"init_from={run}: holds no checkpoint")
+    state = read_checkpoint(found.path)["state_dict"]
+    source = "averaged" if any(key.startswith("averaged.") for key in state) else "denoiser"
+    prefix = f"{source}.network."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    network: Any = module.denoiser.network
+    _load(network, weights, found.path)
+    return Origin(str(run), found.step)
+
+
+def _load(into: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    try:
+        into.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error

@@ -9,7 +9,7 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -29,12 +29,11 @@ GIVEN = {
         "num_sanity_val_steps",
         "use_distributed_sampler",
         "log_every_n_steps",
-        # the length of a run is max_steps alone
+        # the length of a run is max_steps, or max_time
         "fast_dev_run",
         "max_epochs",
         "min_epochs",
         "min_steps",
-        "max_time",
         "overfit_batches",
         "limit_train_batches",
         "limit_val_batches",
@@ -50,6 +49,9 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "debug": bool,
     "overwrite": bool,
+    "deterministic": bool,
+    "on_nan": Literal["stop", "skip"],
+    "init_from": str | None,
 }
 PLAIN = (bool, int, float, str, type(None))
 

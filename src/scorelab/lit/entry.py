@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from scorelab.lit.signals import Interrupted
+
 DOTTED = re.compile(r"^[A-Za-z_]\w*(\.\w+)+=")
 OWN = {
     "hydra.mode": "type -m for several runs, nothing for one",
@@ -60,7 +62,11 @@ def entry(configs: Path, name: str, job: str) -> None:
         if failed:
             raise failed[0]
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Interrupted as stop:
+        print(stop.told, file=sys.stderr)
+        sys.exit(stop.status)
     except Exception as error:
         if full:
             raise
@@ -122,11 +128,14 @@ class Told:
 def one_line(error: Exception, configs: Path, name: str) -> Told:
     """What the person at the keyboard is told of an error."""
     from scorelab.lit.config import UserError
+    from scorelab.lit.mishaps import of_files
 
     if isinstance(error, UserError):
         return Told(str(error), 2)
     if (told := composition_error(error, configs, name)) is not None:
         return Told(told, 2)
+    if (mishap := of_files(error, Path.cwd())) is not None:
+        return Told(str(mishap), 2)
     return Told(f"{type(error).__name__}: {' '.join(str(error).split())} (debug=true shows where)", 1)
 
 

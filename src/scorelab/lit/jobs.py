@@ -1,9 +1,8 @@
-"""What the entries do: train, eval, sample."""
+"""What the entries eval and sample do with a stored run."""
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,162 +10,22 @@ import numpy as np
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.judge import Case, judge
 from scorelab.judge.base import draw_samples
-from scorelab.judge.field import score_fields
-from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
-from scorelab.lit.callbacks import Validation
-from scorelab.lit.checkpoints import load_weights, read_checkpoint
-from scorelab.lit.config import UserError, completed, instantiate
-from scorelab.lit.loggers import History, flat
-from scorelab.lit.pictures import save_plane, save_samples
-from scorelab.lit.run import RunDir, first_difference, load_run, plain, refuse_training_keys, shown, slug
-from scorelab.lit.sweep import job_directory
-from scorelab.report.card import draw_cards, write_card
-from scorelab.report.field import draw_fields
-from scorelab.report.status import write_json, write_status
+from scorelab.lit.build import Experiment, build, quiet, sized
+from scorelab.lit.checkpoints import NAMES, load_weights
+from scorelab.lit.config import UserError, completed
+from scorelab.lit.pictures import draw_judged, save_samples
+from scorelab.lit.run import first_difference, plain, shown
+from scorelab.lit.stored import load_run, refuse_training_keys, slug
+from scorelab.report.status import write_json
 from scorelab.report.table import table
-from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
-
-
-def train(cfg: DictConfig) -> dict[str, float | None]:
-    """Train, judge and record one run; resume it, skip it or refuse it where the directory says so."""
-    quiet()
-    run = RunDir(run_directory())
-    try:
-        config = named(sized(completed(cfg)), run.path)
-        run.lock()
-        if not config["overwrite"]:
-            run.check(config)
-        if run.finished and not config["overwrite"]:
-            verdict = run.verdict()
-            log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
-            return verdict["metrics"]
-        experiment = build(config)
-        if not isinstance(experiment.module.denoiser, NetworkDenoiser):
-            raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
-        trainer = build_trainer(config, run.path)
-    except BaseException:
-        run.discard()
-        raise
-    if config["overwrite"]:
-        run.clear()
-    run.claim(config)
-    write_status(run.path, "running")
-    loggers: list[Any] = [History(run.path)]
-    status, reason = "failed", None
-    file = log_file(run.path)
-    try:
-        if config["logger"]:
-            choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
-            given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
-            loggers.append(instantiate(config["logger"], "logger", **given))
-        trainer.loggers = loggers
-        metrics, records = fit_and_judge(experiment, trainer, run)
-        status = "finished"
-        run.close(status, config, metrics, records, config["trainer"]["max_steps"])
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
-        status = "interrupted"
-        raise KeyboardInterrupt from stop
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise
-    finally:
-        if status != "finished":
-            run.close(status, config, step=trainer.global_step, reason=reason)
-        for logger in loggers:
-            if hasattr(logger, "close"):
-                if status == "finished":
-                    logger.summarize(metrics)
-                logger.close(0 if status == "finished" else 1)
-        logging.getLogger().removeHandler(file)
-        file.close()
-    log.info("%s", table(metrics, records))
-    log.info(
-        "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
-    )
-    return metrics
-
-
-def run_directory() -> Path:
-    """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
-    hydra = HydraConfig.get()
-    place = Path(hydra.runtime.output_dir)
-    return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
-
-
-def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
-    """The config of a sweep's job with its run named after its directory, its W&B group after the sweep's."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return config
-    logger = dict(config["logger"] or {})
-    if logger.get("group", "") is None:
-        logger["group"] = place.parent.name
-    return config | {"run": place.name, "logger": logger}
-
-
-def log_file(directory: Path) -> logging.Handler:
-    """What is said goes to train.log too, with dates, until the handler is removed."""
-    handler = logging.FileHandler(directory / "train.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    return handler
-
-
-def fit_and_judge(
-    experiment: Experiment, trainer: Trainer, run: RunDir
-) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Train to the last step, then judge the averaged weights of that step."""
-    module, data = experiment.module, experiment.data
-    weights = sum(p.numel() for p in module.denoiser.parameters())
-    log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
-    card = experiment.card
-    for note in card.notes:
-        log.info("weight card: %s", note)
-    write_card(run.path / "card.csv", card.rows(), card.notes)
-    denoiser: Any = module.denoiser
-    of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)
-    draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
-    step = read_checkpoint(run.last)["global_step"] if run.resumable else -1
-    trainer.loggers[0].cut(step)  # type: ignore[attr-defined]
-    if run.resumable:
-        log.info("resumed at step %s", f"{step:,}")
-    trainer.fit(module, data, ckpt_path=str(run.last) if run.resumable else None, weights_only=True)
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    validation = next((c for c in callbacks if isinstance(c, Validation)), None)
-    write_status(run.path, "judging", trainer.global_step)
-    module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    case = experiment.case(module.judged)
-    verdict = judge(experiment.parts, case, log.info)
-    metrics = dict(verdict.metrics)
-    if validation is not None:
-        metrics["val/simple"] = validation.simple
-        metrics["val/simple_best"] = validation.best
-    for logger in trainer.loggers:
-        known = {key: value for key, value in plain(metrics).items() if value is not None}
-        logger.log_metrics(known, trainer.global_step)
-    draw_judged(verdict.records, case, run.path)
-    verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(card.notes)}
-    return plain(metrics), plain(verdict.records)
-
-
-def draw_judged(records: dict[str, Any], case: Case, folder: Path) -> None:
-    """The pictures of what was judged."""
-    draw_truth(folder / "truth.png", records)
-    if case.law is not None and case.train[0].numel() == 2:
-        fields = score_fields(case.denoiser, case.law)
-        if fields:
-            draw_fields(folder / "field.png", [asdict(field) for field in fields])
-        if "samples" in vars(case):
-            save_plane(case.samples, case.held_out, folder / "samples.png")
 
 
 def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -194,7 +53,7 @@ def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:
     """The run's objects with the weights of its checkpoint, on the GPU where there is one."""
     path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
-        raise UserError(f"checkpoint={checkpoint}: {run} has no such checkpoint; possible: last, best")
+        raise UserError(f"checkpoint={checkpoint}: {run} has no such checkpoint; possible: {', '.join(NAMES)}")
     experiment = build(config)
     load_weights(experiment.module, path)
     experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,19 +1,12 @@
-"""Where numbers go: metrics.csv always, W&B where it is wanted."""
+"""Where numbers always go: metrics.csv; and the configuration as W&B compares it."""
 
 import csv
 import json
-import logging
-import os
-import urllib.error
-import urllib.request
-import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-log = logging.getLogger(__name__)
 
 
 class History(Logger):
@@ -69,92 +62,6 @@ class History(Logger):
             writer.writeheader()
             writer.writerows(self.rows)
         whole.replace(self.path)
-
-
-class Wandb(WandbLogger):
-    """Weights & Biases, offline where there is no login or the server does not answer; one line says which.
-
-    The run's id is random, written once to ``wandb_id`` and reused when the run is continued.
-
-    Args:
-        directory: the run's directory.
-        name: the run's name.
-        config: flat configuration.
-        project: W&B project.
-        group: W&B group; None for none.
-        mode: "auto" goes online where there is a login.
-        timeout: seconds to wait for the server before going offline.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        name: str,
-        config: dict[str, Any],
-        project: str = "scorelab",
-        group: str | None = None,
-        mode: Literal["auto", "online", "offline"] = "auto",
-        timeout: float = 20,
-    ) -> None:
-        import wandb
-
-        mark = directory / "wandb_id"
-        if not mark.exists():
-            mark.write_text(uuid.uuid4().hex[:8])
-        common: dict[str, Any] = {
-            "project": project,
-            "group": group,
-            "name": name,
-            "id": mark.read_text().strip(),
-            "dir": str(directory),
-            "config": config,
-            "resume": "allow",
-            "settings": wandb.Settings(init_timeout=timeout, silent=True, console="off"),
-        }
-        asked = os.environ.get("WANDB_MODE") or mode
-        online = asked not in ("offline", "disabled") and wandb.login(prompt=False, verify=False)
-        why = f" ({asked} was asked for)" if asked in ("offline", "disabled") else " (no login)"
-        if online and not answers(base := str(wandb.setup().settings.base_url), timeout):
-            online, why = False, f" ({base} does not answer)"
-        chosen: Any = "disabled" if asked == "disabled" else "online" if online else "offline"
-        try:
-            run = wandb.init(**common, mode=chosen)
-        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-            online, why = False, f" ({' '.join(str(error).split())[:100]})"
-            mark.write_text(uuid.uuid4().hex[:8])  # wandb's service still holds the id of the run that failed
-            run = wandb.init(**common | {"id": mark.read_text()}, mode="offline")
-        if chosen == "disabled":
-            log.info("W&B: disabled by WANDB_MODE")
-        elif online:
-            log.info("W&B: online, %s", run.url)
-        else:
-            log.info(
-                "W&B: offline%s; upload later with: wandb sync %s/wandb/offline-run-*", why, os.path.relpath(directory)
-            )
-        super().__init__(experiment=run)
-
-    def finalize(self, status: str) -> None:
-        """Lightning finalizes after fit; the run goes on to be judged, and ``close`` ends it."""
-        return
-
-    def summarize(self, metrics: dict[str, float | None]) -> None:
-        """Put the final numbers where W&B's tables look for them."""
-        self.experiment.summary.update({key: value for key, value in metrics.items() if value is not None})
-
-    def close(self, exit_code: int) -> None:
-        """End the W&B run, so that the next job of a sweep starts its own."""
-        self.experiment.finish(exit_code=exit_code)
-
-
-def answers(address: str, timeout: float) -> bool:
-    """Whether a server answers at all, be it with an error."""
-    try:
-        urllib.request.urlopen(address, timeout=timeout).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def flat(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class DiffusionModule(LightningModule):
     denoiser with averaged weights; it is the one that is judged and sampled from. ``sampler`` is for pictures along
     the way. ``truth`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
     submodule, so in no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is
-    shown; ``gradient_norm`` is that of the last step, before clipping.
+    shown. ``gradient_norm`` is that of the last step, before clipping, and ``seen`` the times and losses of its
+    batches, of all processes. ``origin`` says where the first weights came from, if from another run.
     """
 
     averaged: Denoiser | None
@@ -47,6 +48,8 @@ class DiffusionModule(LightningModule):
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
         self.seed, self.normalizer = seed, normalizer
         self.gradient_norm = torch.zeros(())
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.origin: dict[str, Any] | None = None
         self._beside = (truth,)  # a tuple, which nn.Module does not look into
 
     @property
@@ -85,11 +88,14 @@ class DiffusionModule(LightningModule):
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
         terms = self.loss(self.denoiser, x0, t, eps, label, self.truth, generator("loss", *key))
-        seen: Any = self.all_gather([t, terms.loss.detach()])
-        self.times.update(*(each.flatten() for each in seen))
         loss = (weight * terms.loss).mean()
         shown = {name: (weight * part.detach()).mean() for name, part in ({"loss": terms.loss} | terms.parts).items()}
-        return {"loss": loss / self.normalizer} | {f"shown/{name}": value for name, value in shown.items()}
+        gathered: Any = self.all_gather([t, terms.loss.detach(), torch.stack(list(shown.values()))])
+        times, losses = (each.flatten() for each in gathered[:2])
+        self.seen = [*(self.seen if part else []), (times, losses)]
+        self.times.update(times, losses)
+        means = gathered[2].view(world, -1).mean(0)  # every process's, so that all come to the same conclusions
+        return {"loss": loss / self.normalizer} | {f"shown/{name}": means[n] for n, name in enumerate(shown)}
 
     def configure_gradient_clipping(
         self,
@@ -98,10 +104,23 @@ class DiffusionModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the norm of all gradients; Lightning's own way refuses fused optimisers under mixed precision."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        parameters = self.measure_gradients(optimizer)
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
+
+    def measure_gradients(self, optimizer: Optimizer) -> list[nn.Parameter]:
+        """Set ``gradient_norm``; the parameters that have a gradient."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        return parameters
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the first weights came from."""
+        checkpoint["origin"] = self.origin
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Know it again."""
+        self.origin = checkpoint["origin"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""

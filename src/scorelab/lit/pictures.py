@@ -1,13 +1,20 @@
-"""Pictures of samples."""
+"""Pictures: of samples, and of what was judged."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from scorelab.data.module import DataModule
+from scorelab.judge import Case
+from scorelab.judge.field import score_fields
+from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
+from scorelab.report.status import temporary
+from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 
 
@@ -35,6 +42,20 @@ def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
     enlarged = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, columns, padding=2, pad_value=128)
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}")
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(whole, format="PNG")
-    whole.replace(path)
+    part = temporary(path)
+    try:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(part, format="PNG")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def draw_judged(records: dict[str, Any], case: Case, folder: Path) -> None:
+    """The pictures of what was judged."""
+    draw_truth(folder / "truth.png", records)
+    if case.law is not None and case.train[0].numel() == 2:
+        fields = score_fields(case.denoiser, case.law)
+        if fields:
+            draw_fields(folder / "field.png", [asdict(field) for field in fields])
+        if "samples" in vars(case):
+            save_plane(case.samples, case.held_out, folder / "samples.png")

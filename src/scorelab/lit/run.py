@@ -1,7 +1,7 @@
 """A run's directory: who it is, whether it is finished, and that one job at a time works in it."""
 
+import errno
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -9,6 +9,7 @@ import platform
 import shutil
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import IO, Any
 
 import yaml
 
+from scorelab.lit.checkpoints import Newest, newest_checkpoint
 from scorelab.lit.config import UserError
-from scorelab.report.status import write_json, write_status
+from scorelab.report.status import Status, read_status, sweep, write_json, write_status, write_text
 
 MACHINE = (
     "run",
@@ -27,11 +29,10 @@ MACHINE = (
     "debug",
     "logger",
     "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
     "trainer.strategy",
+    "data.workers",
     "callbacks.log",
-    "callbacks.heartbeat",
+    "callbacks.keep",
 )
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
 PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
@@ -60,22 +61,24 @@ def first_difference(stored: dict[str, Any], present: dict[str, Any]) -> str | N
 class RunDir:
     """A run's directory, locked while this object lives.
 
-    ``finished`` and ``resumable`` say what an earlier job left in it.
+    ``finished`` says what an earlier job left in it, ``left_by`` how that job ended, ``before`` how many seconds the
+    jobs before this one took.
     """
 
     path: Path
     started: float = field(default_factory=time.time)
+    left_by: Status | None = None
     _lock: IO[str] | None = None
 
     @property
-    def last(self) -> Path:
-        """The newest checkpoint."""
-        return self.path / "checkpoints" / "last.ckpt"
+    def checkpoints(self) -> Path:
+        """Where its checkpoints lie."""
+        return self.path / "checkpoints"
 
     @property
-    def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self.last.exists()
+    def seconds(self) -> float:
+        """What the run has taken so far, all its jobs together."""
+        return (self.left_by.seconds if self.left_by else 0) + time.time() - self.started
 
     @property
     def finished(self) -> bool:
@@ -99,23 +102,34 @@ class RunDir:
     def lock(self) -> None:
         """Take the directory for this process; the kernel gives it back however the process ends.
 
+        The lock is the process's own: one forked off does not hold it.
+
         Raises:
             UserError: when another process has it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / "lock").open("a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another job"
-            raise UserError(
-                f"run {shown(self.path)} is being worked on by {holder}: wait, or give this one another name"
-            ) from None
+        place = self.path / "lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = place.open("a+")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks, say
+                    raise
+                file.seek(0)
+                holder = file.read().strip() or "another job"
+                raise UserError(
+                    f"run {shown(self.path)} is being worked on by {holder}: wait, or give this one another name"
+                ) from None
+            with suppress(OSError):
+                if os.fstat(file.fileno()).st_ino == place.stat().st_ino:
+                    break
+            file.close()  # a job that was refused has just removed the directory and this file with it
         self._lock = file
         file.truncate(0)
         file.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
         file.flush()
+        self.left_by = read_status(self.path)
 
     def check(self, config: dict[str, Any]) -> None:
         """See that the directory is new, or left by a job of the very same config.
@@ -124,15 +138,21 @@ class RunDir:
             UserError: when it holds a run of another config.
         """
         file = self.path / "config.yaml"
-        if not file.exists() and (self.resumable or self.verdict()):
+        begun = self.verdict() or (self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt")))
+        if not file.exists() and begun:
             told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
         if file.exists() and (difference := first_difference(yaml.safe_load(file.read_text()), config)):
             told = f"run {shown(self.path)} has another configuration: {difference}"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
 
+    def newest(self) -> Newest | None:
+        """The checkpoint to go on from, where there is one."""
+        return newest_checkpoint(self.checkpoints)
+
     def clear(self) -> None:
         """Remove all that an earlier run left."""
+        self.left_by = None
         for old in self.path.iterdir():
             if old.name not in BEFORE:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -142,17 +162,16 @@ class RunDir:
         try:
             if self._lock is None and self.path.is_dir():
                 self.lock()
-        except UserError:
+        except (UserError, OSError):
             return
         if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
             shutil.rmtree(self.path)
 
     def claim(self, config: dict[str, Any]) -> None:
-        """Write the config that this run is now known by."""
-        file = self.path / "config.yaml"
-        part = file.with_suffix(".part")
-        part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        part.replace(file)
+        """Write the config that this run is now known by, and remove what a killed job left half-written."""
+        for folder in (self.path, self.checkpoints, self.path / "samples"):
+            sweep(folder)
+        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def close(
         self,
@@ -163,18 +182,32 @@ class RunDir:
         step: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Write metrics.json and status.json; ``reason`` is why a run failed."""
+        """Write metrics.json and status.json; ``reason`` is why a run failed.
+
+        Raises:
+            OSError: when metrics.json cannot be written. The status is failed then, if it was to be finished.
+        """
         content = {
             "status": status,
             **({} if reason is None else {"reason": reason}),
+            **({"time_limited": True} if config.get("trainer", {}).get("max_time") else {}),
             "metrics": plain(metrics or {}),
             "records": plain(records or {}),
             "config": config,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-            "seconds": round(time.time() - self.started, 1),
+            "seconds": round(self.seconds, 1),
         }
-        write_json(self.path / "metrics.json", content)
-        write_status(self.path, status, step)
+        try:
+            write_json(self.path / "metrics.json", content)
+        except OSError as error:
+            self.say("failed" if status == "finished" else status, step, reason=reason or str(error))
+            raise
+        self.say(status, step, reason=reason)
+
+    def say(self, state: str, step: int | None, it_per_s: float | None = None, reason: str | None = None) -> None:
+        """Write status.json, if it can be: a run does not end because it cannot say how it does."""
+        with suppress(OSError):
+            write_status(self.path, state, step, it_per_s, self.seconds, reason)
 
 
 def shown(path: Path) -> str:
@@ -189,50 +222,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def slug(overrides: list[str]) -> str:
-    """Ten hex digits that name a set of overrides, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:10]
-
-
-def refuse_training_keys(overrides: list[str], allowed: tuple[str, ...]) -> None:
-    """Refuse overrides that would make another run of a stored one.
-
-    Raises:
-        UserError: for a key of another group than those allowed.
-    """
-    for key in (override.lstrip("+~").partition("=")[0] for override in overrides):
-        if key.partition(".")[0] not in allowed:
-            raise UserError(f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(allowed)}")
-
-
-def load_run(directory: str, overrides: list[str], composed: dict[str, Any]) -> dict[str, Any]:
-    """A run's own stored config, with no budget for judging, and with overrides.
-
-    ``group=choice`` takes that node from ``composed``, a dotted key sets a key.
-
-    Raises:
-        UserError: when the directory is no run, or holds no checkpoint.
-    """
-    path = Path(directory)
-    if not path.is_dir():
-        raise UserError(f"run={directory}: no such directory")
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"run={directory}: not a run's directory (it holds no config.yaml)")
-    if not (path / "checkpoints" / "last.ckpt").is_file():
-        raise UserError(f"run={directory}: holds no checkpoint; train it first")
-    config = yaml.safe_load((path / "config.yaml").read_text())
-    config["metric"]["budget"] = None
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    for key in keys:
-        group, _, rest = key.partition(".")
-        if group in keys:
-            config[group] = composed[group]
-            continue
-        node, source = config[group], composed[group]
-        *way, last = rest.split(".")
-        for name in way:
-            node, source = node[name], source[name]
-        node[last] = source[last]
-    return config

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from scorelab.lit.build import build, build_trainer, quiet, sized
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.run import MACHINE, RunDir
+from scorelab.report.status import read_status
 from scorelab.report.table import Row, sweep_table
 
 ASIDE = (*MACHINE, "sweep", "overwrite", "hydra")  # no part of what a run is
@@ -76,10 +77,13 @@ class Job:
 
     def failure(self, failures: Mapping[str, str]) -> str | None:
         """Why this run has no figures: from ``failures`` by directory, or as stored; None where it has some."""
-        refused, status = failures.get(self.path.name), self.verdict.get("status", "not started")
-        if status == "finished" and not (refused and self.config["overwrite"]):
+        refused, ended = failures.get(self.path.name), self.verdict.get("status")
+        if ended == "finished" and not (refused and self.config["overwrite"]):
             return None
-        return refused or self.verdict.get("reason") or status
+        status = read_status(self.path)
+        if refused or (status is not None and status.state == "failed"):
+            return f"failed: {refused or status}"
+        return str(status) if status else "not started"
 
 
 @dataclass(frozen=True)

@@ -137,13 +137,12 @@ def frechet_floor(
 def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":
     """The same distance as a torchmetrics metric, for batches during training.
 
-    Load the reference once, ``metric.update(bytes, real=True)``: ``reset`` keeps it. On several devices load
-    it on one of them, since ``compute`` adds up what all have seen. Moving the metric to a device moves the
-    extractor.
+    Load the reference once, ``metric.update(bytes, real=True)``: ``reset`` keeps it. It is of what its own process
+    has seen: of several, one draws and measures. Moving the metric to a device moves the extractor.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return FrechetInceptionDistance(feature=extractor, reset_real_features=False)
+    return FrechetInceptionDistance(feature=extractor, reset_real_features=False, sync_on_compute=False)
 
 
 def memorization(samples: Tensor, train: Tensor) -> float:

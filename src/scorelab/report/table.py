@@ -110,7 +110,7 @@ def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
     widths = [max(map(len, column)) for column in zip(keys, *named, strict=True)]
     lines = [_line(keys, [title for title, _ in columns], widths, _widths(columns, numbers))]
     for each, words, figures in zip(shown, named, numbers, strict=True):
-        told = figures if each.row.failed is None else [f"failed: {each.row.failed}"]
+        told = figures if each.row.failed is None else [each.row.failed]
         lines.append(_line(words, told, widths, _widths(columns, numbers) if told is figures else [0]))
     if any(each.edge for each in shown):
         lines.append(f"  * the best {best_of} stands at the edge of those tried: try beyond it")
@@ -118,7 +118,7 @@ def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
         lines.append(f"  ? no {CHOSEN_BY} to choose the best {best_of} by")
     if best_of is not None and (lost := [row for row in rows if row.failed is not None]):
         lines.append(f"  {len(lost)} of {len(rows)} runs failed")
-        lines += [f"  {' '.join(row.choices.get(key, '') for key in keys)}  failed: {row.failed}" for row in lost]
+        lines += [f"  {' '.join(row.choices.get(key, '') for key in keys)}  {row.failed}" for row in lost]
     return "\n".join(lines)
 
 

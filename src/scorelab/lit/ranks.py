@@ -1,0 +1,101 @@
+"""Several processes that train one run: this one, of rank 0, and those it starts for the other devices."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import distributed
+
+PATIENCE = 20  # seconds between another process's death and the end of this one, if nothing else has ended it
+
+
+class Ranks:
+    """The other processes of a run, alive while this is entered; none where there is one device.
+
+    They work from the run's own config.yaml, so neither a sweep's words nor a name made of the time is read again.
+    Made before the trainer, which learns here that it need not start them. ``lost`` is called when one of them has
+    died and this process does not come back from waiting for it.
+    """
+
+    def __init__(self, directory: Path, devices: int, lost: Callable[[str], None]) -> None:
+        self.directory, self.devices, self.lost = directory, devices, lost
+        self.others: list[subprocess.Popen] = []
+        self.over = threading.Event()
+        self.place: dict[str, str] = {}
+        self.words = [sys.executable, "-m", "scorelab.lit.rank", str(os.getpid()), str(directory)]
+        if devices > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            self.place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": "0"}
+            os.environ.update(self.place)
+
+    def at(self, checkpoint: Path | None) -> "Ranks":
+        """Have them go on from a checkpoint."""
+        self.words += [str(checkpoint)] if checkpoint else []
+        return self
+
+    def __enter__(self) -> "Ranks":
+        self.threads = torch.get_num_threads()
+        share_cores(self.devices)
+        path = os.pathsep.join(filter(None, sys.path))
+        for rank in range(1, self.devices):
+            place = self.place | {"LOCAL_RANK": str(rank), "PYTHONPATH": path}
+            with (self.directory / f"rank{rank}.log").open("w") as said:
+                self.others.append(subprocess.Popen(self.words, env=os.environ | place, stdout=said, stderr=said))
+        if self.others:
+            threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.over.set()
+        for other in self.others:
+            if error is None:
+                with suppress(subprocess.TimeoutExpired):
+                    other.wait(PATIENCE)
+            other.kill()
+            other.wait()
+        torch.set_num_threads(self.threads)
+        for key in self.place:
+            os.environ.pop(key, None)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    @property
+    def fallen(self) -> str | None:
+        """What is known of a process that has died, once one has."""
+        for rank, other in enumerate(self.others, 1):
+            if other.poll():
+                ended = f"signal {-other.returncode}" if other.returncode < 0 else f"status {other.returncode}"
+                lines = (self.directory / f"rank{rank}.log").read_text(errors="replace").strip().splitlines()
+                return f"the process of rank {rank} died ({ended})" + (f": {lines[-1]}" if lines else "")
+        return None
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.5):
+            if self.fallen and not self.over.wait(PATIENCE):
+                self.lost(self.fallen)  # this process waits for the dead one, in a call that no signal ends
+                os._exit(1)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when the one that started it ends, however it does."""
+    with suppress(OSError, AttributeError):  # Linux alone can; elsewhere a broken connection ends it a step later
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("the first process has ended")
+
+
+def share_cores(processes: int) -> None:
+    """Divide the processor's cores among processes, where OMP_NUM_THREADS does not say otherwise."""
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))

@@ -1,0 +1,113 @@
+"""Signals that end a run: kept until a step is whole while the run trains, obeyed at once where nothing would be lost.
+
+Handlers belong to the process, so the state here does too: ``SIGNALS`` is the one there is.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(BaseException):
+    """A signal has ended the run. No Exception, so that nothing on its way takes it for a failure."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum, self.name = signum, signal.Signals(signum).name
+        self.told = f"interrupted by {self.name}"
+        super().__init__(self.name)
+
+    @property
+    def status(self) -> int:
+        """The exit status a shell gives to a program that this signal ended."""
+        return 128 + self.signum
+
+
+class Signals:
+    """What has come in.
+
+    ``received`` is the first signal since ``listening`` began, or None. ``waits`` says whether the run would lose
+    something if it stopped now; ``farewell`` is called when a second Ctrl-C ends the process there and then.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.waits = False
+        self.owner = -1
+        self.farewell: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def listening(self, farewell: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Handle the ending signals for as long as a run takes; outside of the main thread none can be."""
+        self.received, self.waits, self.owner, self.farewell = None, False, os.getpid(), farewell
+        before: dict[int, Any] = {}
+        try:
+            before = self.listen()
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def listen(self) -> dict[int, Any]:
+        """Put the handlers in place, again where a library has put its own there; the handlers before."""
+        try:
+            return {signum: signal.signal(signum, self._handle) for signum in ENDING}
+        except ValueError:  # not the main thread: whoever runs us so handles signals
+            return {}
+
+    @contextmanager
+    def waiting(self, waits: bool = True) -> Iterator[None]:
+        """Let a signal wait until this block is done, or (False) end it at once.
+
+        Raises:
+            Interrupted: when one comes in that need not wait, or has come in by the end of a block that does not.
+        """
+        before = self.waits
+        try:
+            self.waits = waits
+            self.check()
+            yield
+            self.check()
+        finally:
+            self.waits = before
+        self.check()
+
+    def check(self) -> None:
+        """End the run where a signal has come in and need not wait.
+
+        Raises:
+            Interrupted: then.
+        """
+        if self.received is not None and not self.waits:
+            raise Interrupted(self.received)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.owner:  # a process forked off: its parent decides
+            return
+        if self.received is not None:
+            if signum == signal.SIGINT:
+                self._leave()
+            return
+        self.received = signum
+        if self.waits:
+            say(f"{signal.Signals(signum).name}: saving at the end of the step (Ctrl-C stops at once)")
+        self.check()
+
+    def _leave(self) -> None:
+        """End the process as it stands. Every file is whole at any moment, so nothing needs tidying."""
+        with suppress(Exception):
+            self.farewell()
+        say("stopped at once")
+        os._exit(128 + signal.SIGINT)
+
+
+def say(line: str) -> None:
+    """A line to the terminal from inside a handler, where print may not be entered twice."""
+    os.write(2, f"\n{line}\n".encode())
+
+
+SIGNALS = Signals()

@@ -1,0 +1,255 @@
+"""What the entry train does: one run, from its directory to its verdict; resumed, skipped or refused as that says."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning import Trainer
+from omegaconf import DictConfig
+
+from scorelab.denoisers import NetworkDenoiser
+from scorelab.judge import Verdict, judge
+from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
+from scorelab.lit.callbacks import Validation
+from scorelab.lit.checkpoints import Newest, claimed_step, start_from
+from scorelab.lit.config import UserError, completed, instantiate
+from scorelab.lit.guard import Guard
+from scorelab.lit.heart import Heart
+from scorelab.lit.keeper import among
+from scorelab.lit.loggers import History, flat
+from scorelab.lit.mishaps import Mishap, mishap
+from scorelab.lit.pictures import draw_judged
+from scorelab.lit.ranks import Ranks
+from scorelab.lit.run import RunDir, plain, shown
+from scorelab.lit.signals import SIGNALS, Interrupted
+from scorelab.lit.sweep import job_directory
+from scorelab.report.card import draw_cards, write_card
+from scorelab.report.table import table
+
+BATCH = "data.batch_size (with trainer.accumulate_grad_batches higher in proportion), or the model's size"
+log = logging.getLogger("scorelab")
+
+
+def train(cfg: DictConfig) -> dict[str, float | None]:
+    """Train, judge and record one run; resume it, skip it or refuse it where the directory says so.
+
+    Raises:
+        UserError: for what the person at the keyboard can change; the run is resumable wherever it has a checkpoint.
+        Interrupted: when a signal ended it, all that it had reached saved.
+    """
+    quiet()
+    run = RunDir(run_directory())
+    try:
+        config = named(sized(completed(cfg)), run.path)
+        run.lock()
+        if not config["overwrite"]:
+            run.check(config)
+            if run.finished:
+                verdict = run.verdict()
+                log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
+                return verdict["metrics"]
+        experiment = ready(config, run)
+    except BaseException:
+        run.discard()
+        raise
+    if config["overwrite"]:
+        run.clear()
+    run.claim(config)
+    with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
+        found = attempt(experiment, config, run)
+    log.info("%s", table(found.metrics, found.records))
+    log.info(
+        "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
+    )
+    return found.metrics
+
+
+def run_directory() -> Path:
+    """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
+    hydra = HydraConfig.get()
+    place = Path(hydra.runtime.output_dir)
+    return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
+
+
+def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The config of a sweep's job with its run named after its directory, its W&B group after the sweep's."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return config
+    logger = dict(config["logger"] or {})
+    if logger.get("group", "") is None:
+        logger["group"] = place.parent.name
+    return config | {"run": place.name, "logger": logger}
+
+
+def ready(config: dict[str, Any], run: RunDir) -> Experiment:
+    """All objects of a run that may begin, or go on.
+
+    Raises:
+        UserError: when it may not.
+    """
+    experiment = build(config)
+    if not isinstance(experiment.module.denoiser, NetworkDenoiser):
+        raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
+    build_trainer(config, run.path)  # to see that it can be
+    if config["init_from"] and (config["overwrite"] or run.newest() is None):
+        experiment.module.origin = asdict(start_from(experiment.module, Path(config["init_from"])))
+    return experiment
+
+
+class LogFile(logging.FileHandler):
+    """A log that says nothing of a full disk: whatever else meets it will."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on; the terminal has the line too."""
+
+
+@contextmanager
+def log_file(directory: Path) -> Iterator[None]:
+    """What is said goes to train.log too, with dates."""
+    handler = LogFile(directory / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verdict:
+    """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
+    ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
+    trainer = build_trainer(config, run.path)
+    loggers: list[Any] = [History(run.path)]
+    status, reason, verdict = "failed", None, Verdict()
+    heart = Heart(run, lambda: trainer.global_step)
+    try:
+        with heart:
+            loggers += wanted_logger(config, run)
+            trainer.loggers = loggers
+            fit(experiment, trainer, run, ranks)
+            heart.enter("judging")
+            verdict = judged(experiment, trainer, run)
+        SIGNALS.waits = True
+        run.close("finished", config, verdict.metrics, verdict.records, trainer.global_step)
+        status = "finished"
+    except Interrupted as stop:
+        status = "interrupted"
+        stop.told = f"{shown(run.path)} was interrupted by {stop.name}{kept(run)}"
+        raise
+    except Exception as error:
+        known = known_error(error, run, ranks, heart.state)
+        reason = str(known) if known else " ".join(str(error).split()) or type(error).__name__
+        if known:
+            raise known from error
+        raise
+    finally:
+        SIGNALS.waits = True
+        if status != "finished":
+            close_unfinished(run, status, config, trainer.global_step, reason)
+        for logger in loggers:
+            if hasattr(logger, "close"):
+                if status == "finished":
+                    logger.summarize(verdict.metrics)
+                logger.close(0 if status == "finished" else 1)
+    return verdict
+
+
+def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
+    """The logger that the config names beside metrics.csv, if any."""
+    if not config["logger"]:
+        return []
+    choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
+    given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
+    return [instantiate(config["logger"], "logger", **given)]
+
+
+def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> None:
+    """Train to the last step, from the newest checkpoint that is whole."""
+    module = experiment.module
+    weights = sum(p.numel() for p in module.denoiser.parameters())
+    log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    card = experiment.card
+    for note in card.notes:
+        log.info("weight card: %s", note)
+    write_card(run.path / "card.csv", card.rows(), card.notes)
+    denoiser: Any = module.denoiser
+    of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)
+    draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
+    found = run.newest()
+    say_where_it_starts(module.origin, run, found)
+    trainer.loggers[0].cut(found.step if found else -1)  # type: ignore[attr-defined]
+    path = found.path if found else None
+    with SIGNALS.waiting(), ranks.at(path):
+        trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
+
+
+def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newest | None) -> None:
+    """How the job before ended, which checkpoints are damaged, and the step this one begins at."""
+    if run.left_by is not None:
+        log.info("%s was left by an earlier job: %s", shown(run.path), run.left_by)
+    for damaged in found.damaged if found else ():
+        log.warning("%s", damaged)
+    if found:
+        log.info("resumed at step %s (%s)", f"{found.step:,}", found.path.name)
+    elif origin:
+        log.info("begun with the weights of %s at step %s", origin["run"], f"{origin['step']:,}")
+
+
+def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
+    """Judge the averaged weights of the last step, record and draw what is found."""
+    module = experiment.module
+    module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+    case = experiment.case(module.judged)
+    verdict = judge(experiment.parts, case, log.info)
+    for validation in among(trainer, Validation):
+        verdict.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
+    verdict.metrics, verdict.records = plain(verdict.metrics), plain(verdict.records)
+    for logger in trainer.loggers:
+        known = {key: value for key, value in verdict.metrics.items() if value is not None}
+        logger.log_metrics(known, trainer.global_step)
+    draw_judged(verdict.records, case, run.path)
+    verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
+    verdict.records["training"] = {
+        "steps": trainer.global_step,
+        "skipped": sum(guard.skipped for guard in among(trainer, Guard)),
+        "processes": trainer.world_size,
+        "init_from": module.origin,
+    }
+    return verdict
+
+
+def kept(run: RunDir) -> str:
+    """What the same command will do, as the end of a sentence."""
+    last = run.checkpoints / "last.ckpt"
+    return f": the same command goes on from step {claimed_step(last):,}" if last.exists() else ", nothing saved yet"
+
+
+def known_error(error: Exception, run: RunDir, ranks: Ranks, state: str) -> UserError | None:
+    """The error in the words of the person at the keyboard; None for one of our own making."""
+    if ranks.fallen and not isinstance(error, UserError):
+        return Mishap(f"{ranks.fallen}{kept(run)}")
+    if isinstance(error, UserError):
+        return type(error)(f"{error}{kept(run)}")
+    known = mishap(error, run.path, BATCH if state == "running" else "metric.chunk")
+    return None if known is None else Mishap(f"{known}{kept(run)}")
+
+
+def close_unfinished(run: RunDir, status: str, config: dict[str, Any], step: int, reason: str | None) -> None:
+    """Record how a run ended that did not finish, as far as its disk allows."""
+    try:
+        run.close(status, config, step=step, reason=reason)
+    except OSError as error:
+        log.warning("metrics.json could not be written (%s)", error.strerror)
+
+
+def lost(run: RunDir, why: str) -> None:
+    """The last words of a process that waits in vain for another."""
+    told = f"{why}{kept(run)}"
+    run.say("failed", None, reason=told)
+    log.error("error: %s", told)

@@ -1,0 +1,156 @@
+"""A signal may come at any moment: what was reached is saved, and the same command ends as if none had come."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL
+from faults.compare import differences
+
+from scorelab.judge.yardsticks import NoiseError
+from scorelab.lit import callbacks
+from scorelab.lit.signals import ENDING, SIGNALS, Interrupted
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=300)
+    return folder / "logs" / "train" / "a"
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "logs" / "train" / "a" / "status.json").read_text())
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, signum: int) -> None:
+    """Have the nth call of a function of ours begin with a signal to this process, and go on as ever."""
+    real, calls = getattr(owner, name), []
+
+    def signalled(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signum)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, signalled)
+
+
+@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
+    typed, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    from scorelab.lit.module import DiffusionModule
+
+    once(monkeypatch, DiffusionModule, "training_step", 6, signum)
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 128 + signum
+    name = signal.Signals(signum).name
+    assert said.last == f"logs/train/a was interrupted by {name}: the same command goes on from step 6"
+    assert f"{name}: saving at the end of the step" in said.err
+    assert status(tmp_path) | {"state": "interrupted", "step": 6} == status(tmp_path)
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 0 and "resumed at step 6 (last.ckpt)" in said.err + said.out
+    assert differences(whole, tmp_path / "logs" / "train" / "a") == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "nth", "step"),
+    [
+        (callbacks, "noise_error", 2, 8),  # the second validation
+        (callbacks, "noise_error", 3, 12),  # the last
+        (callbacks, "draw_samples", 1, 6),
+        (callbacks, "save_samples", 2, 12),
+        (NoiseError, "run", 1, 12),  # judging
+    ],
+)
+def test_a_signal_between_steps_cuts_short_what_is_done_there_and_it_is_made_up_for(
+    typed, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, step: int
+) -> None:
+    once(monkeypatch, owner, name, nth, signal.SIGTERM)
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 143
+    assert f"goes on from step {step}" in said.last
+    assert not (tmp_path / "logs" / "train" / "a" / "samples" / f"step_{step:07d}.png").exists() or name in ("run",)
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 0 and f"resumed at step {step} " in said.err + said.out
+    assert differences(whole, tmp_path / "logs" / "train" / "a") == []
+
+
+def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL, "trainer.max_steps=100000"]
+    job = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = tmp_path / "logs" / "train" / "a" / "checkpoints" / "last.ckpt"
+    while not last.exists() and job.poll() is None:
+        time.sleep(0.02)
+    started = time.monotonic()
+    job.send_signal(signal.SIGINT)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == 130 and time.monotonic() - started < 5
+    assert "interrupted by SIGINT" in err or "stopped at once" in err  # the first may have been obeyed already
+    assert status(tmp_path)["state"] == "interrupted"
+    assert torch.load(last, weights_only=True)["global_step"] >= 4
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    with SIGNALS.listening():
+        yield
+
+
+def test_a_signal_waits_where_something_would_be_lost_and_nowhere_else(listening) -> None:
+    with pytest.raises(Interrupted) as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(1)
+    assert stop.value.status == 128 + signal.SIGUSR1
+    SIGNALS.received, done = None, []
+    with pytest.raises(Interrupted), SIGNALS.waiting():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+        done.append("whole")
+        with pytest.raises(Interrupted), SIGNALS.waiting(False):
+            done.append("never begun")
+    assert done == ["whole"]
+
+
+def test_handlers_are_those_of_before_once_a_run_is_over() -> None:
+    before = [signal.getsignal(signum) for signum in ENDING]
+    with SIGNALS.listening():
+        assert all(signal.getsignal(signum) not in before for signum in ENDING)
+    assert [signal.getsignal(signum) for signum in ENDING] == before
+
+
+def test_a_process_forked_off_leaves_signals_to_its_parent(listening) -> None:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0 if SIGNALS.received is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_outside_of_the_main_thread_a_run_does_without_handlers() -> None:
+    found: list[Callable[..., Any] | int | None] = []
+
+    def listen() -> None:
+        with SIGNALS.listening():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert found == [before]
