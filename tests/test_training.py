@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from faults.compare import differences
 from PIL import Image
 
 from scorelab.data.images import Digits
@@ -263,6 +264,24 @@ def test_the_history_of_importance_sampling_outlives_a_kill(folder: Path) -> Non
     assert state["seen"].min() >= 10
     assert "resumed at step" in typed(folder, "train", "run=torn", *words)
     assert left(folder, "torn")["metrics"] == left(folder, "whole")["metrics"]
+
+
+def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(folder: Path) -> None:
+    words = (*SMALL, "trainer=ddp_cpu", "times=importance", "schedule.num_steps=20", "judge=[simple]", "data.workers=1")
+    typed(folder, "train", "run=both", *words)
+    run = folder / "logs" / "train" / "fallen"
+    job = subprocess.Popen(command("train", "run=fallen", *words), cwd=folder, stdout=-3, stderr=-3)
+    last, deadline = run / "checkpoints" / "last.ckpt", time.time() + 200
+    while not last.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    assert re.search(r"resumed at step \d+", typed(folder, "train", "run=fallen", *words))
+    assert differences(folder / "logs" / "train" / "both", run) == []
+    assert left(folder, "fallen")["records"]["training"]["processes"] == 2
+    assert left(folder, "both")["metrics"] != left(folder, "a")["metrics"]  # twice the batch
+    others = subprocess.run(["pgrep", "-f", f"scorelab.lit.rank .*{folder}"], capture_output=True, text=True)
+    assert others.stdout == ""
 
 
 def test_a_run_trains_in_bfloat16_with_clipped_gradients(folder: Path) -> None:

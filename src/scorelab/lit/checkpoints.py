@@ -89,6 +89,8 @@ def write_checkpoint(content: dict[str, Any], path: Path, best: bool) -> None:
             also_at(path, path.with_name("previous.ckpt"))
         part.replace(path)
         sync_directory(path.parent)
+    except RuntimeError as error:  # torch's, about a file that it could not end because the disk is full
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -140,7 +140,9 @@ class Sweep:
         for job in self.jobs:
             choices = {key_of(word): value_of(word) for word in job.overrides if not is_aside(key_of(word))}
             rows.append(Row(choices, job.verdict.get("metrics", {}), job.failure(failures)))
-        return f"{self.path}\n{sweep_table(rows, self.best_of)}"
+        limited = [job.path.name for job in self.jobs if job.verdict.get("time_limited")]
+        note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
+        return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
 
 
 def sweeping(words: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """What the entry train does: one run, from its directory to its verdict; resumed, skipped or refused as that says."""
 
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -185,8 +186,17 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> 
     say_where_it_starts(module.origin, run, found)
     trainer.loggers[0].cut(found.step if found else -1)  # type: ignore[attr-defined]
     path = found.path if found else None
-    with SIGNALS.waiting(), ranks.at(path):
-        trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
+    try:
+        with SIGNALS.waiting(), ranks.at(path):
+            trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
+    finally:
+        for worker in multiprocessing.active_children():  # left where an error is, and deaf to gentler words
+            worker.kill()
+            worker.join()
+    if trainer.global_step < trainer.max_steps:
+        log.info(
+            "time-limited: stopped after %s steps, so its figures depend on how fast they were", trainer.global_step
+        )
 
 
 def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newest | None) -> None:

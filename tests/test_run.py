@@ -1,0 +1,224 @@
+"""A run's directory: who works in it, whether it still does, where its weights come from, how long it may take."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL
+from faults.compare import differences
+
+from scorelab.lit.checkpoints import read_checkpoint
+from scorelab.lit.heart import Heart
+from scorelab.lit.run import RunDir
+from scorelab.report.status import SILENT, Status, read_status, write_status
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def left(folder: Path, run: str = "a", name: str = "metrics.json") -> dict[str, Any]:
+    return json.loads((folder / "logs" / "train" / run / name).read_text())
+
+
+def weights(folder: Path, run: str, kind: str, name: str = "last") -> dict[str, torch.Tensor]:
+    state = read_checkpoint(folder / "logs" / "train" / run / "checkpoints" / f"{name}.ckpt")["state_dict"]
+    return {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
+
+
+def test_a_job_at_work_that_is_silent_or_gone_is_lost(tmp_path: Path) -> None:
+    write_status(tmp_path, "running", 7, 1.5)
+    status = read_status(tmp_path)
+    assert status is not None and (status.state, status.step, status.it_per_s) == ("running", 7, 1.5)
+    assert str(status) == f"running at step 7 on {socket.gethostname()}, pid {os.getpid()}"
+    said = vars(status)
+    for change, state in (
+        ({"time": time.time() - SILENT - 1}, "lost"),
+        ({"time": time.time() - SILENT + 30}, "running"),
+        ({"host": "another", "pid": 1}, "running"),
+        ({"host": "another", "time": time.time() - SILENT - 1}, "lost"),
+        ({"state": "judging", "time": 0}, "lost"),
+        ({"state": "finished", "time": 0}, "finished"),
+        ({"state": "interrupted", "time": 0}, "interrupted"),
+    ):
+        (tmp_path / "status.json").write_text(json.dumps(said | change))
+        found = read_status(tmp_path)
+        assert found is not None and found.state == state, change
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (tmp_path / "status.json").write_text(json.dumps(said | {"pid": int(gone.stdout)}))
+    found = read_status(tmp_path)
+    assert found is not None and str(found) == "lost at step 7"
+
+
+def test_a_corpse_that_nobody_has_buried_is_gone_too(tmp_path: Path) -> None:
+    write_status(tmp_path, "running", 7)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    content = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps(content | {"pid": child.pid}))
+    found = read_status(tmp_path)
+    child.wait()
+    assert found is not None and found.state == "lost"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "running"}'])
+def test_a_status_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    assert read_status(tmp_path) is None
+    (tmp_path / "status.json").write_text(content)
+    assert read_status(tmp_path) is None
+
+
+def test_the_heart_beats_whatever_the_run_does(tmp_path: Path) -> None:
+    steps = iter(range(0, 1000, 10))
+    run, seen = RunDir(tmp_path), []
+    with Heart(run, lambda: next(steps), seconds=0.1) as heart:
+        for _ in range(3):
+            time.sleep(0.25)
+            seen.append(read_status(tmp_path))
+        heart.enter("judging")
+        judging = read_status(tmp_path)
+    assert all(isinstance(status, Status) for status in seen) and judging is not None
+    times, speeds = ([getattr(status, name) for status in seen] for name in ("time", "it_per_s"))
+    assert times == sorted(set(times)) and all(speed == pytest.approx(100, rel=0.7) for speed in speeds)
+    assert judging.state == "judging"
+    before = (tmp_path / "status.json").read_text()
+    time.sleep(0.3)
+    assert (tmp_path / "status.json").read_text() == before
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    """A run of its own, once it has a checkpoint."""
+    command = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL, "trainer.max_steps=100000", *words]
+    job = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    last = folder / "logs" / "train" / "a" / "checkpoints" / "last.ckpt"
+    while not last.exists() and job.poll() is None:
+        time.sleep(0.02)
+    return job
+
+
+def test_a_second_job_is_told_who_works_and_after_kill_9_nothing_is_locked_though_workers_live(
+    typed, tmp_path: Path
+) -> None:
+    words = (*SMALL, "trainer.max_steps=100000", "data.workers=2")
+    job = start(tmp_path, "data.workers=2")
+    said = typed("train", "run=a", *words)
+    assert said.status == 2
+    assert f"run logs/train/a is being worked on by {socket.gethostname()}, pid {job.pid}, since 20" in said.last
+    tasks = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+    workers = [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
+    job.kill()
+    job.wait()
+    found = read_status(tmp_path / "logs" / "train" / "a")
+    assert found is not None and found.state == "lost"
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)  # alive for as long as this takes
+    try:
+        run = RunDir(tmp_path / "logs" / "train" / "a")
+        run.lock()
+        assert run.left_by is not None and run.left_by.state == "lost"
+        assert len(workers) >= 2
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_begins_with_the_judged_weights_of_another_and_knows_it_when_resumed(typed, tmp_path: Path) -> None:
+    typed("train", "run=a", *SMALL)
+    one = (*SMALL, "trainer.max_steps=1", "optimizer.lr=0", "optimizer.weight_decay=0", "init_from=logs/train/a")
+    said = typed("train", "run=b", *one, "loss=vlb", "schedule=linear")
+    assert said.status == 0, said.err
+    assert "begun with the weights of logs/train/a at step 12" in said.out
+    learned, begun = weights(tmp_path, "a", "averaged.network."), weights(tmp_path, "b", "denoiser.network.")
+    assert learned.keys() == begun.keys() and all(torch.equal(learned[key], begun[key]) for key in learned)
+    tables = [weights(tmp_path, run, "denoiser.schedule.") for run in ("a", "b")]
+    assert all(not torch.equal(value, tables[1][key]) for key, value in tables[0].items() if key in tables[1])
+    assert left(tmp_path, "b")["records"]["training"]["init_from"] == {"run": "logs/train/a", "step": 12}
+
+
+def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
+    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scorelab.lit.module import DiffusionModule
+
+    typed("train", "run=a", *SMALL)
+    said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "model.channels=16")
+    assert said.status == 2 and "last.ckpt is of another network: " in said.last
+    assert not (tmp_path / "logs" / "train" / "c").exists()
+    words = ("train", "run=b", *SMALL, "init_from=logs/train/a")
+    real = DiffusionModule.training_step
+    monkeypatch.setattr(
+        DiffusionModule,
+        "training_step",
+        lambda self, *args: (
+            os.kill(os.getpid(), signal.SIGTERM) if self.global_step == 5 else None,
+            real(self, *args),
+        )[1],
+    )
+    assert typed(*words).status == 143
+    monkeypatch.setattr(DiffusionModule, "training_step", real)
+    (tmp_path / "logs" / "train" / "a").rename(tmp_path / "elsewhere")
+    said = typed(*words)
+    assert said.status == 0 and "resumed at step 6" in said.out
+    assert left(tmp_path, "b")["records"]["training"]["init_from"] == {"run": "logs/train/a", "step": 12}
+
+
+def test_a_run_limited_in_time_is_judged_where_it_stands_and_marked(typed, tmp_path: Path) -> None:
+    words = (*SMALL, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02")
+    said = typed("train", "run=a", *words)
+    assert said.status == 0, said.err
+    content = left(tmp_path)
+    assert content["time_limited"] is True and content["status"] == "finished"
+    steps = content["records"]["training"]["steps"]
+    assert 0 < steps < 100000 and left(tmp_path, name="status.json")["step"] == steps
+    assert read_checkpoint(tmp_path / "logs" / "train" / "a" / "checkpoints" / "last.ckpt")["global_step"] == steps
+    assert f"time-limited: stopped after {steps} steps" in said.out
+    (tmp_path / "logs" / "train" / "a" / "metrics.json").unlink()  # as if it had been killed while it was judged
+    said = typed("train", "run=a", *words)
+    assert said.status == 0 and left(tmp_path)["records"]["training"]["steps"] == steps
+    assert left(tmp_path)["metrics"] == content["metrics"]
+
+
+def test_one_that_is_not_says_nothing_of_it(typed, tmp_path: Path) -> None:
+    typed("train", "run=a", *SMALL)
+    assert "time_limited" not in left(tmp_path)
+
+
+def test_saving_often_and_many_workers_change_no_bit_and_nor_does_determinism(typed, tmp_path: Path) -> None:
+    typed("train", "run=a", *SMALL)
+    for run, words in (
+        ("b", ("callbacks.keep.minutes=0.0001", "data.workers=2")),
+        ("c", ("deterministic=true",)),
+    ):
+        said = typed("train", f"run={run}", *SMALL, *words)
+        assert said.status == 0, said.err
+        assert differences(tmp_path / "logs" / "train" / "a", tmp_path / "logs" / "train" / run) == []
+    torch.use_deterministic_algorithms(False)
+
+
+def test_deterministic_asks_torch_for_it(typed, tmp_path: Path) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        typed("train", "run=a", *SMALL, "trainer.max_steps=1", "deterministic=true")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        typed("train", "run=b", *SMALL, "trainer.max_steps=1")
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_the_seconds_of_all_jobs_are_added_up(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.lock()
+    run.started -= 100
+    run.say("interrupted", 3)
+    again = RunDir(tmp_path)
+    again.left_by = read_status(tmp_path)
+    again.close("finished", {})
+    assert json.loads((tmp_path / "metrics.json").read_text())["seconds"] == pytest.approx(100, abs=5)
