@@ -1,0 +1,1 @@
+"""Killed runs: where (places), under what choices (scenarios), by whom (killer), and what is left (compare)."""
