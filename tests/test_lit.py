@@ -162,6 +162,27 @@ def test_history_keeps_every_row_and_takes_new_columns(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,,5.0"]
 
 
+def test_a_torn_last_line_is_forgotten_and_a_row_written_twice_stands_once(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    for step in (100, 110, 120):
+        history.log_metrics({"a": step / 10}, step)
+        history.log_metrics({"b": step / 20}, step)
+    whole = (tmp_path / "metrics.csv").read_bytes()
+    for torn in range(1, len(b"120,,6.0\r\n")):
+        (tmp_path / "metrics.csv").write_bytes(whole[:-torn])
+        again = History(tmp_path)
+        again.cut(120)
+        again.log_metrics({"b": 6.0}, 120)
+        assert (tmp_path / "metrics.csv").read_bytes() == whole
+    again = History(tmp_path)
+    again.cut(110)
+    for key, value in (("b", 5.5), ("a", 11.0)):
+        again.log_metrics({key: value}, 110)
+    again.log_metrics({"a": 12.0}, 120)
+    again.log_metrics({"b": 6.0}, 120)
+    assert (tmp_path / "metrics.csv").read_bytes() == whole
+
+
 def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> None:
     old = {"run": "a", "loss": {"_target_": "x", "w": 1}, "trainer": {"devices": 1, "max_steps": 5}}
     assert first_difference(old, copy.deepcopy(old) | {"run": "b"}) is None

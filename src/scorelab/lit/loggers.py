@@ -1,6 +1,7 @@
 """Where numbers always go: metrics.csv; and the configuration as W&B compares it."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,25 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from scorelab.report.status import write_text
+
 
 class History(Logger):
-    """metrics.csv: one row per call, flushed at once; a new column rewrites the file with the longer header."""
+    """metrics.csv: one row per call, flushed at once; a new column rewrites the file with the longer header.
+
+    A row that an earlier job wrote already, of the same step and the same columns, is written over.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.path = directory / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.columns = ["step"]
+        self.earlier: dict[Any, int] = {}
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
+            whole, _, _ = self.path.read_text().rpartition("\n")  # a kill may have torn the last line
+            reader = csv.DictReader(whole.splitlines())
+            self.rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
 
     @property
     def name(self) -> str:
@@ -41,9 +48,14 @@ class History(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
         row = {"step": step, **metrics}
-        self.rows.append(row)
-        if new := [key for key in row if key not in self.columns]:
-            self.columns += new
+        new = [key for key in row if key not in self.columns]
+        self.columns += new
+        place = self.earlier.get((step, frozenset(metrics)))
+        if place is None:
+            self.rows.append(row)
+        else:
+            self.rows[place] = row
+        if new or place is not None:
             self._rewrite()
         else:
             with self.path.open("a", newline="") as file:
@@ -53,15 +65,18 @@ class History(Logger):
     def cut(self, step: int) -> None:
         """Forget rows after this step: the run is continued from there and will write them again."""
         self.rows = [row for row in self.rows if int(row["step"]) <= step]
+        filled = [frozenset(key for key, value in row.items() if key != "step" and value) for row in self.rows]
+        self.earlier = {
+            (int(row["step"]), keys): n for n, (row, keys) in enumerate(zip(self.rows, filled, strict=True))
+        }
         self._rewrite()
 
     def _rewrite(self) -> None:
-        whole = self.path.with_suffix(".csv.part")
-        with whole.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        whole.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
 
 
 def flat(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
