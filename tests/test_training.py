@@ -263,7 +263,17 @@ def test_the_history_of_importance_sampling_outlives_a_kill(folder: Path) -> Non
     state = torch.load(last, weights_only=True)["state_dict"]["times._extra_state"]
     assert state["seen"].min() >= 10
     assert "resumed at step" in typed(folder, "train", "run=torn", *words)
-    assert left(folder, "torn")["metrics"] == left(folder, "whole")["metrics"]
+    assert differences(folder / "logs" / "train" / "whole", run) == []
+
+
+def test_a_run_killed_between_its_verdict_and_its_last_status_is_finished(folder: Path, first: str) -> None:
+    run, before = folder / "logs" / "train" / "a", left(folder, "a", "status.json")
+    (run / "status.json").write_text(json.dumps(before | {"state": "judging"}))
+    (run / ".status.json.1-1.part").touch()
+    assert "is finished" in typed(folder, "train", "run=a", *SMALL)
+    after = left(folder, "a", "status.json")
+    assert {key: after[key] for key in ("state", "step")} == {key: before[key] for key in ("state", "step")}
+    assert after["seconds"] == pytest.approx(before["seconds"], abs=1) and not list(run.glob(".*"))
 
 
 def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(folder: Path) -> None:

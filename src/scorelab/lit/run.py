@@ -167,10 +167,22 @@ class RunDir:
         if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
             shutil.rmtree(self.path)
 
-    def claim(self, config: dict[str, Any]) -> None:
-        """Write the config that this run is now known by, and remove what a killed job left half-written."""
+    def tidy(self) -> None:
+        """Remove what a killed job left half-written."""
         for folder in (self.path, self.checkpoints, self.path / "samples"):
             sweep(folder)
+
+    def finish(self) -> dict[str, Any]:
+        """The verdict of a finished run, made good what a kill between it and the last status left."""
+        verdict = self.verdict()
+        if self.left_by is None or self.left_by.state != "finished":
+            self.tidy()
+            write_status(self.path, "finished", verdict["records"].get("training", {}).get("steps"), None, verdict["seconds"])
+        return verdict
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Write the config that this run is now known by."""
+        self.tidy()
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def close(

@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         if not config["overwrite"]:
             run.check(config)
             if run.finished:
-                verdict = run.verdict()
+                verdict = run.finish()
                 log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
                 return verdict["metrics"]
         experiment = ready(config, run)
