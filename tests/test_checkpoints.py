@@ -143,8 +143,8 @@ def test_a_truncated_one_is_named_and_the_newest_whole_one_used(tmp_path: Path, 
     path.write_bytes(raw[: int(size if size >= 1 else size * len(raw))])
     found = newest_checkpoint(tmp_path)
     assert found is not None and (found.path.name, found.step) == ("previous.ckpt", 20)
-    (told,) = found.damaged
-    assert told.startswith(f"{path} cannot be read as a checkpoint (")
+    assert found.damaged.keys() == {path}
+    assert found.damaged[path].startswith(f"{path} cannot be read as a checkpoint (")
 
 
 def test_where_the_newest_has_another_name_it_is_used(tmp_path: Path) -> None:
@@ -153,7 +153,32 @@ def test_where_the_newest_has_another_name_it_is_used(tmp_path: Path) -> None:
     write_checkpoint(content(20), tmp_path / "best.ckpt", False)
     (tmp_path / "previous.ckpt").unlink(missing_ok=True)
     found = newest_checkpoint(tmp_path)
-    assert found is not None and (found.path.name, found.step, found.damaged) == ("best.ckpt", 20, [])
+    assert found is not None and (found.path.name, found.step, found.damaged) == ("best.ckpt", 20, {})
+
+
+def test_after_damage_the_next_write_keeps_the_whole_one(tmp_path: Path) -> None:
+    """Last and best one file, both hurt: were it rotated into previous, a kill a moment later would cost the run."""
+    write(tmp_path, 10, best=True)
+    write(tmp_path, 20, best=True)
+    os.truncate(tmp_path / "last.ckpt", 100)
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.step == 10 and len(found.damaged) == 2
+    found.put_in_order()
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 10
+    assert (tmp_path / "last.ckpt.damaged").exists() and (tmp_path / "best.ckpt.damaged").exists()
+    write(tmp_path, 20, best=True)
+    steps = {name: read_checkpoint(tmp_path / f"{name}.ckpt")["global_step"] for name in ("last", "best", "previous")}
+    assert steps == {"last": 20, "best": 20, "previous": 10}
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write(tmp_path, 10)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        newest_checkpoint(tmp_path)
 
 
 def test_where_none_is_whole_all_are_named(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
         ),
         (["trainer.num_nodes=2"], "trainer.devices=1, num_nodes=2: a run trains on 1, 2, ... devices"),
         (["trainer.max_time=soon"], "is not a valid duration"),
+        (["trainer.max_time=20"], "trainer.max_time=20: type days, hours, minutes and seconds as DD:HH:MM:SS"),
         (["trainer.max_epochs=1"], "trainer.max_epochs is set by the program"),
         (["on_nan=hope"], "on_nan='hope': expected Literal['stop', 'skip']"),
         (["callbacks.guard=null"], "callbacks.guard cannot be left out"),

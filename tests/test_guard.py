@@ -35,7 +35,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_time_and_log_snr
     assert said.status == 2
     found = re.fullmatch(
         rf"error: the loss is {value} in step (\d+) at t = ([\d.]+), log-SNR (-[\d.]+) \((\d+) of 16 samples\): lower "
-        r"optimizer.lr, or on_nan=skip passes over such steps: the same command goes on from step (\d+)",
+        r"optimizer.lr, or on_nan=skip passes over such steps; init_from=logs/train/a begins another run with its "
+        r"weights of step (\d+)",
         said.last,
     )
     assert found is not None, said.last
@@ -53,6 +54,11 @@ def test_a_gradient_that_is_not_finite_stops_it_too(typed, tmp_path: Path) -> No
     assert re.search(r"the gradients' norm is nan in step \d+; its largest loss, [\d.]+, at t = [\d.]+, ", said.last)
 
 
+def column(folder: Path, name: str) -> list[float]:
+    with (folder / "logs" / "train" / "a" / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
 @pytest.mark.parametrize("gradient", ["false", "true"])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_such_steps_are_passed_over_and_counted_where_that_is_asked_for(
@@ -63,9 +69,9 @@ def test_such_steps_are_passed_over_and_counted_where_that_is_asked_for(
     assert said.status == 0, said.err
     skipped = left(tmp_path)["records"]["training"]["skipped"]
     assert 0 < skipped < 12
-    with (tmp_path / "logs" / "train" / "a" / "metrics.csv").open() as file:
-        counts = [int(row["train/skipped"]) for row in csv.DictReader(file) if row["train/skipped"]]
-    assert counts == list(range(1, skipped + 1))
+    assert column(tmp_path, "train/skipped") == list(range(1, skipped + 1))
+    losses, norms = (column(tmp_path, f"train/{name}") for name in ("loss", "grad_norm"))
+    assert all(math.isfinite(loss) and loss > 0.05 for loss in losses) and all(math.isfinite(norm) for norm in norms)
     assert last(tmp_path)["callbacks"]["Guard"]["skipped"] == skipped
     state = last(tmp_path)["optimizer_states"][0]["state"]
     assert {int(moments["step"]) for moments in state.values()} == {12 - skipped}
@@ -95,7 +101,7 @@ def fed(losses: list[float], **numbers: Any) -> Guard:
     """A guard that has weighed such means over 100 steps, each of one spread."""
     guard = Guard(**numbers)
     for mean in losses:
-        guard.seen += 100
+        guard.seen += 50
         guard.weigh(torch.tensor([100.0, 100 * mean, 100 * (mean**2 + 0.1**2)], dtype=torch.float64))
     return guard
 
@@ -104,7 +110,7 @@ def test_a_loss_that_rises_far_above_where_it_began_stops_the_run() -> None:
     with pytest.raises(UserError) as told:
         fed([1.0, 0.4, 0.2, 0.3, 5.3])
     assert str(told.value) == (
-        "the run diverges: its loss is 5.3 over the last 100 steps (to step 500), was 1 at first and 0.2 at best: "
+        "the run diverges: its loss is 5.3 over the last 50 steps (to step 250), was 1 at first and 0.2 at best: "
         "lower optimizer.lr"
     )
 

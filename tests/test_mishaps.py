@@ -61,7 +61,7 @@ def test_a_read_only_directory_is_told_in_one_line(typed, tmp_path: Path, small_
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     said = typed("train", "run=a", *SMALL)
     assert said.status == 2 and len(said.err.strip().splitlines()) == 1
-    assert "may not be written (Read-only file system): give the run a place where it may" in said.last
+    assert "may not be read or written (Read-only file system): give the run a place where it may" in said.last
 
 
 class Vanishing(Digits):
@@ -97,7 +97,9 @@ def test_a_data_file_that_vanishes_is_named(
     words = (*SMALL, "data.source._target_=test_mishaps.Vanishing", f"data.workers={workers}")
     said = typed("train", "run=a", *words)
     assert said.status == 2
-    assert f"{tmp_path / 'digits.pt'} has vanished: put it back: the same command goes on from step " in said.last
+    assert (
+        f"{tmp_path / 'digits.pt'} is not there any more: put it back: the same command goes on from step " in said.last
+    )
     assert status(tmp_path)["state"] == "failed" and status(tmp_path)["reason"] == said.last.removeprefix("error: ")
     monkeypatch.undo()
     assert typed("train", "run=a", *words).status == 0

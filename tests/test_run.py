@@ -18,6 +18,7 @@ from faults.compare import differences
 from scorelab.lit.checkpoints import read_checkpoint
 from scorelab.lit.heart import Heart
 from scorelab.lit.run import RunDir
+from scorelab.lit.signals import ENDING, SIGNALS
 from scorelab.report.status import SILENT, Status, read_status, write_status
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +148,8 @@ def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
     from scorelab.lit.module import DiffusionModule
 
     typed("train", "run=a", *SMALL)
+    said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "prediction=v")
+    assert said.last == "error: init_from=logs/train/a: its network predicts eps, not v: set prediction="
     said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "model.channels=16")
     assert said.status == 2 and "last.ckpt is of another network: " in said.last
     assert not (tmp_path / "logs" / "train" / "c").exists()
@@ -166,6 +169,49 @@ def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
     said = typed(*words)
     assert said.status == 0 and "resumed at step 6" in said.out
     assert left(tmp_path, "b")["records"]["training"]["init_from"] == {"run": "logs/train/a", "step": 12}
+
+
+def test_a_run_can_be_judged_with_less_memory_than_it_was_begun_with(typed, tmp_path: Path) -> None:
+    said = typed("train", "run=a", *SMALL, "metric.chunk=100000000000")
+    assert "lower metric.chunk" in said.last and "the same command goes on from step 12" in said.last
+    said = typed("train", "run=a", *SMALL, "metric.chunk=50")
+    assert said.status == 0 and left(tmp_path)["config"]["metric"]["chunk"] == 50
+
+
+def test_while_a_run_trains_signals_are_its_own(typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's handler of SIGTERM waits, inside the handler, for processes that know nothing of the signal."""
+    from scorelab.lit.module import DiffusionModule
+
+    real, seen = DiffusionModule.training_step, set()
+
+    def step(self: Any, *args: Any) -> Any:
+        seen.update(signal.getsignal(signum) for signum in ENDING)
+        return real(self, *args)
+
+    monkeypatch.setattr(DiffusionModule, "training_step", step)
+    typed("train", "run=a", *SMALL)
+    assert seen == {SIGNALS._handle}
+
+
+def test_damaged_files_of_a_run_are_told_in_one_line(typed, tmp_path: Path) -> None:
+    typed("train", "run=a", *SMALL)
+    run = tmp_path / "logs" / "train" / "a"
+    config = (run / "config.yaml").read_text()
+    for content, told in (("", "is empty"), ("a: [", "is damaged"), ("\0\0", "is damaged")):
+        (run / "config.yaml").write_text(content)
+        said = typed("train", "run=a", *SMALL)
+        assert said.status == 2 and f"config.yaml {told}: overwrite=true starts anew" in said.last
+    (run / "config.yaml").write_text(config)
+    (run / "metrics.json").unlink()
+    for name in ("last", "best", "previous"):
+        (run / "checkpoints" / f"{name}.ckpt").write_bytes(b"junk")
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 2 and "no other is left, overwrite=true starts anew" in said.last
+    assert "goes on from" not in said.last
+    said = typed("eval", "run=logs/train/a")
+    assert said.status == 2 and "there is also checkpoint=best or previous" in said.last
+    said = typed("train", "run=a", *SMALL, "overwrite=true")
+    assert said.status == 0
 
 
 def test_a_run_limited_in_time_is_judged_where_it_stands_and_marked(typed, tmp_path: Path) -> None:

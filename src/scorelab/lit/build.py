@@ -168,6 +168,8 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
         raise UserError(f"{told}: a run trains on 1, 2, ... devices of one machine: type their number")
     if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
+    if isinstance(node["max_time"], int | float):
+        raise UserError(f"trainer.max_time={node['max_time']}: type days, hours, minutes and seconds as DD:HH:MM:SS")
     clip = node["gradient_clip_val"]
     if clip is not None and not 0 <= clip < float("inf"):
         raise UserError(f"trainer.gradient_clip_val={clip}: the largest gradient norm, at least 0 (0 is no limit)")
@@ -202,7 +204,10 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
         "log_every_n_steps": 10**9,
     }
     given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints()]}
-    return instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)
+    trainer = instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)
+    # Lightning's handler of SIGTERM waits for the other processes, and its own way of stopping saves nothing
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def quiet() -> None:

@@ -70,6 +70,7 @@ class TrainingLog(EverySteps):
     """The running mean of the loss and its parts, the gradient's norm, the share of clipped steps, the rate, the speed.
 
     To the loggers; the loss and the time left, on a bar. Sums stay on the device and are read every ``every`` steps.
+    What is not finite, or of a step that was left out, is not in them.
     """
 
     brief = True
@@ -78,11 +79,11 @@ class TrainingLog(EverySteps):
         super().__init__(every)
         self.bar = bar
         self.sums: dict[str, Any] = {}
-        self.batches, self.seen = 0, 0
+        self.seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, for the checkpoint."""
-        return super().state_dict() | {"sums": self.sums, "batches": self.batches}
+        return super().state_dict() | {"sums": self.sums}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
@@ -105,23 +106,28 @@ class TrainingLog(EverySteps):
         found = {name.removeprefix("shown/"): value for name, value in outputs.items() if name.startswith("shown/")}
         if trainer.global_step != self.seen:
             norm: Any = pl_module.gradient_norm
-            found |= {"grad_norm": norm, "clipped": norm > (trainer.gradient_clip_val or math.inf)}
-        self.sums |= {name: self.sums.get(name, 0) + value.float() for name, value in found.items()}
-        self.batches += 1
+            clipped = torch.where(norm > 0, norm > (trainer.gradient_clip_val or math.inf), math.nan)
+            found |= {
+                "grad_norm": torch.where(norm > 0, norm, math.nan),
+                "clipped": clipped,
+            }  # no norm: a step left out
+        for name, value in found.items():
+            counts = value.isfinite()
+            added = torch.stack([torch.where(counts, value, 0.0).float(), counts.float()])
+            self.sums[name] = self.sums.get(name, 0) + added
         self.seen = trainer.global_step
         self.shown.update(trainer.global_step - self.shown.n)
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """Read the sum, and start over."""
-        over = {name: step - self.done if name in ("grad_norm", "clipped") else self.batches for name in self.sums}
-        means = {name: float(total) / over[name] for name, total in self.sums.items()}
+        means = {name: float(total) / max(1.0, float(count)) for name, (total, count) in self.sums.items()}
         now, (then, before) = time.perf_counter(), self.started
         speed = (step - before) / (now - then)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         means |= {"lr": rate, "it_per_s": speed}
         record(trainer, {f"train/{name}": value for name, value in means.items()}, step)
         self.shown.set_postfix_str(f"loss {means['loss']:.4f}", refresh=False)
-        self.sums, self.batches, self.started = {}, 0, (now, step)
+        self.sums, self.started = {}, (now, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

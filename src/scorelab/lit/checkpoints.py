@@ -1,8 +1,10 @@
 """Checkpoints: written whole or not at all, beside the training; read as tensors and plain values, and verified."""
 
+import errno
 import hashlib
-import logging
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from scorelab.lit.config import UserError
+from scorelab.lit.config import UserError, read_config
 from scorelab.lit.ema import follower
 from scorelab.lit.module import DiffusionModule
 from scorelab.report.status import temporary
@@ -24,10 +26,16 @@ from scorelab.report.status import temporary
 FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it
 MARK = "scorelab"
 NAMES = ("last", "best", "previous")
-log = logging.getLogger("scorelab")
 
 
-class DamagedCheckpoint(UserError):
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
+
+
+class CheckpointError(UserError):
+    """A checkpoint that this program cannot go on from."""
+
+
+class DamagedCheckpoint(CheckpointError):
     """A file that is no whole checkpoint."""
 
 
@@ -151,19 +159,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedCheckpoint: when the file is not what was written.
-        UserError: when a newer program wrote it.
+        CheckpointError: when a newer program wrote it.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in UNREACHABLE:
+            raise
+        reason = re.split(r"\. |\n", str(error))[0][:100] if isinstance(error, RuntimeError) else type(error).__name__
         raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint ({reason})") from error
     mark = content.pop(MARK, None) if isinstance(content, dict) else None
     if mark is None:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of scorelab")
     if mark["format"] > FORMAT:
         told = f"{path} was written by a newer scorelab (format {mark['format']}; this one reads up to {FORMAT})"
-        raise UserError(f"{told}: update scorelab")
+        raise CheckpointError(f"{told}: update scorelab")
     if digest(content) != mark["sha256"]:
         raise DamagedCheckpoint(f"{path} is damaged: its content is not what its checksum says")
     return content
@@ -171,28 +181,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Newest:
-    """The newest checkpoint that is whole: its file and step, and what is wrong with newer ones."""
+    """The newest checkpoint that is whole: its file and step, and by file what is wrong with newer ones."""
 
     path: Path
     step: int
-    damaged: list[str]
+    damaged: dict[Path, str]
+
+    def put_in_order(self) -> None:
+        """Set what is damaged aside, and have last.ckpt be the one that is whole: it is what the next write keeps."""
+        for file in self.damaged:
+            file.replace(file.with_name(f"{file.name}.damaged"))
+        if not (last := self.path.with_name("last.ckpt")).exists():
+            also_at(self.path, last)
 
 
 def newest_checkpoint(folder: Path) -> Newest | None:
     """The newest whole checkpoint of a run; None where there is none at all.
 
     Raises:
-        UserError: when none of those there is whole, or a newer program wrote one.
+        CheckpointError: when none of those there is whole, or a newer program wrote one.
     """
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
     files = [file for name in NAMES if (file := folder / f"{name}.ckpt").exists()]
     for file in sorted(files, key=claimed_step, reverse=True):
         try:
             return Newest(file, int(read_checkpoint(file)["global_step"]), damaged)
         except DamagedCheckpoint as error:
-            damaged.append(str(error))
+            damaged[file] = str(error)
     if damaged:
-        raise UserError(f"{'; '.join(damaged)}: no other is left, overwrite=true starts anew")
+        raise CheckpointError(f"{'; '.join(damaged.values())}: no other is left, overwrite=true starts anew")
     return None
 
 
@@ -202,6 +219,12 @@ def claimed_step(file: Path) -> float:
         return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception:
         return float("inf")
+
+
+def kept_step(folder: Path) -> int | None:
+    """The step that a run's newest checkpoint says it is of; None where there is none that says so."""
+    files = [file for name in NAMES if (file := folder / f"{name}.ckpt").exists()]
+    return max((int(step) for file in files if math.isfinite(step := claimed_step(file))), default=None)
 
 
 def whole_checkpoint(path: Path) -> dict[str, Any]:
@@ -215,7 +238,7 @@ def whole_checkpoint(path: Path) -> dict[str, Any]:
     except DamagedCheckpoint as error:
         others = [name for name in NAMES if name != path.stem and path.with_name(f"{name}.ckpt").exists()]
         told = f"; there is also checkpoint={' or '.join(others)}" if others else ""
-        raise UserError(f"{error}{told}") from error
+        raise CheckpointError(f"{error}{told}") from error
 
 
 def load_weights(module: DiffusionModule, path: Path) -> int:
@@ -241,19 +264,24 @@ class Origin:
     step: int
 
 
-def start_from(module: DiffusionModule, run: Path) -> Origin:
+def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> Origin:
     """Give the network the judged weights of another run's newest whole checkpoint: averaged ones where it has some.
 
-    Schedule, loss and optimiser are this run's own.
+    Schedule, loss and optimiser are this run's own; what the network predicts has to be the same.
 
     Raises:
-        UserError: when there is no such run, or its network is another.
+        UserError: when there is no such run, or its network is another or predicts something else.
     """
     if not run.is_dir():
         raise UserError(f"init_from={run}: no such directory")
     found = newest_checkpoint(run / "checkpoints")
-    if found is None:
-        raise UserError(f"init_from={run}: holds no checkpoint")
+    if found is None or not (run / "config.yaml").exists():
+        raise UserError(f"init_from={run}: holds no run with a checkpoint")
+    its, mine = (
+        each["_target_"].rpartition(".")[2] for each in (read_config(run / "config.yaml")["prediction"], prediction)
+    )
+    if its != mine:
+        raise UserError(f"init_from={run}: its network predicts {its.lower()}, not {mine.lower()}: set prediction=")
     state = read_checkpoint(found.path)["state_dict"]
     source = "averaged" if any(key.startswith("averaged.") for key in state) else "denoiser"
     prefix = f"{source}.network."

@@ -9,8 +9,10 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -256,3 +258,18 @@ def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
         return target(**arguments, **given)
     except Exception as error:
         raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's config.yaml.
+
+    Raises:
+        UserError: when it is none.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: overwrite=true starts anew") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is empty: overwrite=true starts anew")
+    return config

@@ -45,12 +45,13 @@ def entry(configs: Path, name: str, job: str) -> None:
         try:
             return getattr(import_module(module), function)(cfg)
         except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
-            failed.append(error)
             if (place := _place_in_sweep()) is not None:
                 if full:
                     traceback.print_exc()
                 failures[place] = one_line(error, configs, name).text
                 print(f"{place} failed: {failures[place]}", file=sys.stderr)
+            else:  # of a sweep's job only the line is kept: an error holds its run's lock and all it had in memory
+                failed.append(error)
             return None
 
     main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(call)
@@ -95,7 +96,8 @@ def _sweep(main: Callable[[], None], configs: Path, name: str, failures: dict[st
         return 0
     sweep = Sweep.planned(sys.argv[1:], configs, name)
     if not sweep.finished({}) or any(job.config["overwrite"] for job in sweep.jobs):
-        sys.argv.append(f"hydra.sweep.dir={sweep.path}")
+        words = [f"hydra.sweep.dir={sweep.path}", *sys.argv[1:]]
+        sys.argv[1:] = sorted(words, key=lambda word: not word.startswith("-"))  # Hydra wants its flags in one place
         main()
     print(sweep.table(failures))
     return 0 if sweep.finished(failures) else 1

@@ -66,14 +66,14 @@ class Guard(Callback):
 
     The smoothed loss is the mean over ``every`` steps. The run diverges where it exceeds the first such mean by
     ``factor`` times the most it ever lay below that, or by as many spreads of single batches at the start where that
-    is more: infinity (``factor=inf``) never.
+    is more: infinity (``factor=inf``) never. What goes wrong before the first mean is known is its scale, so unseen.
 
     Raises:
         ValueError: for numbers that cannot be.
     """
 
     def __init__(
-        self, on_nan: Literal["stop", "skip"] = "stop", most: int = 10, every: int = 100, factor: float = 5
+        self, on_nan: Literal["stop", "skip"] = "stop", most: int = 10, every: int = 50, factor: float = 5
     ) -> None:
         if most < 1 or every < 2 or not factor > 0:
             raise ValueError(

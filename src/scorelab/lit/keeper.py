@@ -43,7 +43,6 @@ class Keeper(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Make up for what an interruption came before."""
-        SIGNALS.listen()  # Lightning has put its own handlers there
         self.seen = self.saved = trainer.global_step
         self.at = time.monotonic()
         self.settle(trainer, pl_module, trainer.global_step == trainer.max_steps)

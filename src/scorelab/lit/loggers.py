@@ -27,7 +27,10 @@ class History(Logger):
         if self.path.exists():
             whole, _, _ = self.path.read_text().rpartition("\n")  # a kill may have torn the last line
             reader = csv.DictReader(whole.splitlines())
-            self.rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
+            self.rows, self.columns = (
+                [row for row in reader if row["step"].isdigit()],
+                list(reader.fieldnames or ["step"]),
+            )
 
     @property
     def name(self) -> str:

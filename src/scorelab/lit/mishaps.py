@@ -9,6 +9,7 @@ from scorelab.lit.config import UserError
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}
+BATCH = "data.batch_size (with trainer.accumulate_grad_batches higher in proportion), or the model's size"
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -39,9 +40,9 @@ def of_files(error: BaseException, directory: Path) -> Mishap | None:
     if error.errno in SPACE:
         return Mishap(f"{SPACE[error.errno]} for {place}: make room")
     if error.errno in DENIED:
-        return Mishap(f"{place} may not be written ({error.strerror}): give the run a place where it may")
+        return Mishap(f"{place} may not be read or written ({error.strerror}): give the run a place where it may")
     if isinstance(error, FileNotFoundError):
-        return Mishap(f"{error.filename or missing_name(str(error))} has vanished: put it back")
+        return Mishap(f"{error.filename or missing_name(str(error))} is not there any more: put it back")
     return None
 
 

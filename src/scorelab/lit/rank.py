@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from scorelab.lit.build import build, build_trainer, quiet
+from scorelab.lit.mishaps import BATCH, mishap
 from scorelab.lit.ranks import die_with, share_cores
 from scorelab.lit.signals import SIGNALS, Interrupted
 
@@ -28,4 +29,5 @@ if __name__ == "__main__":
     except Interrupted as stop:
         sys.exit(stop.status)
     except Exception as error:
-        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+        known = mishap(error, Path(sys.argv[2]), BATCH)
+        sys.exit(" ".join(str(known or error).split()) or type(error).__name__)

@@ -23,12 +23,13 @@ class Ranks:
 
     They work from the run's own config.yaml, so neither a sweep's words nor a name made of the time is read again.
     Made before the trainer, which learns here that it need not start them. ``lost`` is called when one of them has
-    died and this process does not come back from waiting for it.
+    died and this process does not come back from waiting for it; ``fallen`` tells of one that had died by the end.
     """
 
     def __init__(self, directory: Path, devices: int, lost: Callable[[str], None]) -> None:
         self.directory, self.devices, self.lost = directory, devices, lost
         self.others: list[subprocess.Popen] = []
+        self.fallen: str | None = None
         self.over = threading.Event()
         self.place: dict[str, str] = {}
         self.words = [sys.executable, "-m", "scorelab.lit.rank", str(os.getpid()), str(directory)]
@@ -58,6 +59,7 @@ class Ranks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.over.set()
+        self.fallen = self.fallen or self._dead(1 if isinstance(error, Exception) else 0)
         for other in self.others:
             if error is None:
                 with suppress(subprocess.TimeoutExpired):
@@ -70,9 +72,11 @@ class Ranks:
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
-    @property
-    def fallen(self) -> str | None:
-        """What is known of a process that has died, once one has."""
+    def _dead(self, seconds: float = 0) -> str | None:
+        """What is known of a process that has died, if one has, or does within so many seconds."""
+        if seconds and self.others:
+            with suppress(subprocess.TimeoutExpired):
+                self.others[0].wait(seconds)
         for rank, other in enumerate(self.others, 1):
             if other.poll():
                 ended = f"signal {-other.returncode}" if other.returncode < 0 else f"status {other.returncode}"
@@ -82,8 +86,8 @@ class Ranks:
 
     def _watch(self) -> None:
         while not self.over.wait(0.5):
-            if self.fallen and not self.over.wait(PATIENCE):
-                self.lost(self.fallen)  # this process waits for the dead one, in a call that no signal ends
+            if (dead := self._dead()) and not self.over.wait(PATIENCE):
+                self.lost(dead)  # this process waits for the dead one, in a call that no signal ends
                 os._exit(1)
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import yaml
 
 from scorelab.lit.checkpoints import Newest, newest_checkpoint
-from scorelab.lit.config import UserError
+from scorelab.lit.config import UserError, read_config
 from scorelab.report.status import Status, read_status, sweep, write_json, write_status, write_text
 
 MACHINE = (
@@ -31,6 +31,9 @@ MACHINE = (
     "trainer.accelerator",
     "trainer.strategy",
     "data.workers",
+    "callbacks.validation.chunk",
+    "callbacks.grid.chunk",
+    "metric.chunk",
     "callbacks.log",
     "callbacks.keep",
 )
@@ -142,7 +145,7 @@ class RunDir:
         if not file.exists() and begun:
             told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
-        if file.exists() and (difference := first_difference(yaml.safe_load(file.read_text()), config)):
+        if file.exists() and (difference := first_difference(read_config(file), config)):
             told = f"run {shown(self.path)} has another configuration: {difference}"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
 
@@ -155,7 +158,7 @@ class RunDir:
         self.left_by = None
         for old in self.path.iterdir():
             if old.name not in BEFORE:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
     def discard(self) -> None:
         """Remove the directory of a run that was refused before it began, where no other job has taken it."""
@@ -165,7 +168,7 @@ class RunDir:
         except (UserError, OSError):
             return
         if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
-            shutil.rmtree(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def tidy(self) -> None:
         """Remove what a killed job left half-written."""
@@ -177,7 +180,9 @@ class RunDir:
         verdict = self.verdict()
         if self.left_by is None or self.left_by.state != "finished":
             self.tidy()
-            write_status(self.path, "finished", verdict["records"].get("training", {}).get("steps"), None, verdict["seconds"])
+            write_status(
+                self.path, "finished", verdict["records"].get("training", {}).get("steps"), None, verdict["seconds"]
+            )
         return verdict
 
     def claim(self, config: dict[str, Any]) -> None:

@@ -46,14 +46,13 @@ class Signals:
         self.received, self.waits, self.owner, self.farewell = None, False, os.getpid(), farewell
         before: dict[int, Any] = {}
         try:
-            before = self.listen()
+            before = self._listen()
             yield
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
-    def listen(self) -> dict[int, Any]:
-        """Put the handlers in place, again where a library has put its own there; the handlers before."""
+    def _listen(self) -> dict[int, Any]:
         try:
             return {signum: signal.signal(signum, self._handle) for signum in ENDING}
         except ValueError:  # not the main thread: whoever runs us so handles signals

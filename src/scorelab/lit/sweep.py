@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from scorelab.lit.build import build, build_trainer, quiet, sized
+from scorelab.lit.checkpoints import start_from
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.run import MACHINE, RunDir
 from scorelab.report.status import read_status
@@ -196,8 +197,11 @@ def _named(words: list[str], swept: list[str]) -> str:
 def _checked(cfg: DictConfig, place: Path) -> dict[str, Any]:
     """A job's whole config, once everything in it has been built and its directory looked at."""
     config = sized(completed(cfg))
-    build(config)
+    experiment = build(config)
     build_trainer(config, place)
+    run = RunDir(place)
     if not config["overwrite"]:
-        RunDir(place).check(config)
+        run.check(config)
+    if config["init_from"] and (config["overwrite"] or run.newest() is None):
+        start_from(experiment.module, Path(config["init_from"]), config["prediction"])
     return config

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,13 +18,13 @@ from scorelab.denoisers import NetworkDenoiser
 from scorelab.judge import Verdict, judge
 from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
-from scorelab.lit.checkpoints import Newest, claimed_step, start_from
+from scorelab.lit.checkpoints import CheckpointError, Newest, kept_step, start_from
 from scorelab.lit.config import UserError, completed, instantiate
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
 from scorelab.lit.keeper import among
 from scorelab.lit.loggers import History, flat
-from scorelab.lit.mishaps import Mishap, mishap
+from scorelab.lit.mishaps import BATCH, Mishap, mishap, of_memory
 from scorelab.lit.pictures import draw_judged
 from scorelab.lit.ranks import Ranks
 from scorelab.lit.run import RunDir, plain, shown
@@ -32,7 +33,7 @@ from scorelab.lit.sweep import job_directory
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 
-BATCH = "data.batch_size (with trainer.accumulate_grad_batches higher in proportion), or the model's size"
+BROKEN = re.compile("gloo|nccl|connection|peer", re.IGNORECASE)  # of what binds several processes
 log = logging.getLogger("scorelab")
 
 
@@ -98,7 +99,8 @@ def ready(config: dict[str, Any], run: RunDir) -> Experiment:
         raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
     build_trainer(config, run.path)  # to see that it can be
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
-        experiment.module.origin = asdict(start_from(experiment.module, Path(config["init_from"])))
+        origin = start_from(experiment.module, Path(config["init_from"]), config["prediction"])
+        experiment.module.origin = asdict(origin)
     return experiment
 
 
@@ -124,13 +126,14 @@ def log_file(directory: Path) -> Iterator[None]:
 
 def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verdict:
     """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
+    SIGNALS.waits = True  # until there is something that can say how the run ended
     ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
     trainer = build_trainer(config, run.path)
     loggers: list[Any] = [History(run.path)]
     status, reason, verdict = "failed", None, Verdict()
     heart = Heart(run, lambda: trainer.global_step)
     try:
-        with heart:
+        with heart, SIGNALS.waiting(False):
             loggers += wanted_logger(config, run)
             trainer.loggers = loggers
             fit(experiment, trainer, run, ranks)
@@ -184,6 +187,8 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> 
     draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
     found = run.newest()
     say_where_it_starts(module.origin, run, found)
+    if found:
+        found.put_in_order()
     trainer.loggers[0].cut(found.step if found else -1)  # type: ignore[attr-defined]
     path = found.path if found else None
     try:
@@ -202,8 +207,9 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> 
 def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newest | None) -> None:
     """How the job before ended, which checkpoints are damaged, and the step this one begins at."""
     if run.left_by is not None:
-        log.info("%s was left by an earlier job: %s", shown(run.path), run.left_by)
-    for damaged in found.damaged if found else ():
+        step = "" if run.left_by.step is None else f" at step {run.left_by.step:,}"
+        log.info("%s was left by an earlier job: %s%s", shown(run.path), run.left_by.state, step)
+    for damaged in found.damaged.values() if found else ():
         log.warning("%s", damaged)
     if found:
         log.info("resumed at step %s (%s)", f"{found.step:,}", found.path.name)
@@ -236,18 +242,32 @@ def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
 
 def kept(run: RunDir) -> str:
     """What the same command will do, as the end of a sentence."""
-    last = run.checkpoints / "last.ckpt"
-    return f": the same command goes on from step {claimed_step(last):,}" if last.exists() else ", nothing saved yet"
+    step = kept_step(run.checkpoints)
+    return ", nothing saved yet" if step is None else f": the same command goes on from step {step:,}"
 
 
 def known_error(error: Exception, run: RunDir, ranks: Ranks, state: str) -> UserError | None:
-    """The error in the words of the person at the keyboard; None for one of our own making."""
-    if ranks.fallen and not isinstance(error, UserError):
-        return Mishap(f"{ranks.fallen}{kept(run)}")
-    if isinstance(error, UserError):
-        return type(error)(f"{error}{kept(run)}")
-    known = mishap(error, run.path, BATCH if state == "running" else "metric.chunk")
-    return None if known is None else Mishap(f"{known}{kept(run)}")
+    """The error in the words of the person at the keyboard; None for one of our own making.
+
+    What the machine did will not be again, once it is mended. What the run's own numbers did will be, so there another
+    run has to begin where this one stood.
+    """
+    if isinstance(error, CheckpointError):
+        return error
+    found: UserError | None = error if isinstance(error, UserError) else mishap(error, run.path, "metric.chunk")
+    if found is None and ranks.fallen and BROKEN.search(str(error)):
+        found = Mishap(ranks.fallen)
+    if state == "running" and found is not error and of_memory(error, BATCH):
+        found = UserError(str(of_memory(error, BATCH)))
+    if found is None:
+        return None
+    if isinstance(found, Mishap):
+        return Mishap(f"{found}{kept(run)}")
+    step = kept_step(run.checkpoints)
+    onward = (
+        "" if step is None else f"; init_from={shown(run.path)} begins another run with its weights of step {step:,}"
+    )
+    return UserError(f"{found}{onward}")
 
 
 def close_unfinished(run: RunDir, status: str, config: dict[str, Any], step: int, reason: str | None) -> None:

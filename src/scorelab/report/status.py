@@ -102,10 +102,10 @@ def read_status(directory: Path) -> Status | None:
     try:
         content = json.loads((directory / "status.json").read_text())
         status = Status(**content)
-    except (OSError, ValueError, TypeError):
+        silent = time.time() - status.time > SILENT
+        gone = status.host == socket.gethostname() and not alive(status.pid)
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
-    silent = time.time() - status.time > SILENT
-    gone = status.host == socket.gethostname() and not alive(status.pid)
     return Status(**content | {"state": "lost"}) if status.state in AT_WORK and (silent or gone) else status
 
 
