@@ -16,11 +16,12 @@ from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.judge import Case, judge
 from scorelab.judge.base import draw_samples
 from scorelab.lit.build import Experiment, build, quiet, sized
-from scorelab.lit.checkpoints import NAMES, load_weights
+from scorelab.lit.checkpoints import NAMES
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.pictures import draw_judged, save_samples
 from scorelab.lit.run import first_difference, plain, shown
 from scorelab.lit.stored import load_run, refuse_training_keys, slug
+from scorelab.lit.weights import load_weights
 from scorelab.report.status import write_json
 from scorelab.report.table import table
 from scorelab.tensors import to_bytes

@@ -14,9 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from scorelab.lit.build import build, build_trainer, quiet, sized
-from scorelab.lit.checkpoints import start_from
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.run import MACHINE, RunDir
+from scorelab.lit.weights import start_from
 from scorelab.report.status import read_status
 from scorelab.report.table import Row, sweep_table
 

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,22 +17,22 @@ from scorelab.denoisers import NetworkDenoiser
 from scorelab.judge import Verdict, judge
 from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
-from scorelab.lit.checkpoints import CheckpointError, Newest, kept_step, start_from
+from scorelab.lit.checkpoints import Newest
 from scorelab.lit.config import UserError, completed, instantiate
+from scorelab.lit.endings import close_unfinished, kept, known_error, lost
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
 from scorelab.lit.keeper import among
 from scorelab.lit.loggers import History, flat
-from scorelab.lit.mishaps import BATCH, Mishap, mishap, of_memory
 from scorelab.lit.pictures import draw_judged
 from scorelab.lit.ranks import Ranks
 from scorelab.lit.run import RunDir, plain, shown
 from scorelab.lit.signals import SIGNALS, Interrupted
 from scorelab.lit.sweep import job_directory
+from scorelab.lit.weights import start_from
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 
-BROKEN = re.compile("gloo|nccl|connection|peer", re.IGNORECASE)  # of what binds several processes
 log = logging.getLogger("scorelab")
 
 
@@ -238,48 +237,3 @@ def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
         "init_from": module.origin,
     }
     return verdict
-
-
-def kept(run: RunDir) -> str:
-    """What the same command will do, as the end of a sentence."""
-    step = kept_step(run.checkpoints)
-    return ", nothing saved yet" if step is None else f": the same command goes on from step {step:,}"
-
-
-def known_error(error: Exception, run: RunDir, ranks: Ranks, state: str) -> UserError | None:
-    """The error in the words of the person at the keyboard; None for one of our own making.
-
-    What the machine did will not be again, once it is mended. What the run's own numbers did will be, so there another
-    run has to begin where this one stood.
-    """
-    if isinstance(error, CheckpointError):
-        return error
-    found: UserError | None = error if isinstance(error, UserError) else mishap(error, run.path, "metric.chunk")
-    if found is None and ranks.fallen and BROKEN.search(str(error)):
-        found = Mishap(ranks.fallen)
-    if state == "running" and found is not error and of_memory(error, BATCH):
-        found = UserError(str(of_memory(error, BATCH)))
-    if found is None:
-        return None
-    if isinstance(found, Mishap):
-        return Mishap(f"{found}{kept(run)}")
-    step = kept_step(run.checkpoints)
-    onward = (
-        "" if step is None else f"; init_from={shown(run.path)} begins another run with its weights of step {step:,}"
-    )
-    return UserError(f"{found}{onward}")
-
-
-def close_unfinished(run: RunDir, status: str, config: dict[str, Any], step: int, reason: str | None) -> None:
-    """Record how a run ended that did not finish, as far as its disk allows."""
-    try:
-        run.close(status, config, step=step, reason=reason)
-    except OSError as error:
-        log.warning("metrics.json could not be written (%s)", error.strerror)
-
-
-def lost(run: RunDir, why: str) -> None:
-    """The last words of a process that waits in vain for another."""
-    told = f"{why}{kept(run)}"
-    run.say("failed", None, reason=told)
-    log.error("error: %s", told)

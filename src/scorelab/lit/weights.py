@@ -1,0 +1,83 @@
+"""The weights of a run, for whoever judges it or begins another run with them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, newest_checkpoint, read_checkpoint
+from scorelab.lit.config import UserError, read_config
+from scorelab.lit.ema import follower
+from scorelab.lit.module import DiffusionModule
+
+
+def whole_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, for whoever asked for this one.
+
+    Raises:
+        UserError: when it is damaged: with the others there are.
+    """
+    try:
+        return read_checkpoint(path)
+    except DamagedCheckpoint as error:
+        others = [name for name in NAMES if name != path.stem and path.with_name(f"{name}.ckpt").exists()]
+        told = f"; there is also checkpoint={' or '.join(others)}" if others else ""
+        raise CheckpointError(f"{error}{told}") from error
+
+
+def load_weights(module: DiffusionModule, path: Path) -> int:
+    """Read a checkpoint's weights, averaged ones too where it has them, and return its step.
+
+    Raises:
+        UserError: when the file cannot be read, or is of another network.
+    """
+    checkpoint = whole_checkpoint(path)
+    state = checkpoint["state_dict"]
+    if any(key.startswith("averaged.") for key in state):
+        module.averaged = follower(module.denoiser)
+    _load(module, state, path)
+    module.eval()
+    return int(checkpoint["global_step"])
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's first weights come from."""
+
+    run: str
+    step: int
+
+
+def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> Origin:
+    """Give the network the judged weights of another run's newest whole checkpoint: averaged ones where it has some.
+
+    Schedule, loss and optimiser are this run's own; what the network predicts has to be the same.
+
+    Raises:
+        UserError: when there is no such run, or its network is another or predicts something else.
+    """
+    if not run.is_dir():
+        raise UserError(f"init_from={run}: no such directory")
+    found = newest_checkpoint(run / "checkpoints")
+    if found is None or not (run / "config.yaml").exists():
+        raise UserError(f"init_from={run}: holds no run with a checkpoint")
+    its, mine = (
+        each["_target_"].rpartition(".")[2] for each in (read_config(run / "config.yaml")["prediction"], prediction)
+    )
+    if its != mine:
+        raise UserError(f"init_from={run}: its network predicts {its.lower()}, not {mine.lower()}: set prediction=")
+    state = read_checkpoint(found.path)["state_dict"]
+    source = "averaged" if any(key.startswith("averaged.") for key in state) else "denoiser"
+    prefix = f"{source}.network."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    network: Any = module.denoiser.network
+    _load(network, weights, found.path)
+    return Origin(str(run), found.step)
+
+
+def _load(into: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    try:
+        into.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from error
