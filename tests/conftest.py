@@ -1,6 +1,7 @@
 """What all tests share: a home of their own, and the choices that configs/ offers."""
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,10 +133,14 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capture
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         status: object = 0
+        root = logging.getLogger()
+        before = root.handlers[:]
         try:
             entry(CONFIGS, name, f"scorelab.lit.{job}")
         except SystemExit as end:
             status = end.code
+        finally:
+            root.handlers[:] = before  # Hydra's writes to this test's terminal, which is gone after it
         told = capfd.readouterr()
         return Said(status, told.out, told.err)
 

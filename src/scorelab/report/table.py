@@ -117,7 +117,7 @@ def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
     if not all(each.known for each in shown):
         lines.append(f"  ? no {CHOSEN_BY} to choose the best {best_of} by")
     if best_of is not None and (lost := [row for row in rows if row.failed is not None]):
-        lines.append(f"  {len(lost)} of {len(rows)} runs failed")
+        lines.append(f"  {len(lost)} of {len(rows)} runs have no figures")
         lines += [f"  {' '.join(row.choices.get(key, '') for key in keys)}  {row.failed}" for row in lost]
     return "\n".join(lines)
 
