@@ -22,7 +22,7 @@ class Resident(Dataset):
     def __init__(self, split: Split, levels: int | None) -> None:
         self.split, self.levels = split, levels
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: Tensor | list[int]) -> tuple[Tensor, Tensor]:
         """Data as float32 (B, ...), and labels (B,)."""
         return as_data(self.split.values[rows], self.levels), self.split.labels[rows]
 
@@ -52,6 +52,19 @@ class Batches(Sampler[Tensor]):
                 rows[here] = order[place[here] % self.rows]
             yield rows
             step += 1
+
+
+class ByValue(Sampler[list[int]]):
+    """The rows of another sampler as plain numbers, for workers: a tensor would be shared with each through a socket,
+    and one that dies would leave the traceback of a broken connection.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Rows of one batch after another."""
+        return (rows.tolist() for rows in self.batches)
 
 
 class Draws(Dataset):
@@ -162,7 +175,7 @@ class DataModule(LightningDataModule):
         train = self.training
         batches = Batches(len(train), self.batch_size, self.seed, rank, world)
         batches.start = start
-        return self.served(Resident(train, self.levels), batches)
+        return self.served(Resident(train, self.levels), ByValue(batches) if self.workers else batches)
 
     def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:
         """Whole batches in the sampler's order. Workers leave it to the main process what a signal means."""
