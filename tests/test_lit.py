@@ -14,6 +14,7 @@ from lightning import LightningModule
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
+from scorelab.lit.callbacks import TrainingLog
 from scorelab.lit.config import UserError, nearest
 from scorelab.lit.ema import AveragedWeights, follow, follower
 from scorelab.lit.loggers import History, flat
@@ -181,6 +182,16 @@ def test_a_torn_last_line_is_forgotten_and_a_row_written_twice_stands_once(tmp_p
     again.log_metrics({"a": 12.0}, 120)
     again.log_metrics({"b": 6.0}, 120)
     assert (tmp_path / "metrics.csv").read_bytes() == whole
+
+
+def test_what_a_checkpoint_kept_of_the_log_goes_on_where_the_run_is(tmp_path: Path) -> None:
+    """A checkpoint is read on the CPU; a run that goes on elsewhere adds to its sums there."""
+    module, trainer = LightningModule(), FakeStep()
+    module._device, trainer.max_steps, trainer.is_global_zero = torch.device("meta"), 10, True
+    log = TrainingLog(bar=False)
+    log.load_state_dict({"done": 0, "sums": {"loss": torch.ones(2)}})
+    log.on_train_start(trainer, module)
+    assert log.sums["loss"].device.type == "meta"
 
 
 def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> None:

@@ -87,6 +87,9 @@ class TrainingLog(EverySteps):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
+        self.sums = {
+            name: sums.to(pl_module.device) for name, sums in self.sums.items()
+        }  # a checkpoint's are the CPU's
         self.seen = trainer.global_step
         self.started = (time.perf_counter(), trainer.global_step)
         self.shown = tqdm(
@@ -107,10 +110,8 @@ class TrainingLog(EverySteps):
         if trainer.global_step != self.seen:
             norm: Any = pl_module.gradient_norm
             clipped = torch.where(norm > 0, norm > (trainer.gradient_clip_val or math.inf), math.nan)
-            found |= {
-                "grad_norm": torch.where(norm > 0, norm, math.nan),
-                "clipped": clipped,
-            }  # no norm: a step left out
+            # no norm at all: a step that was left out
+            found |= {"grad_norm": torch.where(norm > 0, norm, math.nan), "clipped": clipped}
         for name, value in found.items():
             counts = value.isfinite()
             added = torch.stack([torch.where(counts, value, 0.0).float(), counts.float()])

@@ -64,8 +64,7 @@ def first_difference(stored: dict[str, Any], present: dict[str, Any]) -> str | N
 class RunDir:
     """A run's directory, locked while this object lives.
 
-    ``finished`` says what an earlier job left in it, ``left_by`` how that job ended, ``before`` how many seconds the
-    jobs before this one took.
+    ``finished`` says what an earlier job left in it, ``left_by`` how that job ended.
     """
 
     path: Path

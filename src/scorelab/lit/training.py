@@ -125,7 +125,7 @@ def log_file(directory: Path) -> Iterator[None]:
 
 def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verdict:
     """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
-    SIGNALS.waits = True  # until there is something that can say how the run ended
+    SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
     ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
     trainer = build_trainer(config, run.path)
     loggers: list[Any] = [History(run.path)]
@@ -138,7 +138,6 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verd
             fit(experiment, trainer, run, ranks)
             heart.enter("judging")
             verdict = judged(experiment, trainer, run)
-        SIGNALS.waits = True
         run.close("finished", config, verdict.metrics, verdict.records, trainer.global_step)
         status = "finished"
     except Interrupted as stop:
@@ -152,7 +151,6 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verd
             raise known from error
         raise
     finally:
-        SIGNALS.waits = True
         if status != "finished":
             close_unfinished(run, status, config, trainer.global_step, reason)
         for logger in loggers:

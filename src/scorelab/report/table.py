@@ -75,7 +75,7 @@ def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> st
 
 @dataclass(frozen=True)
 class Row:
-    """A run of a sweep: its overrides, its metrics, and why it has none."""
+    """A run of a sweep: its overrides, its metrics, and (``failed``) how it stands where it has none."""
 
     choices: Mapping[str, str]
     metrics: Mapping[str, float | None]
