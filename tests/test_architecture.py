@@ -9,25 +9,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "scorelab"
-FLOORS = ("tensors", "schedules", "denoisers", "likelihood", "samplers", "losses", "judge", "lit")
+FLOORS = ("errors", "tensors", "schedules", "denoisers", "likelihood", "samplers", "losses", "judge", "lit")
 SIDE = {
-    "networks": set(),
-    "metrics": set(),
+    "networks": {"errors"},
+    "metrics": {"errors"},
     "report": set(),
-    "data": {"tensors", "denoisers"},
+    "data": {"errors", "tensors", "denoisers"},
 }
 ALLOWED = {
+    "errors": set(),
     "tensors": set(),
-    "schedules": {"tensors"},
-    "denoisers": {"tensors", "schedules"},
-    "likelihood": {"tensors", "schedules", "denoisers"},
-    "samplers": {"tensors", "schedules", "denoisers"},
-    "losses": {"tensors", "schedules", "denoisers", "likelihood", "samplers"},
-    "judge": {*FLOORS[:6], "metrics"},
-    "lit": {*FLOORS[:7], *SIDE},
+    "schedules": {"errors", "tensors"},
+    "denoisers": {"errors", "tensors", "schedules"},
+    "likelihood": {*FLOORS[:4]},
+    "samplers": {*FLOORS[:4]},
+    "losses": {*FLOORS[:6]},
+    "judge": {*FLOORS[:7], "metrics"},
+    "lit": {*FLOORS[:8], *SIDE},
     **SIDE,
 }
-MATHS = {"tensors", "schedules", "denoisers", "likelihood", "samplers", "losses", "networks"}
+MATHS = {"errors", "tensors", "schedules", "denoisers", "likelihood", "samplers", "losses", "networks"}
 FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorelab.denoisers import Denoiser, Estimate
+from scorelab.errors import Refusal
 from scorelab.schedules import Schedule, Transition
 from scorelab.tensors import divergence, from_levels, like, log_interval, slope_along, sum_rest
 
@@ -162,14 +163,14 @@ def flow_log_prob(
         log_snr: by default the greatest that the denoiser can be asked about.
 
     Raises:
-        ValueError: for a log-SNR it cannot be asked about.
+        Refusal: for a log-SNR it cannot be asked about.
     """
     from torchdiffeq import odeint
 
     low, most = denoiser.log_snr_range()
     high = most if log_snr is None else log_snr
     if not low < high <= most + 1e-9:
-        raise ValueError(f"a denoiser of log-SNR [{low:.2f}, {most:.2f}] has no flow from {high:.2f}")
+        raise Refusal(f"a denoiser of log-SNR [{low:.2f}, {most:.2f}] has no flow from {high:.2f}")
     schedule, dims, asked = denoiser.schedule, x[0].numel(), 0
     v = None if dims <= exact_dims else torch.randn(x.shape, generator=generator).sign().to(x)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorelab.data.images import Source, Split
 from scorelab.denoisers import Boxes, GaussianMixture, Law
+from scorelab.errors import Refusal
 from scorelab.tensors import generator
 
 BLOCK = 1024  # draws at once of a list that can be cut anywhere
@@ -46,10 +47,10 @@ class Known(Source):
         """The first n of a fixed endless list of draws, one list for each half.
 
         Raises:
-            ValueError: for n < 1.
+            Refusal: for n < 1.
         """
         if n < 1:
-            raise ValueError(f"limit must be at least 1, got {n}")
+            raise Refusal(f"limit must be at least 1, got {n}")
         blocks = [self.drawn(BLOCK, "list", self.split_seed, half, k) for k in range(-(-n // BLOCK))]
         values, labels = (torch.cat([getattr(each, name) for each in blocks])[:n] for name in ("values", "labels"))
         return Split(values, labels)
@@ -81,7 +82,7 @@ class Gaussian(Points):
         super().__init__(split_seed)
         self.mean, self.covariance = (torch.tensor(each, dtype=torch.float64) for each in (mean, covariance))
         if self.mean.shape != (2,):
-            raise ValueError(f"mean has 2 numbers, got {list(mean)}")
+            raise Refusal(f"mean has 2 numbers, got {list(mean)}")
         self.law()  # refuses what is no covariance
 
     def law(self) -> Law:
@@ -93,7 +94,7 @@ class Ring(Points):
     """Equal Gaussians of the same small spread, evenly on a circle; the label is which.
 
     Raises:
-        ValueError: for no component, or a spread or radius that is not above 0.
+        Refusal: for no component, or a spread or radius that is not above 0.
     """
 
     classes = 8
@@ -115,7 +116,7 @@ class Moons(Points):
     That chain is the law itself, not an approximation of it: its score is exact. The label is which half circle.
 
     Raises:
-        ValueError: for a spread that is not above 0.
+        Refusal: for a spread that is not above 0.
     """
 
     classes = 2
@@ -141,7 +142,7 @@ class SwissRoll(Points):
     That chain is the law itself, not an approximation of it: its score is exact.
 
     Raises:
-        ValueError: for a spread that is not above 0.
+        Refusal: for a spread that is not above 0.
     """
 
     links = 256
@@ -202,4 +203,4 @@ def _along(means: Tensor, std: float, labels: Tensor | None) -> GaussianMixture:
 def _positive(**given: float) -> None:
     for name, value in given.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be above 0 and finite, got {value}")
+            raise Refusal(f"{name} must be above 0 and finite, got {value}")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from scorelab.data.images import Source, Split
 from scorelab.data.laws import Known
 from scorelab.denoisers import FiniteSet, Law
+from scorelab.errors import Refusal
 from scorelab.tensors import as_data, generator
 
 
@@ -109,7 +110,7 @@ class DataModule(LightningDataModule):
         workers: processes that make batches ahead; how many there are changes no batch.
 
     Raises:
-        ValueError: for a batch size below 1, fewer workers than none, a limit that is not there, halves of endless
+        Refusal: for a batch size below 1, fewer workers than none, a limit that is not there, halves of endless
             draws, mirrored points.
     """
 
@@ -124,17 +125,17 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise Refusal(f"batch_size must be at least 1, got {batch_size}")
         if workers < 0:
-            raise ValueError(f"workers must be at least 0, got {workers}")
+            raise Refusal(f"workers must be at least 0, got {workers}")
         if flip and len(source.shape) != 3:
-            raise ValueError("flip mirrors images; this data has none")
+            raise Refusal("flip mirrors images; this data has none")
         self.source, self.batch_size, self.flip, self.workers = source, batch_size, flip, workers
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
         self.extractor: Any = None  # the feature space its images are compared in: set where the run is built
         self.endless = isinstance(source, Known) and limit is None
         if self.endless and (half is not None or flip):
-            raise ValueError("endless draws have no halves and no mirror images: set data.limit")
+            raise Refusal("endless draws have no halves and no mirror images: set data.limit")
         self.splits = source.splits()
         if isinstance(source, Known) and limit is not None:
             self.splits["train"] = source.first(limit, half or "A")
@@ -193,12 +194,12 @@ def part(split: Split, limit: int | None, half: str | None) -> Split:
     """The first ``limit`` items of one half, or of all, in an order that is always the same.
 
     Raises:
-        ValueError: when there are not so many.
+        Refusal: when there are not so many.
     """
     if limit is None and half is None:
         return split
     order = torch.randperm(len(split), generator=generator("part", len(split)))
     mine = order if half is None else order[: len(order) // 2] if half == "A" else order[len(order) // 2 :]
     if limit is not None and not 1 <= limit <= len(mine):
-        raise ValueError(f"limit must lie in 1 ... {len(mine)}, got {limit}")
+        raise Refusal(f"limit must lie in 1 ... {len(mine)}, got {limit}")
     return split.only(mine[:limit])

@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
         """Refuse a schedule it cannot work under.
 
         Raises:
-            ValueError: one sentence that says what to change.
+            Refusal: one sentence that says what to change.
         """
         return
 

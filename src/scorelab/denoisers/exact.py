@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from scorelab.denoisers.base import Denoiser
 from scorelab.denoisers.estimate import Estimate
 from scorelab.denoisers.variance import Variance
+from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 from scorelab.tensors import like
 
@@ -122,7 +123,7 @@ class Exact(Denoiser):
         """Refuse a learned variance, of which the law says nothing.
 
         Raises:
-            ValueError: for one.
+            Refusal: for one.
         """
         if self.variance.outputs > 1:
-            raise ValueError("model=oracle says nothing of a learned variance: set variance=fixed_small or fixed_large")
+            raise Refusal("model=oracle says nothing of a learned variance: set variance=fixed_small or fixed_large")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from scorelab.denoisers.base import Denoiser
 from scorelab.denoisers.estimate import Estimate
 from scorelab.denoisers.variance import Variance
+from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 from scorelab.tensors import like
 
@@ -24,7 +25,7 @@ class Prediction:
         """Refuse a schedule under which the output would say nothing of the data.
 
         Raises:
-            ValueError: one sentence that says what to change.
+            Refusal: one sentence that says what to change.
         """
         return
 
@@ -40,10 +41,10 @@ class Eps(Prediction):
         """Refuse a schedule that ends without signal, where x_t is the noise and x_0 cannot be told from it.
 
         Raises:
-            ValueError: where alpha is 0 at t = 1.
+            Refusal: where alpha is 0 at t = 1.
         """
         if ends_without_signal(schedule):
-            raise ValueError("prediction=eps says nothing of the data where alpha = 0: set prediction=v or x0")
+            raise Refusal("prediction=eps says nothing of the data where alpha = 0: set prediction=v or x0")
 
 
 class X0(Prediction):

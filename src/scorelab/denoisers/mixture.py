@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers.exact import Drawn, Law, Posterior
+from scorelab.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class GaussianMixture(Mixture):
     """A mixture with full covariances S_k (K, d, d), by their eigenvectors; arguments as for ``Mixture``.
 
     Raises:
-        ValueError: for covariances that are not symmetric and positive semidefinite.
+        Refusal: for covariances that are not symmetric and positive semidefinite.
     """
 
     eigenvalues: Tensor
@@ -107,10 +108,10 @@ class GaussianMixture(Mixture):
         if covariances.shape != (*self.means.shape, self.means.shape[1]):
             raise ValueError(f"covariances of shape {tuple(covariances.shape)} do not fit means {tuple(means.shape)}")
         if not torch.allclose(covariances, covariances.mT, atol=1e-8):
-            raise ValueError("a covariance is not symmetric")
+            raise Refusal("a covariance is not symmetric")
         values, vectors = torch.linalg.eigh(covariances)
         if float(values.min()) < -1e-8 * float(values.max()):
-            raise ValueError(f"a covariance has the eigenvalue {float(values.min()):.3g}, below 0")
+            raise Refusal(f"a covariance has the eigenvalue {float(values.min()):.3g}, below 0")
         self.register_buffer("eigenvalues", values.clamp(min=0), persistent=False)
         self.register_buffer("eigenvectors", vectors, persistent=False)
         self.has_density = float(values.min()) > 1e-12 * float(values.max())

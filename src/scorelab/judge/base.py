@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
+from scorelab.errors import Refusal
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 from scorelab.tensors import as_data, generator, to_bytes, to_levels
@@ -40,7 +41,7 @@ class Metric:
         chunk: images per network call.
 
     Raises:
-        ValueError: for a number that cannot be.
+        Refusal: for a number that cannot be.
     """
 
     budget: int | None = None
@@ -51,13 +52,13 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 0:
-            raise ValueError(f"budget must be at least 0 network evaluations, got {self.budget}")
+            raise Refusal(f"budget must be at least 0 network evaluations, got {self.budget}")
         if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
+            raise Refusal(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
         if self.samples is not None and self.samples < 2:
-            raise ValueError(f"samples must be at least 2, got {self.samples}")
+            raise Refusal(f"samples must be at least 2, got {self.samples}")
         if self.chunk < 1:
-            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+            raise Refusal(f"chunk must be at least 1, got {self.chunk}")
 
 
 @dataclass
@@ -170,7 +171,7 @@ class Part:
         """Refuse a denoiser this part cannot judge in this way, before anything is trained.
 
         Raises:
-            ValueError: one sentence that says what to change.
+            Refusal: one sentence that says what to change.
         """
         return
 
@@ -212,7 +213,7 @@ def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Ver
             if left is not None and cost > left:
                 raise OverBudget(f"needs at least {cost:,} network evaluations, {left:,} are left")
             result = part.run(case, left)
-        except (Unjudged, ValueError) as failed:  # one part that cannot tell its numbers must not take the others along
+        except (Unjudged, Refusal) as failed:  # one part that cannot tell its numbers must not take the others along
             error = failed if isinstance(failed, Unjudged) else Unjudged(str(failed))
             hint = ": raise metric.budget (null is no limit)" if isinstance(error, OverBudget) else ""
             say(f"{name} skipped: {error}{hint}")

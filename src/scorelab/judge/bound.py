@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged
 from scorelab.judge.terms import Integral, Steps
 from scorelab.likelihood import bits_per_dim, marginal_kl
@@ -136,13 +137,13 @@ class VariationalBound(Part):
         """Refuse a schedule without steps between prior and decoder, and a sum over steps where there are none.
 
         Raises:
-            ValueError: for T < 2; for bound=exact and no T.
+            Refusal: for T < 2; for bound=exact and no T.
         """
         steps = denoiser.schedule.num_steps
         if steps is not None and steps < 2:
-            raise ValueError("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of judge=[...]")
+            raise Refusal("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of judge=[...]")
         if steps is None and metric.bound == "exact":
-            raise ValueError("a continuous schedule has no steps to sum exactly: set metric.bound=sampled")
+            raise Refusal("a continuous schedule has no steps to sum exactly: set metric.bound=sampled")
 
     def cost(self, case: Case) -> int:
         """The pilot's evaluations, or those of every step."""

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Result, Unjudged
 from scorelab.judge.samples import SamplePart
 from scorelab.metrics.fidelity import frechet, frechet_floor
@@ -21,14 +22,14 @@ class ErrorBudget(SamplePart):
     training images drawn with replacement, and ``budget_floor`` that of unseen images.
 
     Raises:
-        ValueError: for steps < 1.
+        Refusal: for steps < 1.
     """
 
     names = ("budget_run", "budget_sampler", "budget_network", "budget_floor")
 
     def __init__(self, steps: int = 1000) -> None:
         if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+            raise Refusal(f"steps must be at least 1, got {steps}")
         self.steps = steps
 
     def cost(self, case: Case) -> int:

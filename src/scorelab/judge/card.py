@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser
+from scorelab.errors import Refusal
 from scorelab.judge.yardsticks import LOWEST, SIMPLE, WIDTH
 from scorelab.losses import Loss, Times
 
@@ -58,16 +59,16 @@ class Card:
         """The mean weight over the drawn levels with log-SNR in [-4.8, 6.6].
 
         Raises:
-            ValueError: when there is none.
+            Refusal: when there is none.
         """
         inside = (self.log_snr >= RANGE[0]) & (self.log_snr <= RANGE[1]) & self.weight.isfinite()
         if not bool(self.weight.isfinite().any()):
-            raise ValueError(
+            raise Refusal(
                 "this loss declares no weight to be normalised by: write its weight(), or set loss.normalize=false"
             )
         mean = float(self.mass[inside].sum() / self.probability[inside].sum())
         if not mean > 0:
-            raise ValueError(
+            raise Refusal(
                 "no training time that has a weight has a log-SNR in [-4.8, 6.6] to normalise the loss by: "
                 "take more steps (schedule.num_steps), or set loss.normalize=false"
             )

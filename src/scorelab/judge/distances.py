@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Result, Unjudged
 from scorelab.judge.samples import SamplePart
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
@@ -19,14 +20,14 @@ class Distances(SamplePart):
     The floors are means over ``floors`` sets of as many fresh draws; there are none where the law is unknown.
 
     Raises:
-        ValueError: for fewer than 2 floors.
+        Refusal: for fewer than 2 floors.
     """
 
     names = ("energy", "energy_floor", "sliced_wasserstein", "sliced_wasserstein_floor")
 
     def __init__(self, floors: int = 10) -> None:
         if floors < 2:
-            raise ValueError(f"floors must be at least 2, got {floors}")
+            raise Refusal(f"floors must be at least 2, got {floors}")
         self.floors = floors
 
     def run(self, case: Case, left: int | None) -> Result:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, OverBudget, Part, Result
 from scorelab.likelihood import bits_per_dim, flow_log_prob, gaussian_log_prob, level_decoder_nll
 from scorelab.tensors import generator, sum_rest
@@ -28,7 +29,7 @@ class FlowLikelihood(Part):
         exact_dims: up to how many dimensions the divergence is exact.
 
     Raises:
-        ValueError: for fewer than 2 items, or a tolerance that is not above 0.
+        Refusal: for fewer than 2 items, or a tolerance that is not above 0.
     """
 
     names = ("ode_nll", "ode_nll_exact")
@@ -36,7 +37,7 @@ class FlowLikelihood(Part):
 
     def __init__(self, items: int | None = 256, tolerance: float = 1e-4, exact_dims: int = 16) -> None:
         if (items is not None and items < 2) or not tolerance > 0:
-            raise ValueError(f"at least 2 items and a tolerance above 0 are needed, got {items} and {tolerance}")
+            raise Refusal(f"at least 2 items and a tolerance above 0 are needed, got {items} and {tolerance}")
         self.items, self.tolerance, self.exact_dims = items, tolerance, exact_dims
 
     def count(self, case: Case) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Part, Result, Unjudged
 from scorelab.judge.card import Card, weight_card
 from scorelab.tensors import generator
@@ -172,7 +173,7 @@ class GradientNoise(Part):
     of log-SNR only: within one, times stay as they are. The records have the variance by log-SNR.
 
     Raises:
-        ValueError: for fewer than 2 batches or 1 image.
+        Refusal: for fewer than 2 batches or 1 image.
     """
 
     names = (
@@ -184,7 +185,7 @@ class GradientNoise(Part):
 
     def __init__(self, batches: int = 8, images: int = 16) -> None:
         if batches < 2 or images < 1:
-            raise ValueError(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
+            raise Refusal(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
         self.batches, self.images = batches, images
 
     def cost(self, case: Case) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Part, Result
 from scorelab.judge.card import weight_card
 from scorelab.judge.score import errors_against
@@ -39,15 +40,15 @@ class Objectives(Part):
         losses: the objectives by name; one that is None is left out.
 
     Raises:
-        ValueError: for fewer than 2 items, no objective, or what is none.
+        Refusal: for fewer than 2 items, no objective, or what is none.
     """
 
     def __init__(self, items: int | None = 64, **losses: Loss | None) -> None:
         rows = {name: loss for name, loss in losses.items() if loss is not None}
         if wrong := [name for name, loss in rows.items() if not isinstance(loss, Loss)]:
-            raise ValueError(f"{wrong[0]} is no objective: give it a _target_, or null to leave it out")
+            raise Refusal(f"{wrong[0]} is no objective: give it a _target_, or null to leave it out")
         if (items is not None and items < 2) or not rows:
-            raise ValueError(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
+            raise Refusal(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
         self.items, self.losses = items, rows
         self.names = tuple(f"objective_{name}" for name in rows)
 
@@ -80,7 +81,7 @@ class Objectives(Part):
                     continue
                 try:
                     self._look(case, loss, rows[name], x0, labels, bin, floor)
-                except ValueError as error:
+                except Refusal as error:
                     refused[name] = str(error)
         metrics = {f"objective_{name}": weighted_mean(case, self.losses[name], row) for name, row in rows.items()}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}

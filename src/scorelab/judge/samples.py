@@ -1,5 +1,6 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
+from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Part, Result, Unjudged
 from scorelab.metrics.fidelity import frechet, frechet_floor, memorization, recognition
 
@@ -62,7 +63,7 @@ class Recognition(SamplePart):
 
     def __init__(self, confidence: float = 0.9) -> None:
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+            raise Refusal(f"confidence must lie between 0 and 1, got {confidence}")
         self.confidence = confidence
 
     def run(self, case: Case, left: int | None) -> Result:

@@ -13,6 +13,7 @@ import torch
 
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Exact, Law, NetworkDenoiser, Variance
+from scorelab.errors import Refusal
 from scorelab.judge import Card, Case, Metric, Part, weight_card
 from scorelab.lit.config import UserError, checked_node, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
@@ -79,7 +80,7 @@ def sized(config: dict[str, Any]) -> dict[str, Any]:
         open_ = [key for key in inspect.signature(network.sizes).parameters if key != "shape"]
         try:
             model |= network.sizes(source.shape, **{key: model[key] for key in open_})
-        except ValueError as error:
+        except Refusal as error:
             raise UserError(f"model: {error}") from error
     extractor = config["extractor"] or checked_node(dict(source.extractor), "extractor")
     return config | {"model": model, "extractor": extractor}
@@ -150,7 +151,7 @@ def _card(
         card = weight_card(denoiser, loss, times)
         if loss.normalize:
             _ = card.normalizer  # which may not exist
-    except ValueError as error:
+    except Refusal as error:
         raise UserError(str(error)) from error
     return card
 

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from scorelab.data.module import DataModule
+from scorelab.errors import Refusal
 from scorelab.judge.base import draw_samples
 from scorelab.judge.yardsticks import noise_error
 from scorelab.lit.config import UserError
@@ -37,7 +38,7 @@ class EverySteps(Callback):
     signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
 
     Raises:
-        ValueError: for every < 1.
+        Refusal: for every < 1.
     """
 
     brief = False
@@ -45,7 +46,7 @@ class EverySteps(Callback):
 
     def __init__(self, every: int) -> None:
         if every < 1:
-            raise ValueError(f"every must be at least 1 step, got {every}")
+            raise Refusal(f"every must be at least 1 step, got {every}")
         self.every = every
         self.done = 0
 
@@ -182,7 +183,7 @@ class SampleGrid(EverySteps):
     def __init__(self, every: int = 1000, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
         if not 2 <= shown <= samples:
-            raise ValueError(f"shown must lie between 2 and samples={samples}, got {shown}")
+            raise Refusal(f"shown must lie between 2 and samples={samples}, got {shown}")
         self.samples, self.shown, self.chunk = samples, shown, chunk
         self.metric: Any = None
 

@@ -7,6 +7,7 @@ import torch
 from lightning import Callback, Trainer
 
 from scorelab.denoisers import Denoiser
+from scorelab.errors import Refusal
 
 
 def follower(denoiser: Denoiser) -> Denoiser:
@@ -29,12 +30,12 @@ class AveragedWeights(Callback):
     The warm-up forgets the random start: early averages span about a tenth of the steps taken so far.
 
     Raises:
-        ValueError: for a decay outside [0, 1).
+        Refusal: for a decay outside [0, 1).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+            raise Refusal(f"decay must lie in [0, 1), got {decay}")
         self.decay = decay
         self.step = 0
 

@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from scorelab.errors import Refusal
 from scorelab.lit.callbacks import record
 from scorelab.lit.config import UserError
 from scorelab.lit.module import DiffusionModule
@@ -69,14 +70,14 @@ class Guard(Callback):
     is more: infinity (``factor=inf``) never. What goes wrong before the first mean is known is its scale, so unseen.
 
     Raises:
-        ValueError: for numbers that cannot be.
+        Refusal: for numbers that cannot be.
     """
 
     def __init__(
         self, on_nan: Literal["stop", "skip"] = "stop", most: int = 10, every: int = 50, factor: float = 5
     ) -> None:
         if most < 1 or every < 2 or not factor > 0:
-            raise ValueError(
+            raise Refusal(
                 f"most must be at least 1, every at least 2, factor above 0, got {most}, {every} and {factor}"
             )
         self.on_nan, self.most, self.every, self.factor = on_nan, most, every, factor

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import distributed
 
+from scorelab.errors import Refusal
 from scorelab.lit.callbacks import EverySteps, Validation
 from scorelab.lit.checkpoints import Checkpoints
 from scorelab.lit.guard import Guard
@@ -25,12 +26,12 @@ class Keeper(Callback):
     checkpoint then says that it is still to be done.
 
     Raises:
-        ValueError: for minutes that are not above 0.
+        Refusal: for minutes that are not above 0.
     """
 
     def __init__(self, minutes: float = 10) -> None:
         if not minutes > 0:
-            raise ValueError(f"minutes must be above 0, got {minutes}")
+            raise Refusal(f"minutes must be above 0, got {minutes}")
         self.minutes = minutes
         self.seen, self.saved = 0, -1
         self.at = time.monotonic()

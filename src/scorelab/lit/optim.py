@@ -5,6 +5,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from scorelab.errors import Refusal
+
 
 class WarmupCosine(LambdaLR):
     """The rate rises linearly over ``warmup`` steps, then falls to 0 along half a cosine until ``total_steps``.
@@ -14,7 +16,7 @@ class WarmupCosine(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: int = 100) -> None:
         if warmup < 0:
-            raise ValueError(f"warmup must be at least 0 steps, got {warmup}")
+            raise Refusal(f"warmup must be at least 0 steps, got {warmup}")
         self.total_steps, self.warmup = total_steps, max(1, min(warmup, total_steps // 10))
         super().__init__(optimizer, self._factor)
 
@@ -29,6 +31,6 @@ class Constant(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: int = 100) -> None:
         if warmup < 0:
-            raise ValueError(f"warmup must be at least 0 steps, got {warmup}")
+            raise Refusal(f"warmup must be at least 0 steps, got {warmup}")
         self.warmup = max(1, min(warmup, total_steps // 10))
         super().__init__(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))

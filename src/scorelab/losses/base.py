@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from scorelab.denoisers import Denoiser, Exact, ends_without_signal
+from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 
 
@@ -80,19 +81,19 @@ class Loss(nn.Module):
         """Refuse a denoiser this objective cannot train.
 
         Raises:
-            ValueError: one sentence that says what to change.
+            Refusal: one sentence that says what to change.
         """
         if denoiser.variance.outputs > 1 and not self.trains_variance:
             other = "" if denoiser.schedule.num_steps is None else ", or loss=hybrid"
             name = type(self).__name__.lower()
-            raise ValueError(f"loss={name} gives a learned variance no gradient: set variance=fixed_small{other}")
+            raise Refusal(f"loss={name} gives a learned variance no gradient: set variance=fixed_small{other}")
 
 
 def refuse_silence(schedule: Schedule, name: str) -> None:
     """Where alpha = 0, x_t is the noise: its error and its score tell nothing of the data.
 
     Raises:
-        ValueError: for a schedule with alpha = 0 at t = 1.
+        Refusal: for a schedule with alpha = 0 at t = 1.
     """
     if ends_without_signal(schedule):
-        raise ValueError(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v or x0")
+        raise Refusal(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v or x0")

@@ -48,7 +48,7 @@ class Simple(Loss):
         """Refuse the noise as space where a process ends without signal: there x_t is the noise, and nothing to learn.
 
         Raises:
-            ValueError: for space=eps and alpha = 0 at t = 1.
+            Refusal: for space=eps and alpha = 0 at t = 1.
         """
         super().check(denoiser)
         if self.space == "eps":

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
+from scorelab.errors import Refusal
 from scorelab.losses.base import Terms
 from scorelab.losses.score_matching import ScoreLoss
 from scorelab.tensors import mean_rest
@@ -30,7 +31,7 @@ class ESM(ScoreLoss):
         normalize: see ``Loss``.
 
     Raises:
-        ValueError: for fewer than 1 reference.
+        Refusal: for fewer than 1 reference.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class ESM(ScoreLoss):
     ) -> None:
         super().__init__(weight, normalize)
         if references is not None and references < 1:
-            raise ValueError(f"references must be at least 1, or null for the exact score, got {references}")
+            raise Refusal(f"references must be at least 1, or null for the exact score, got {references}")
         self.references = references
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Exact
+from scorelab.errors import Refusal
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.schedules import Schedule
 from scorelab.tensors import mean_rest
@@ -27,13 +28,13 @@ class ScoreLoss(Loss):
         normalize: see ``Loss``.
 
     Raises:
-        ValueError: for another weight.
+        Refusal: for another weight.
     """
 
     def __init__(self, weight: Literal["one", "sigma2", "g2"] = "sigma2", normalize: bool = True) -> None:
         super().__init__(normalize)
         if weight not in WEIGHTS:
-            raise ValueError(f"weight must be one of {', '.join(WEIGHTS)}, got {weight}")
+            raise Refusal(f"weight must be one of {', '.join(WEIGHTS)}, got {weight}")
         self.named = weight
 
     def weighted(self, denoiser: Denoiser, t: Tensor, each: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 
 
@@ -97,13 +98,13 @@ class Importance(Times):
     was seen is kept in checkpoints.
 
     Raises:
-        ValueError: for a number that cannot be.
+        Refusal: for a number that cannot be.
     """
 
     def __init__(self, history: int = 10, uniform: float = 0.001, bins: int = 1000) -> None:
         super().__init__()
         if history < 1 or bins < 1 or not 0 < uniform <= 1:
-            raise ValueError(
+            raise Refusal(
                 f"history and bins must be at least 1 and uniform in (0, 1], got {history}, {bins} and {uniform}"
             )
         self.history, self.uniform, self.bins = history, uniform, bins

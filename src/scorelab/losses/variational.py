@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
+from scorelab.errors import Refusal
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.tensors import mean_rest
@@ -55,13 +56,13 @@ class VariationalBound(Loss):
         """Refuse fewer than two steps, and a learned variance where there are no steps.
 
         Raises:
-            ValueError: for T < 2, or no T and a learned variance.
+            Refusal: for T < 2, or no T and a learned variance.
         """
         steps = denoiser.schedule.num_steps
         if steps is not None and steps < 2:
-            raise ValueError("loss=vlb needs steps between prior and data: set schedule.num_steps to 2 or more")
+            raise Refusal("loss=vlb needs steps between prior and data: set schedule.num_steps to 2 or more")
         if steps is None and denoiser.variance.outputs > 1:
-            raise ValueError(
+            raise Refusal(
                 "a continuous process has no steps whose variance could be learned: set schedule.num_steps, or "
                 "variance=fixed_small"
             )
@@ -78,7 +79,7 @@ class Hybrid(Loss):
         normalize: see ``Loss``.
 
     Raises:
-        ValueError: for a negative lambda.
+        Refusal: for a negative lambda.
     """
 
     trains_variance = True
@@ -86,7 +87,7 @@ class Hybrid(Loss):
     def __init__(self, bound: float = 0.001, normalize: bool = True) -> None:
         super().__init__(normalize)
         if not 0 <= bound < math.inf:
-            raise ValueError(f"bound must be at least 0 and finite, got {bound}")
+            raise Refusal(f"bound must be at least 0 and finite, got {bound}")
         self.bound = bound
 
     def forward(
@@ -114,13 +115,13 @@ class Hybrid(Loss):
         """Refuse a variance that is not learned, and a process without steps, or one that ends without signal.
 
         Raises:
-            ValueError: for a fixed variance, or T < 2, or no T, or alpha = 0 at t = 1.
+            Refusal: for a fixed variance, or T < 2, or no T, or alpha = 0 at t = 1.
         """
         refuse_silence(denoiser.schedule, "hybrid")
         if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
-            raise ValueError("loss=hybrid learns the variance of steps: set schedule.num_steps to 2 or more")
+            raise Refusal("loss=hybrid learns the variance of steps: set schedule.num_steps to 2 or more")
         if denoiser.variance.outputs < 2:
-            raise ValueError(
+            raise Refusal(
                 "loss=hybrid with a fixed variance is loss=simple plus a constant: set variance=learned, or loss=simple"
             )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scorelab.errors import Refusal
 from scorelab.metrics.features import Extractor, register
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
         extractor: the feature space.
 
     Raises:
-        ValueError: a set has fewer than 2 images, which have no covariance, or is not of bytes.
+        Refusal: a set has fewer than 2 images, which have no covariance.
 
     """
     from torch_fidelity import calculate_metrics
@@ -109,7 +110,7 @@ def frechet_floor(
         The mean, and its standard error over the K halvings (of one and the same reference).
 
     Raises:
-        ValueError: fewer than 4 images, so that a half has no covariance; n < 1; or halves < 2.
+        Refusal: fewer than 4 images, so that a half has no covariance; n < 1; or halves < 2.
 
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -122,7 +123,7 @@ def frechet_floor(
     m = len(features)
     n = m if n is None else n
     if m < 4 or n < 1 or halves < 2:
-        raise ValueError(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
+        raise Refusal(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
     half = m // 2
     generator = torch.Generator().manual_seed(seed)
     distances = []
@@ -159,14 +160,14 @@ def memorization(samples: Tensor, train: Tensor) -> float:
         train: (M, ...).
 
     Raises:
-        ValueError: no samples, fewer than 2 distinct training images, or images of two shapes.
+        Refusal: fewer than 2 distinct training images.
 
     """
     if samples.shape[1:] != train.shape[1:] or len(samples) == 0:
         raise ValueError(f"cannot compare samples {tuple(samples.shape)} with images {tuple(train.shape)}")
     known = train.to(samples.device).flatten(1).unique(dim=0).double()
     if len(known) < 2:
-        raise ValueError("memorisation needs at least 2 distinct training images")
+        raise Refusal("memorisation needs at least 2 distinct training images")
     squares = known.square().sum(1)
     copies = 0
     for chunk in samples.flatten(1).split(max(1, ENTRIES // len(known))):
@@ -185,7 +186,7 @@ def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -
               \text{class share}_c = \frac1N \#\{ i : \operatorname{argmax} p(\cdot|x_i) = c \}
 
     Raises:
-        ValueError: no images, or not bytes.
+        Refusal: no images.
         NotImplementedError: the extractor is no classifier.
 
     """
@@ -199,4 +200,4 @@ def _check(images: Tensor, least: int, extractor: Extractor) -> None:
     if extractor.of_bytes and images.dtype != torch.uint8:
         raise ValueError(f"images must be bytes (uint8), not {images.dtype}")
     if len(images) < least:
-        raise ValueError(f"{least} images are needed, not {len(images)}")
+        raise Refusal(f"{least} images are needed, not {len(images)}")

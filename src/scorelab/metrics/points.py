@@ -6,6 +6,8 @@ Points are (N, d); what has more axes is flattened.
 import torch
 from torch import Generator, Tensor
 
+from scorelab.errors import Refusal
+
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""The energy distance of the laws of x and y, without bias (it may come out below 0).
@@ -20,7 +22,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         y: (m, ...), m >= 2.
 
     Raises:
-        ValueError: for fewer points.
+        Refusal: for fewer points.
 
     """
     x, y = _flat(x), _flat(y)
@@ -43,7 +45,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, generator: Generator, directions: i
         directions: how many.
 
     Raises:
-        ValueError: for fewer than 2 points.
+        Refusal: for fewer than 2 points.
 
     """
     x, y = _flat(x), _flat(y)
@@ -57,5 +59,5 @@ def sliced_wasserstein(x: Tensor, y: Tensor, generator: Generator, directions: i
 
 def _flat(points: Tensor) -> Tensor:
     if len(points) < 2:
-        raise ValueError(f"a distance needs at least 2 points, got {len(points)}")
+        raise Refusal(f"a distance needs at least 2 points, got {len(points)}")
     return points.flatten(1).double()

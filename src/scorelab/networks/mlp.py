@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scorelab.errors import Refusal
 from scorelab.networks.layers import TimeEmbedding
 
 
@@ -24,7 +25,7 @@ class MLP(nn.Module):
         classes: how many labels there are; one more embedding stands for "no label".
 
     Raises:
-        ValueError: for images, sizes below 1, or labels without classes.
+        Refusal: for images, sizes below 1, or labels without classes.
     """
 
     def __init__(
@@ -38,11 +39,11 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 1:
-            raise ValueError(f"this network is for points, and the data are of shape {tuple(shape)}: set model=unet")
+            raise Refusal(f"this network is for points, and the data are of shape {tuple(shape)}: set model=unet")
         if width < 2 or width % 2 or blocks < 1:
-            raise ValueError(f"width must be even and blocks at least 1, got {width} and {blocks}")
+            raise Refusal(f"width must be even and blocks at least 1, got {width} and {blocks}")
         if conditional and not classes:
-            raise ValueError("model.conditional=true needs data with labels")
+            raise Refusal("model.conditional=true needs data with labels")
         self.time = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Linear(shape[0], width)

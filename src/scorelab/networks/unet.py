@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scorelab.errors import Refusal
 from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm, zeroed
 
 
@@ -26,7 +27,7 @@ class UNet(nn.Module):
         classes: how many labels there are; one more embedding stands for "no label".
 
     Raises:
-        ValueError: for sizes that cannot be halved, an attention height that does not occur, labels without classes.
+        Refusal: for sizes that cannot be halved, an attention height that does not occur, labels without classes.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class UNet(nn.Module):
         heights = _heights(shape, multipliers)
         _check(channels, multipliers, blocks, attention, dropout, heights)
         if conditional and not classes:
-            raise ValueError("model.conditional=true needs data with labels")
+            raise Refusal("model.conditional=true needs data with labels")
         width, widths = 4 * channels, [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
 
@@ -91,10 +92,10 @@ class UNet(nn.Module):
         where the feature map is 4 to 16 pixels high, full resolution aside.
 
         Raises:
-            ValueError: for data that are no images.
+            Refusal: for data that are no images.
         """
         if len(shape) != 3:
-            raise ValueError(f"this network is for images, and the data are of shape {tuple(shape)}: set model=mlp")
+            raise Refusal(f"this network is for images, and the data are of shape {tuple(shape)}: set model=mlp")
         height = shape[1]
         width, factors = next(
             sizes
@@ -150,7 +151,7 @@ def _heights(shape: Sequence[int], multipliers: Sequence[int]) -> list[int]:
     """The feature map's height at each resolution."""
     times = len(multipliers) - 1
     if any(side % 2**times for side in shape[1:]):
-        raise ValueError(
+        raise Refusal(
             f"images of {shape[1]}x{shape[2]} cannot be halved {times} times, as the {times + 1} entries of "
             "model.multipliers ask: give fewer, or resize or pad the data"
         )
@@ -167,10 +168,10 @@ def _check(
 ) -> None:
     """Refuse what no network can be built from."""
     if channels < 4 or channels % 2:
-        raise ValueError(f"channels must be even and at least 4, got {channels}")
+        raise Refusal(f"channels must be even and at least 4, got {channels}")
     if not multipliers or min(multipliers) < 1 or blocks < 1:
-        raise ValueError(f"multipliers and blocks must be at least 1, got {list(multipliers)} and {blocks}")
+        raise Refusal(f"multipliers and blocks must be at least 1, got {list(multipliers)} and {blocks}")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        raise Refusal(f"dropout must lie in [0, 1), got {dropout}")
     if missing := [h for h in attention if h not in heights]:
-        raise ValueError(f"attention={missing} names heights that do not occur: the feature maps have {heights}")
+        raise Refusal(f"attention={missing} names heights that do not occur: the feature maps have {heights}")

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
+from scorelab.errors import Refusal
 
 
 class Sampler:
@@ -15,7 +16,7 @@ class Sampler:
     order of the global error in the step size (weak order where ``stochastic``).
 
     Raises:
-        ValueError: for steps < 1.
+        Refusal: for steps < 1.
     """
 
     order: int
@@ -23,7 +24,7 @@ class Sampler:
 
     def __init__(self, steps: int | None, clip: bool) -> None:
         if steps is not None and steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+            raise Refusal(f"steps must be at least 1, got {steps}")
         self.steps, self.clip = steps, clip
 
     def times(self, denoiser: Denoiser) -> Tensor:
@@ -33,11 +34,11 @@ class Sampler:
         from the most it knows.
 
         Raises:
-            ValueError: when neither sampler nor schedule says how many steps.
+            Refusal: when neither sampler nor schedule says how many steps.
         """
         steps = self.steps or denoiser.schedule.num_steps
         if steps is None:
-            raise ValueError("a continuous schedule has no steps of its own: set sampler.steps")
+            raise Refusal("a continuous schedule has no steps of its own: set sampler.steps")
         walk = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
         earliest, latest = denoiser.time_range()
         inside = walk[(walk >= earliest * (1 - 1e-9)) & (walk < latest * (1 - 1e-9))]

@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
+from scorelab.errors import Refusal
 from scorelab.samplers.base import Sampler, noise
 from scorelab.tensors import like
 
@@ -18,7 +19,7 @@ class DDIM(Sampler):
 
     def __init__(self, steps: int = 50, eta: float = 0.0, clip: bool = True) -> None:
         if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {eta}")
+            raise Refusal(f"eta must lie in [0, 1], got {eta}")
         super().__init__(steps, clip)
         self.eta = eta
         self.stochastic = eta > 0

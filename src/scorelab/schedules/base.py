@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scorelab.errors import Refusal
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -55,7 +57,7 @@ class Schedule(nn.Module):
     of the law p(x_1) that sampling starts from.
 
     Raises:
-        ValueError: for num_steps < 1.
+        Refusal: for num_steps < 1.
     """
 
     prior_std: float = 1.0
@@ -64,7 +66,7 @@ class Schedule(nn.Module):
     def __init__(self, num_steps: int | None) -> None:
         super().__init__()
         if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+            raise Refusal(f"num_steps must be at least 1, got {num_steps}")
         self.num_steps = num_steps
 
     @abstractmethod
@@ -95,10 +97,10 @@ class Schedule(nn.Module):
         """The times t_0 = 0, t_1, ..., t_T = 1 of a T-step process, (T + 1,).
 
         Raises:
-            ValueError: for a continuous schedule, which has no grid of its own.
+            Refusal: for a continuous schedule, which has no grid of its own.
         """
         if self.num_steps is None:
-            raise ValueError("this schedule is continuous and has no T-step grid: set schedule.num_steps")
+            raise Refusal("this schedule is continuous and has no T-step grid: set schedule.num_steps")
         return torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
 
     @property

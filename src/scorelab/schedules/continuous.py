@@ -6,6 +6,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from scorelab.errors import Refusal
 from scorelab.schedules.base import VariancePreserving, log_sigmoid
 from scorelab.schedules.discrete import Table
 
@@ -18,7 +19,7 @@ class Curve(VariancePreserving):
     to [0, 1].
 
     Raises:
-        ValueError: for num_steps < 1.
+        Refusal: for num_steps < 1.
     """
 
     log_snr_ends: tuple[float, float]
@@ -72,14 +73,14 @@ class Cosine(Curve):
     at lambda = -20 and 20.
 
     Raises:
-        ValueError: for a negative s.
+        Refusal: for a negative s.
     """
 
     log_snr_ends = (-20.0, 20.0)
 
     def __init__(self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999) -> None:
         if not 0 <= s < math.inf:
-            raise ValueError(f"s must be at least 0 and finite, got {s}")
+            raise Refusal(f"s must be at least 0 and finite, got {s}")
         self.s = s
         super().__init__(num_steps, beta_max)
 
@@ -115,14 +116,14 @@ class Sigmoid(Curve):
     (Jabri et al. 2022, "Scalable adaptive computation for iterative generation", appendix B).
 
     Raises:
-        ValueError: for start >= end, or tau <= 0.
+        Refusal: for start >= end, or tau <= 0.
     """
 
     log_snr_ends = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
 
     def __init__(self, num_steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
         if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
-            raise ValueError(f"start must be below end and tau above 0, got start={start}, end={end}, tau={tau}")
+            raise Refusal(f"start must be below end and tau above 0, got start={start}, end={end}, tau={tau}")
         self.start, self.end, self.tau = start, end, tau
         super().__init__(num_steps, beta_max=1.0)
 
@@ -157,13 +158,13 @@ class VP(VariancePreserving):
     infinity. ``num_steps`` is None for the continuous process.
 
     Raises:
-        ValueError: for num_steps < 1, or unless 0 < beta_start < beta_end.
+        Refusal: for num_steps < 1, or unless 0 < beta_start < beta_end.
     """
 
     def __init__(self, num_steps: int | None = None, beta_start: float = 0.1, beta_end: float = 20.0) -> None:
         super().__init__(num_steps)
         if not 0 < beta_start < beta_end < math.inf:
-            raise ValueError(f"0 < beta_start < beta_end is needed, got {beta_start} and {beta_end}")
+            raise Refusal(f"0 < beta_start < beta_end is needed, got {beta_start} and {beta_end}")
         self.beta_start, self.beta_end = beta_start, beta_end
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from scorelab.errors import Refusal
 from scorelab.schedules.base import VariancePreserving
 
 
@@ -17,7 +18,7 @@ class Table(VariancePreserving):
         betas: beta_1 ... beta_T, each in (0, 1).
 
     Raises:
-        ValueError: when a beta lies outside (0, 1).
+        Refusal: when a beta lies outside (0, 1).
     """
 
     grid_log_alpha_bar: Tensor
@@ -26,7 +27,7 @@ class Table(VariancePreserving):
         super().__init__(len(betas))
         betas = betas.to(torch.float64)
         if not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"a beta of this schedule lies outside (0, 1) at num_steps={len(betas)}")
+            raise Refusal(f"a beta of this schedule lies outside (0, 1) at num_steps={len(betas)}")
         table = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])
         self.register_buffer("grid_log_alpha_bar", table, persistent=False)
 
@@ -60,15 +61,15 @@ def ends(num_steps: int, beta_start: float, beta_end: float) -> tuple[float, flo
     """Both ends for T steps, given those for 1000: each times 1000 / T, so that the process stays the same.
 
     Raises:
-        ValueError: for T < 1, a beta that is not above 0, and where beta_T would reach 1.
+        Refusal: for T < 1, a beta that is not above 0, and where beta_T would reach 1.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        raise Refusal(f"num_steps must be at least 1, got {num_steps}")
     if not (beta_start > 0 and beta_end > 0):
-        raise ValueError(f"beta_start and beta_end must be above 0, got {beta_start} and {beta_end}")
+        raise Refusal(f"beta_start and beta_end must be above 0, got {beta_start} and {beta_end}")
     first, last = beta_start * 1000 / num_steps, beta_end * 1000 / num_steps
     if max(first, last) >= 1:
-        raise ValueError(
+        raise Refusal(
             f"beta reaches {max(first, last):.2g} at num_steps={num_steps}: take more steps, or schedule=cosine"
         )
     return first, last
@@ -78,7 +79,7 @@ class Linear(Table):
     """beta rises linearly from 1e-4 to 0.02 at T = 1000 (Ho et al. 2020, section 4), both times 1000 / T.
 
     Raises:
-        ValueError: for T <= 20, where beta_T would reach 1.
+        Refusal: for T <= 20, where beta_T would reach 1.
     """
 
     def __init__(self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
@@ -89,7 +90,7 @@ class ScaledLinear(Table):
     """sqrt(beta) rises linearly between the roots of the same ends (Rombach et al. 2022, latent diffusion's code).
 
     Raises:
-        ValueError: for T <= 20, where beta_T would reach 1.
+        Refusal: for T <= 20, where beta_T would reach 1.
     """
 
     def __init__(self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
