@@ -1,7 +1,9 @@
 """The parts under the roof: averaging, rates, order of data, history, identity."""
 
 import copy
+import csv
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -9,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import LightningModule
+import yaml
+from conftest import CONFIGS
+from lightning import LightningModule, Trainer
 
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.lit.callbacks import TrainingLog
-from scorelab.lit.config import UserError, nearest
+from scorelab.lit.config import UserError, checked_node, instantiate, nearest
 from scorelab.lit.ema import AveragedWeights, follow, follower
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.optim import Constant, WarmupCosine
@@ -184,14 +187,51 @@ def test_a_torn_last_line_is_forgotten_and_a_row_written_twice_stands_once(tmp_p
     assert (tmp_path / "metrics.csv").read_bytes() == whole
 
 
-def test_what_a_checkpoint_kept_of_the_log_goes_on_where_the_run_is(tmp_path: Path) -> None:
-    """A checkpoint is read on the CPU; a run that goes on elsewhere adds to its sums there."""
-    module, trainer = LightningModule(), FakeStep()
-    module._device, trainer.max_steps, trainer.is_global_zero = torch.device("meta"), 10, True
-    log = TrainingLog(bar=False)
-    log.load_state_dict({"done": 0, "sums": {"loss": torch.ones(2)}})
-    log.on_train_start(trainer, module)
-    assert log.sums["loss"].device.type == "meta"
+def tensors(value: object) -> list[torch.Tensor]:
+    """All tensors in an object's attributes, in dictionaries there too."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [found for each in value.values() for found in tensors(each)] if isinstance(value, dict) else []
+
+
+@pytest.mark.parametrize("name", ["averaging", "log", "validation", "grid", "guard", "keep"])
+def test_what_a_callback_kept_goes_on_where_the_run_is(name: str) -> None:
+    """A checkpoint is read on the CPU, in whatever type it was written; a run may go on elsewhere."""
+    node = yaml.safe_load((CONFIGS / "callbacks" / "default.yaml").read_text())[name]
+    callback = instantiate(checked_node({"_target_": node["_target_"]}, f"callbacks.{name}"), f"callbacks.{name}")
+    state = callback.state_dict()
+    if name == "log":
+        state["sums"] = {"loss": torch.ones(2, dtype=torch.float64)}
+    callback.load_state_dict(state)
+    module, trainer = LightningModule(), Trainer(max_steps=10, logger=False, enable_checkpointing=False)
+    module._device = torch.device("meta")
+    module.denoiser = module.averaged = small()
+    if name != "keep":  # which has nothing to bring anywhere, and acts at once
+        callback.on_train_start(trainer, module)
+    assert {each.device.type for each in tensors(vars(callback))} <= {"meta"}
+
+
+def test_each_step_logs_the_rate_it_was_taken_with_and_a_speed_without_what_is_done_between(typed) -> None:
+    said = typed(
+        "train",
+        "run=a",
+        "data=moons",
+        "model.width=8",
+        "judge=[simple]",
+        "logger=none",
+        "trainer.max_steps=6",
+        "callbacks.log.every=1",
+        "callbacks.log.bar=false",
+        "+callbacks.dawdler={_target_:dawdler.Dawdler,every:2}",
+    )
+    assert said.status == 0, said.err
+    with Path("logs/train/a/metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/lr"]]
+    rates = [0.006 * 0.5 * (1 + math.cos(math.pi * done / 5)) for done in (0, 0, 1, 2, 3, 4)]
+    assert [float(row["train/lr"]) for row in rows] == pytest.approx(rates, rel=1e-6)
+    assert min(float(row["train/it_per_s"]) for row in rows[3:]) > 5, (
+        "0.2 s between steps would be less than 5 a second"
+    )
 
 
 def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> None:

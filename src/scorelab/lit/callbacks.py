@@ -71,7 +71,8 @@ class TrainingLog(EverySteps):
     """The running mean of the loss and its parts, the gradient's norm, the share of clipped steps, the rate, the speed.
 
     To the loggers; the loss and the time left, on a bar. Sums stay on the device and are read every ``every`` steps.
-    What is not finite, or of a step that was left out, is not in them.
+    What is not finite, or of a step that was left out, is not in them. The rate is the one that the step was taken
+    with; the speed leaves out what is done between steps (``leave_out``): validation, pictures, checkpoints.
     """
 
     brief = True
@@ -81,10 +82,12 @@ class TrainingLog(EverySteps):
         self.bar = bar
         self.sums: dict[str, Any] = {}
         self.seen = 0
+        self.rate = math.nan
+        self.aside = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, for the checkpoint."""
-        return super().state_dict() | {"sums": self.sums}
+        """The sums so far, and the last rate, for the checkpoint."""
+        return super().state_dict() | {"sums": self.sums, "rate": self.rate}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
@@ -92,7 +95,7 @@ class TrainingLog(EverySteps):
             name: sums.to(pl_module.device) for name, sums in self.sums.items()
         }  # a checkpoint's are the CPU's
         self.seen = trainer.global_step
-        self.started = (time.perf_counter(), trainer.global_step)
+        self.started, self.aside = (time.perf_counter(), trainer.global_step), 0.0
         self.shown = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,
@@ -102,6 +105,10 @@ class TrainingLog(EverySteps):
             dynamic_ncols=True,
             disable=not (self.bar and trainer.is_global_zero),
         )
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Note the rate of this step; the schedule sets the next one's before the step's end."""
+        self.rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -124,12 +131,16 @@ class TrainingLog(EverySteps):
         """Read the sum, and start over."""
         means = {name: float(total) / max(1.0, float(count)) for name, (total, count) in self.sums.items()}
         now, (then, before) = time.perf_counter(), self.started
-        speed = (step - before) / (now - then)
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        means |= {"lr": rate, "it_per_s": speed}
+        # a line that an earlier job owes has no speed of this one's
+        speed = (step - before) / (now - then - self.aside) if step > before else math.nan
+        means |= {"lr": self.rate, "it_per_s": speed}
         record(trainer, {f"train/{name}": value for name, value in means.items()}, step)
         self.shown.set_postfix_str(f"loss {means['loss']:.4f}", refresh=False)
-        self.sums, self.started = {}, (now, step)
+        self.sums, self.started, self.aside = {}, (now, step), 0.0
+
+    def leave_out(self, seconds: float) -> None:
+        """Not count so many seconds as training."""
+        self.aside += seconds
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

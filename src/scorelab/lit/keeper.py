@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from torch import distributed
 
 from scorelab.errors import Refusal
-from scorelab.lit.callbacks import EverySteps, Validation
+from scorelab.lit.callbacks import EverySteps, TrainingLog, Validation
 from scorelab.lit.checkpoints import Checkpoints
 from scorelab.lit.guard import Guard
 from scorelab.lit.mishaps import of_memory
@@ -87,7 +87,7 @@ class Keeper(Callback):
         for each in due:
             if trainer.is_global_zero:
                 try:
-                    with SIGNALS.waiting(each.brief), evaluating(module):
+                    with SIGNALS.waiting(each.brief), evaluating(module), aside(trainer, not each.brief):
                         each.act(trainer, module, step)
                 except Interrupted:
                     break
@@ -116,7 +116,8 @@ class Keeper(Callback):
         for each in among(trainer, Validation):
             best, each.improved = each.improved, False
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(path, weights_only=False, storage_options={"best": best})
+        with aside(trainer):
+            trainer.save_checkpoint(path, weights_only=False, storage_options={"best": best})
         self.saved, self.at = step, time.monotonic()
 
 
@@ -132,6 +133,15 @@ def look(trainer: Trainer) -> None:
     """See that the numbers of the step just taken are sound, before anything is made of them."""
     for guard in among(trainer, Guard):
         guard.look()
+
+
+@contextmanager
+def aside(trainer: Trainer, long: bool = True) -> Iterator[None]:
+    """What is done here, if it is ``long``, counts as no training in the speed that is logged."""
+    began = time.perf_counter()
+    yield
+    for each in among(trainer, TrainingLog) if long else ():
+        each.leave_out(time.perf_counter() - began)
 
 
 def written(trainer: Trainer) -> Checkpoints:

@@ -1,0 +1,16 @@
+"""Something of a user's own that takes long between steps, for the test of what the logged speed counts."""
+
+import time
+
+from scorelab.lit.callbacks import EverySteps
+
+
+class Dawdler(EverySteps):
+    """Sleeps ``seconds`` after every ``every``-th step."""
+
+    def __init__(self, every: int = 1, seconds: float = 0.2):
+        super().__init__(every)
+        self.seconds = seconds
+
+    def act(self, trainer, module, step):
+        time.sleep(self.seconds)
