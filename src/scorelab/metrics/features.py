@@ -46,6 +46,11 @@ class Extractor(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} recognises no classes")
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a classifier."""
+        return type(self).logits is not Extractor.logits
+
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities of the classes, softmax(logits), (N, classes)."""
         return self.logits(images).softmax(1)
