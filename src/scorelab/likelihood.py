@@ -117,11 +117,11 @@ def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) ->
     ``estimate`` is what the denoiser said at t; clip it for evaluation, never in a training loss.
 
     Raises:
-        ValueError: for a continuous schedule or T < 2.
+        Refusal: for a continuous schedule or T < 2.
     """
     steps = len(denoiser.schedule.grid()) - 1
     if steps < 2:
-        raise ValueError("the bound needs schedule.num_steps of at least 2")
+        raise Refusal("the bound needs schedule.num_steps of at least 2")
     i = torch.round(t.double() * steps)
     inner = i.clamp(min=2)
     step = denoiser.schedule.transition((inner - 1) / steps, inner / steps)

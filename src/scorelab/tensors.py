@@ -101,7 +101,8 @@ class Rows(Generator):
 
     def __init__(self, blocks: Sequence[Generator], size: int, rows: slice) -> None:
         self.set_state(blocks[0].get_state())
-        self.blocks, self.size, self.rows = blocks, size, rows
+        self.blocks = [each.clone_state() for each in blocks]  # which may be asked for other rows too
+        self.size, self.rows = size, rows
 
 
 def standard_normal(shape: Sequence[int], generator: Generator | None, **of: Any) -> Tensor:
