@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 from conftest import choices, choose
-from oracles import Exploding, GaussianOracle, normal, seeded, truth_of
+from oracles import Exploding, GaussianOracle, Straight, digits_like, normal, seeded, tiny_unet, truth_of
 from torch import Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned
-from scorelab.judge import Card, weight_card
+from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser, V
+from scorelab.errors import Refusal
+from scorelab.judge import Card, Case, GradientNoise, Metric, weight_card
+from scorelab.judge.gradient import Gradients
 from scorelab.losses import (
     DSM,
     Draw,
@@ -27,8 +29,9 @@ from scorelab.losses import (
     VariationalBound,
 )
 from scorelab.report.card import curve, draw_cards, write_card
+from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Linear, Schedule
-from scorelab.tensors import like
+from scorelab.tensors import like, to_levels
 
 SHAPE = (1, 2, 3)
 
@@ -470,3 +473,49 @@ def test_a_card_says_when_one_step_outweighs_all_others():
     assert share > 0.97
     assert found.notes[-1].startswith(f"{share:.1%} of the weight lies on the last step, log-SNR [-19.8, -12.9]")
     assert not any("last step" in note for note in card(Linear(1000), VariationalBound()).notes)
+
+
+# --- ends without signal
+
+
+@pytest.mark.parametrize("times", [Uniform(), LogSNRUniform()], ids=named)
+@pytest.mark.parametrize("loss", [Simple("v"), Simple("x0"), VariationalBound()], ids=named)
+@pytest.mark.parametrize("schedule", [Straight(None), VP(beta_end=1e6), VP(beta_end=300.0)], ids=named)
+def test_a_continuous_process_that_ends_without_signal_has_a_law_of_levels_and_a_normalizer(schedule, loss, times):
+    """All below log-SNR -30 is one level, however far it reaches."""
+    found = card(schedule, loss, times)
+    assert len(found.t) == 401 and (found.t.diff() > 0).all() and float(found.t[-1]) <= 1
+    assert float(found.high[-1]) == pytest.approx(-30) and float(found.low[-1]) == schedule.log_snr_range()[0]
+    assert (found.probability >= 0).all() and float(found.probability.sum()) == pytest.approx(1, rel=5e-3)
+    rest = 1 - float(schedule.inverse(torch.tensor([-30.0]).double()))
+    assert float(found.probability[-1]) == pytest.approx(rest / (1 - schedule.t_min))
+    assert 0 < found.normalizer < math.inf
+    edges, densities = curve(found.rows())
+    assert all(map(math.isfinite, edges)) and len(edges) == len(densities) + 1
+
+
+def test_gradient_noise_is_told_of_a_process_that_ends_without_signal():
+    """At times anywhere in the last level, which belongs to the noisiest bin."""
+    judged = NetworkDenoiser(Straight(None), tiny_unet(), V(), FixedSmall(), 17)
+    values, labels = to_levels(digits_like(12), 17), torch.zeros(12, dtype=torch.long)
+    told = Case(
+        judged, DDIM(2), Metric(), values, labels, values, labels, None, Simple("v", normalize=False), Uniform()
+    )
+    found = GradientNoise(2, 3).run(told, None)
+    assert all(value is None or math.isfinite(value) for value in found.metrics.values())
+    gradients = Gradients(told)
+    last = gradients.times(torch.tensor([400]), 500, seeded())
+    start = float(judged.schedule.inverse(gradients.card.high[-1:]))
+    assert start <= float(last.min()) < float(last.max()) <= 1
+    assert gradients.span(torch.tensor([399, 400]))[1] == 1
+
+
+def test_an_infinite_weight_is_named_with_its_place_and_not_taken_for_none():
+    with pytest.raises(Refusal, match=r"infinite weight at t = 1 \(log-SNR -inf\) and cannot be normalised by it"):
+        _ = card(Straight(2), VariationalBound()).normalizer
+    with pytest.raises(Refusal, match="declares no weight"):
+        _ = card(Straight(2), Ratio()).normalizer
+
+
+def test_a_card_notes_where_its_weight_is_infinite():
+    assert "the weight is infinite at t = 1 (log-SNR -inf)" in card(Straight(20), Simple("v")).notes

@@ -346,9 +346,8 @@ def test_what_trains_a_variance_counts_too():
 def test_a_denoiser_with_nothing_to_train_is_left_out_with_that_reason():
     judged = GaussianOracle(Cosine(16), FixedSmall(), torch.zeros(SHAPE), 0.3, LEVELS)
     verdict = judge({"gradient_noise": GradientNoise()}, case(judged), lambda line: None)
-    assert verdict.metrics == {f"test/{name}": None for name in GradientNoise.names}
-    assert "nothing to train" in verdict.records["gradient_noise"]["skipped"]
-    assert "budget" not in verdict.records["gradient_noise"]["skipped"]
+    assert verdict.metrics == {}
+    assert "nothing to train" in verdict.records["gradient_noise"]["inapplicable"]
     assert verdict.records["gradient_noise"]["evaluations"] == 0
 
 

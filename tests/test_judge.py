@@ -542,7 +542,7 @@ def test_a_part_over_budget_is_left_out_by_name_with_its_reason_and_nothing_is_s
         else:
             assert [verdict.metrics[f"test/{name}"] for name in full.names] == [None] * 4
             assert record["evaluations"] == 0
-            assert "2,000 network evaluations, 1,999 are left: raise metric.budget" in record["skipped"]
+            assert "evaluations, 1,999 are left: set metric.bound=sampled, or raise metric.budget" in record["skipped"]
             assert "vlb skipped" in said[1]
             assert watched.images == 2 * 256 + cost
 
@@ -567,10 +567,13 @@ def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too(tolerance, paid
 
 def test_samples_that_cannot_be_paid_are_never_drawn():
     watched = Watched(oracle(Cosine(50)))
-    metric = Metric(chunk=16, budget=48 * 10 - 1)  # 40 samples are three whole chunks of 16
+    metric = Metric(chunk=16, budget=40 * 10 - 1)
     verdict = judge({"fid": Frechet()}, case(watched, metric), lambda line: None)
     assert verdict.metrics == {"test/fid": None, "test/fid_floor": None, "test/fid_excess": None}
-    assert "480 network evaluations, 479 are left" in verdict.records["fid"]["skipped"]
+    assert (
+        "400 network evaluations, 399 are left: lower metric.samples or sampler.steps, or raise"
+        in verdict.records["fid"]["skipped"]
+    )
     assert watched.images == 2 * 16
 
 

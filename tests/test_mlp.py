@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scorelab.denoisers import Eps, Learned, NetworkDenoiser
+from scorelab.errors import Refusal
 from scorelab.losses import Hybrid
 from scorelab.networks import MLP
 from scorelab.networks.mlp import Block
@@ -78,13 +79,12 @@ def test_samples_do_not_see_each_other():
         assert torch.allclose(whole[k], alone[0], atol=1e-5)
 
 
-def test_labels_matter_and_no_label_is_a_class_of_its_own():
+def test_labels_matter_and_a_conditional_network_refuses_to_go_without():
     network = made(conditional=True, classes=4)
     same, time = x(1).expand(4, -1), torch.full((4,), 400.0)
-    answers = torch.cat([network(same, time, torch.arange(4)), network(same[:1], time[:1])])
-    assert (torch.pdist(answers) > 1e-3).all()
-    assert torch.equal(network(same[:1], time[:1], torch.tensor([4])), network(same[:1], time[:1]))
-    assert network.label.num_embeddings == 5
+    assert (torch.pdist(network(same, time, torch.arange(4))) > 1e-3).all()
+    with pytest.raises(Refusal, match="never trained without labels: give labels"):
+        network(same, time)
 
 
 def test_without_conditioning_labels_are_ignored():

@@ -7,6 +7,7 @@ from oracles import normal, shaken
 from torch import nn
 from torch.nn import functional
 
+from scorelab.errors import Refusal
 from scorelab.networks import UNet
 from scorelab.networks.layers import Attention, TimeEmbedding, Upsample
 
@@ -77,15 +78,16 @@ def test_both_conditionings_react_to_time_and_to_its_fractions(conditioning):
 
 
 @BOTH
-def test_a_conditional_network_reacts_to_the_label_and_has_an_answer_of_its_own_for_none(conditioning):
+def test_a_conditional_network_reacts_to_the_label_and_refuses_to_go_without(conditioning):
     network, time = tiny(conditional=True, classes=3, conditioning=conditioning), torch.full((4,), 300.0)
     x = image(1).expand(4, -1, -1, -1)
     with torch.no_grad():
-        out, without = network(x, time, torch.arange(4)), network(x, time)
-    for one in range(4):
+        out = network(x, time, torch.arange(4) % 3)
+    for one in range(3):
         for other in range(one):
             assert (out[one] - out[other]).abs().max() > 1e-3
-    assert torch.allclose(without[0], out[3], rtol=0, atol=1e-5)
+    with pytest.raises(Refusal, match="never trained without labels: give labels"):
+        network(x, time)
 
 
 def test_an_unconditional_network_does_not_see_labels():

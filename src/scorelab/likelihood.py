@@ -117,11 +117,11 @@ def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) ->
     ``estimate`` is what the denoiser said at t; clip it for evaluation, never in a training loss.
 
     Raises:
-        ValueError: for a continuous schedule or T < 2.
+        Refusal: for a continuous schedule or T < 2.
     """
     steps = len(denoiser.schedule.grid()) - 1
     if steps < 2:
-        raise ValueError("the bound needs schedule.num_steps of at least 2")
+        raise Refusal("the bound needs schedule.num_steps of at least 2")
     i = torch.round(t.double() * steps)
     inner = i.clamp(min=2)
     step = denoiser.schedule.transition((inner - 1) / steps, inner / steps)
@@ -145,6 +145,7 @@ def flow_log_prob(
     tolerance: float = 1e-5,
     exact_dims: int = 16,
     log_snr: float | None = None,
+    chunk: int | None = None,
 ) -> FlowDensity:
     """Log p_t(x) at one time by the probability flow from there to all noise (Song et al. 2021, eq. 39).
 
@@ -161,6 +162,7 @@ def flow_log_prob(
         tolerance: absolute and relative, of the adaptive solver (Dormand & Prince 1980).
         exact_dims: as above.
         log_snr: by default the greatest that the denoiser can be asked about.
+        chunk: samples per network call; None is all. The solver's steps are those of all in any case.
 
     Raises:
         Refusal: for a log-SNR it cannot be asked about.
@@ -174,20 +176,24 @@ def flow_log_prob(
     schedule, dims, asked = denoiser.schedule, x[0].numel(), 0
     v = None if dims <= exact_dims else torch.randn(x.shape, generator=generator).sign().to(x)
 
-    def rate(u: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        nonlocal asked
-        asked += 1
-        t = schedule.inverse((-2 * u).clamp(low, high).expand(len(x)))
+    def of(rows: slice, u: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        z = z[rows].to(x.dtype).detach().requires_grad_(True)
+        t = schedule.inverse((-2 * u).clamp(low, high).expand(len(z)))
         alpha, sigma = like(schedule.alpha(t), x), like(schedule.sigma(t), x)
         power = torch.sqrt(alpha**2 + sigma**2)
         s = sigma / power
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            z = state[0].to(x.dtype).detach().requires_grad_(True)
-            eps = denoiser(power * z, t, label).eps
-            slope = divergence(eps, z) if v is None else slope_along(eps, z, v)
-        flow = (s * (eps - s * z)).detach()
+            eps = denoiser(power * z, t, None if label is None else label[rows]).eps
+            slope = divergence(eps, z) if v is None else slope_along(eps, z, v[rows])
         spread = s.flatten() * slope.detach() - dims * s.flatten() ** 2
-        return flow.to(state[0].dtype), spread.to(state[1].dtype)
+        return (s * (eps - s * z)).detach(), spread
+
+    def rate(u: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        nonlocal asked
+        asked += 1
+        cut = range(0, len(x), chunk or len(x))
+        flow, spread = zip(*(of(slice(k, k + cut.step), u, state[0]) for k in cut), strict=True)
+        return torch.cat(flow).to(state[0].dtype), torch.cat(spread).to(state[1].dtype)
 
     ends = torch.tensor([-high / 2, -low / 2], dtype=torch.float64, device=x.device)
     first, last = schedule.inverse(-2 * ends).tolist()

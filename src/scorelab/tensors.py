@@ -1,9 +1,11 @@
 """Broadcasting, sums over non-batch axes, the lattice on which pixels live, and seeded generators."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -84,3 +86,28 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
     """
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+class Rows(Generator):
+    """A generator for some rows of a longer draw, in blocks of ``size`` rows that have a generator each.
+
+    ``standard_normal`` draws whole blocks from it and cuts ``rows`` out of them, so a row's noise is its own however
+    many are asked at a time. What is drawn for all rows together comes as it would from the first block's generator.
+    """
+
+    def __new__(cls, blocks: Sequence[Generator], size: int, rows: slice) -> "Rows":
+        """On the device of the blocks' generators."""
+        return super().__new__(cls, blocks[0].device)  # type: ignore[call-arg]
+
+    def __init__(self, blocks: Sequence[Generator], size: int, rows: slice) -> None:
+        self.set_state(blocks[0].get_state())
+        self.blocks = [each.clone_state() for each in blocks]  # which may be asked for other rows too
+        self.size, self.rows = size, rows
+
+
+def standard_normal(shape: Sequence[int], generator: Generator | None, **of: Any) -> Tensor:
+    """torch.randn of this shape; from ``Rows``, these rows of a longer draw."""
+    if not isinstance(generator, Rows):
+        return torch.randn(tuple(shape), generator=generator, **of)
+    whole = [torch.randn((generator.size, *shape[1:]), generator=each, **of) for each in generator.blocks]
+    return torch.cat(whole)[generator.rows]

@@ -74,13 +74,13 @@ class Law(nn.Module):
         """Which points or components each query (B,) may have come from, (B, K); None for all.
 
         Raises:
-            ValueError: for a label that nothing carries.
+            Refusal: for a label that nothing carries.
         """
         if label is None or self.labels is None:
             return None
         found = self.labels[None] == label[:, None]
         if not bool(found.any(1).all()):
-            raise ValueError("a label was given that no point and no component has")
+            raise Refusal("a label was given that no point and no component has")
         return found
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers.estimate import Estimate
+from scorelab.errors import Refusal
 from scorelab.schedules import Transition
 from scorelab.tensors import like
 
@@ -68,5 +69,5 @@ class Learned(Variance):
 
 def _between(low: Tensor, high: Tensor, estimate: Estimate) -> Tensor:
     if estimate.fraction is None:
-        raise ValueError("a learned variance needs a denoiser that says one")
+        raise Refusal("a learned variance needs a denoiser that says one")
     return torch.lerp(like(low, estimate.x_t), like(high, estimate.x_t), estimate.fraction)

@@ -1,7 +1,7 @@
 """Yardsticks: what a denoiser is worth, in figures that do not depend on how it was trained."""
 
 from scorelab.judge.agreement import Agreement
-from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged, Verdict, judge
+from scorelab.judge.base import Case, Metric, OverBudget, Part, Result, Unjudged
 from scorelab.judge.bound import Bound, VariationalBound
 from scorelab.judge.budget import ErrorBudget
 from scorelab.judge.card import Card, weight_card
@@ -12,6 +12,7 @@ from scorelab.judge.objectives import Objectives
 from scorelab.judge.samples import Frechet, Memorization, Recognition
 from scorelab.judge.score import ExactLikelihood, ScoreError
 from scorelab.judge.truth import OracleGap
+from scorelab.judge.verdict import Verdict, judge
 from scorelab.judge.yardsticks import Curve, NoiseError, noise_error
 
 __all__ = [

@@ -5,7 +5,7 @@ import math
 import torch
 
 from scorelab.denoisers import Rescheduled
-from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.base import Case, Part, Result
 from scorelab.judge.yardsticks import BINS, SIMPLE, Curve, bins_in_range, plain_curve, yardstick_draws
 from scorelab.tensors import mean_rest
 
@@ -20,6 +20,10 @@ class Agreement(Part):
 
     names = ("agreement",)
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where there is no other run."""
+        return None if case.other else "there is no other run to compare with: python src/eval.py run=A against=B"
+
     def cost(self, case: Case) -> int:
         """Two networks, every held-out item once in every bin."""
         return 2 * len(bins_in_range(case.denoiser)) * len(case.held_out)
@@ -27,8 +31,7 @@ class Agreement(Part):
     @torch.no_grad()
     def run(self, case: Case, left: int | None) -> Result:
         """The number, the curve, and their standard errors over items."""
-        if case.other is None:
-            raise Unjudged("there is no other run to compare with: python src/eval.py run=A against=B")
+        assert case.other is not None
         other = Rescheduled(case.other, case.denoiser.schedule)
         x0, labels = case.held_out_data()
         curve, se = (torch.full((BINS,), torch.nan, dtype=torch.float64) for _ in range(2))

@@ -1,20 +1,17 @@
-"""Judging: named parts, run in turn within a budget of network evaluations."""
+"""What is judged, and what a part of judging is."""
 
-import time
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
 from scorelab.errors import Refusal
 from scorelab.losses import Loss, Times
-from scorelab.samplers import Sampler
-from scorelab.tensors import as_data, generator, to_bytes, to_levels
+from scorelab.samplers import Sampler, draw_samples
+from scorelab.tensors import as_data, to_bytes
 
 
 class Unjudged(Exception):
@@ -99,11 +96,8 @@ class Case:
 
     @property
     def sampling_cost(self) -> int:
-        """Network evaluations that the samples still cost, whole chunks each: none once they are drawn."""
-        if "samples" in self.__dict__:
-            return 0
-        chunk = self.metric.chunk
-        return -(-self.count // chunk) * chunk * self.sampler.evaluations(self.denoiser)
+        """Network evaluations that the samples still cost: none once they are drawn."""
+        return 0 if "samples" in self.__dict__ else self.count * self.sampler.evaluations(self.denoiser)
 
     @cached_property
     def samples(self) -> Tensor:
@@ -133,22 +127,6 @@ class Case:
         return self.truth is not None and self.truth is not self.law
 
 
-def draw_samples(
-    denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], labels: Tensor, seed: int, chunk: int
-) -> Tensor:
-    """Samples as values (n, *shape) on the CPU, levels in uint8 or float32 data, one for each label.
-
-    ``chunk`` at a time, each with a generator of its own, so the first n samples do not depend on how many follow.
-    """
-    drawn = []
-    for number, part in enumerate(labels.split(chunk)):
-        noise = generator("samples", seed, number, device=denoiser.device)
-        whole = torch.cat([part, part.new_zeros(chunk - len(part))]).to(denoiser.device)
-        x0 = sampler(denoiser, (chunk, *shape), whole, noise)[: len(part)]
-        drawn.append((x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu())
-    return torch.cat(drawn)
-
-
 @dataclass(frozen=True)
 class Result:
     """What one part found: numbers by name (None where there is none), their circumstances, and what it cost."""
@@ -175,74 +153,38 @@ class Part:
         """
         return
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Why there is nothing of this kind to tell of such a case; None where there is. It is not run then."""
+        return None
+
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """Which of its numbers such a case has."""
+        return self.names
+
     @abstractmethod
     def cost(self, case: Case) -> int:
         """The least number of network evaluations it takes."""
 
+    def turn(self, metric: Metric) -> int:
+        """When it is run: first (0) what costs just what it says, then (1) what costs more as the denoiser has it.
+
+        Last (2) is what goes on drawing for as long as it may.
+        """
+        return 0
+
+    def worth(self, case: Case) -> int:
+        """Evaluations that one image, once through the network, counts for here: more where gradients are taken."""
+        return 1
+
+    def cheaper(self, metric: Metric) -> str:
+        """What to change, beside the budget, for it to cost less; empty where there is nothing."""
+        return ""
+
     @abstractmethod
     def run(self, case: Case, left: int | None) -> Result:
-        """Judge, within ``left`` evaluations (None: no limit).
+        """Judge, within ``left`` evaluations (None: no limit), where it is applicable.
 
         Raises:
             OverBudget: when more would be needed.
             Unjudged: when there is no number to tell.
         """
-
-
-@dataclass
-class Verdict:
-    """Numbers and circumstances of all parts."""
-
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    records: dict[str, Any] = field(default_factory=dict)
-
-
-@torch.no_grad()
-def judge(parts: dict[str, Part], case: Case, say: Callable[[str], None]) -> Verdict:
-    """Run the parts in turn. One that does not fit the budget is left out by name: None, and the reason in records.
-
-    Says the cost and the seconds to expect before starting.
-    """
-    left = case.metric.budget
-    say(forecast(parts, case))
-    verdict = Verdict()
-    for name, part in parts.items():
-        started = time.perf_counter()
-        cost = part.cost(case)
-        try:
-            if left is not None and cost > left:
-                raise OverBudget(f"needs at least {cost:,} network evaluations, {left:,} are left")
-            result = part.run(case, left)
-        except (Unjudged, Refusal) as failed:  # one part that cannot tell its numbers must not take the others along
-            error = failed if isinstance(failed, Unjudged) else Unjudged(str(failed))
-            hint = ": raise metric.budget (null is no limit)" if isinstance(error, OverBudget) else ""
-            say(f"{name} skipped: {error}{hint}")
-            result = Result(dict.fromkeys(part.names), {"skipped": f"{error}{hint}"}, error.evaluations)
-        left = None if left is None else left - result.evaluations
-        verdict.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
-        spent = {"evaluations": result.evaluations, "seconds": round(time.perf_counter() - started, 2)}
-        verdict.records[name] = result.records | spent
-    return verdict
-
-
-def forecast(parts: dict[str, Part], case: Case) -> str:
-    """One line: what each part costs at least, and how long that takes at the speed of one call measured now."""
-    costs = {name: part.cost(case) for name, part in parts.items() if not part.of_samples}
-    if sampled := {name: part for name, part in parts.items() if part.of_samples}:
-        costs["samples"] = case.sampling_cost
-        costs |= {name: part.cost(case) - case.sampling_cost for name, part in sampled.items()}
-    total = sum(costs.values())
-    seconds = total / evaluations_per_second(case)
-    listed = ", ".join(f"{name} {cost:,}" for name, cost in costs.items() if cost)
-    limit = "no limit" if case.metric.budget is None else f"budget {case.metric.budget:,}"
-    return f"judging: at least {total:,} network evaluations ({listed}; {limit}), about {seconds:.0f} s"
-
-
-def evaluations_per_second(case: Case) -> float:
-    """Images per second through the network, from the second of two calls."""
-    x = torch.zeros(case.metric.chunk, *case.train.shape[1:], device=case.denoiser.device)
-    t = torch.ones(len(x), dtype=torch.float64, device=x.device)
-    for _ in range(2):
-        started = time.perf_counter()
-        float(case.denoiser(x, t).x0.sum())
-    return len(x) / (time.perf_counter() - started)

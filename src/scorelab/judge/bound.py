@@ -152,6 +152,14 @@ class VariationalBound(Part):
             return len(case.held_out) * PILOT
         return len(case.held_out) * (steps if case.metric.bound == "exact" else 2 * PILOT)
 
+    def turn(self, metric: Metric) -> int:
+        """Last, where it draws until its error is small."""
+        return 2 if metric.bound == "sampled" else 0
+
+    def cheaper(self, metric: Metric) -> str:
+        """A larger error, or one that can be told."""
+        return "raise metric.tolerance" if metric.bound == "sampled" else "set metric.bound=sampled"
+
     def run(self, case: Case, left: int | None) -> Result:
         """The bound of the held-out images."""
         x0, labels = case.held_out_data()

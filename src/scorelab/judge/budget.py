@@ -5,7 +5,7 @@ import copy
 import torch
 
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, Result, Unjudged
+from scorelab.judge.base import Case, Metric, Result
 from scorelab.judge.samples import SamplePart
 from scorelab.metrics.fidelity import frechet, frechet_floor
 from scorelab.samplers import Sampler
@@ -32,13 +32,17 @@ class ErrorBudget(SamplePart):
             raise Refusal(f"steps must be at least 1, got {steps}")
         self.steps = steps
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where no score is known."""
+        return None if case.law or case.truth else "this data has no exact score"
+
     def cost(self, case: Case) -> int:
         """The case's own samples, and as many at ``steps``; the exact denoiser is no network."""
-        return case.sampling_cost + self._many(case)
+        return case.sampling_cost + case.count * self.long(case.sampler).evaluations(case.denoiser)
 
-    def _many(self, case: Case) -> int:
-        chunk = case.metric.chunk
-        return -(-case.count // chunk) * chunk * self.long(case.sampler).evaluations(case.denoiser)
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer samples, fewer steps for those of the network."""
+        return "lower metric.samples or judge.budget.steps"
 
     def long(self, sampler: Sampler) -> Sampler:
         """The same sampler at ``steps``."""
@@ -49,8 +53,7 @@ class ErrorBudget(SamplePart):
     def run(self, case: Case, left: int | None) -> Result:
         """All four, and what they depend on."""
         truth = case.law or case.truth
-        if truth is None:
-            raise Unjudged("this data has no exact score")
+        assert truth is not None
         evaluations = self.cost(case)
         train = case.shown(case.train)
         drawn = {

@@ -1,6 +1,6 @@
 """The weight card: how much each noise level counts in an objective, whatever it is called."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from scorelab.judge.yardsticks import LOWEST, SIMPLE, WIDTH
 from scorelab.losses import Loss, Times
 
 LEVELS = 400  # of a continuous process
+FAINT = -30.0  # the log-SNR below which a continuous process is one level: float32 has lost the signal there
 RANGE = (LOWEST + WIDTH * SIMPLE.start, LOWEST + WIDTH * SIMPLE.stop)  # [-4.8, 6.6]
 
 
@@ -22,11 +23,12 @@ class Card:
     that factor, for any denoiser that is a function of (x_t / sqrt(a), lambda).
 
     A T-step process has one level for each i, an atom at lambda_i, which counts for [lambda_i, lambda_{i-1}]; a
-    continuous one is cut into equal intervals of lambda. All tensors (levels,), float64, from data to noise.
+    continuous one is cut into equal intervals of lambda, and all below -30 is one more, however far it reaches.
+    All tensors (levels,), float64, from data to noise.
 
     Attributes:
         t: the level's time.
-        low, high: its interval of log-SNR; ``high`` is infinite at i = 1.
+        low, high: its interval of log-SNR; ``high`` is infinite at i = 1, ``low`` where no signal is left.
         weight: w, in the loss's own scale; NaN where the loss is no weighted square.
         probability: of being drawn for training, the law's correction included.
         notes: what the card leaves out.
@@ -46,7 +48,7 @@ class Card:
 
     @property
     def density(self) -> Tensor:
-        """The effective weight w(lambda) p(lambda) per unit of log-SNR; 0 at i = 1, whose interval is endless."""
+        """The effective weight w(lambda) p(lambda) per unit of log-SNR; 0 where the interval is endless."""
         return self.mass / (self.high - self.low)
 
     @property
@@ -61,8 +63,15 @@ class Card:
         Raises:
             Refusal: when there is none.
         """
-        inside = (self.log_snr >= RANGE[0]) & (self.log_snr <= RANGE[1]) & self.weight.isfinite()
-        if not bool(self.weight.isfinite().any()):
+        ranged = (self.log_snr >= RANGE[0]) & (self.log_snr <= RANGE[1])
+        inside, endless = ranged & self.weight.isfinite(), self.weight.isinf()
+        none = not bool(self.weight.isfinite().any())
+        if bool((endless & ranged).any()) or (none and bool(endless.any())):
+            raise Refusal(
+                f"this loss has an infinite weight at {self.place(endless)} and cannot be normalised by it: "
+                "take another schedule or loss, or set loss.normalize=false"
+            )
+        if none:
             raise Refusal(
                 "this loss declares no weight to be normalised by: write its weight(), or set loss.normalize=false"
             )
@@ -73,6 +82,11 @@ class Card:
                 "take more steps (schedule.num_steps), or set loss.normalize=false"
             )
         return mean
+
+    def place(self, levels: Tensor) -> str:
+        """Where the first of the levels that a mask (levels,) names stands, in words."""
+        first = int(torch.nonzero(levels)[0])
+        return f"t = {float(self.t[first]):.4g} (log-SNR {float(self.log_snr[first]):.4g})"
 
     def rows(self) -> list[dict[str, float]]:
         """The card as a table."""
@@ -93,11 +107,16 @@ def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
         probability = times.density(schedule, t) / schedule.num_steps
     else:
         noisiest, cleanest = schedule.log_snr_range()
-        edges = torch.linspace(cleanest, noisiest, LEVELS + 1, dtype=torch.float64)
+        edges = torch.linspace(cleanest, max(noisiest, FAINT), LEVELS + 1, dtype=torch.float64)
         low, high = edges[1:], edges[:-1]
         t = schedule.inverse((low + high) / 2)
         fall = schedule.g2(t) / schedule.sigma(t) ** 2  # -dlambda/dt
-        probability = times.density(schedule, t) * (high - low) / (fall * (1 - schedule.t_min))
+        length = (high - low) / fall
+        if noisiest < FAINT:
+            rest = 1 - schedule.inverse(low[-1:])
+            t, length = torch.cat([t, 1 - rest / 2]), torch.cat([length, rest])
+            low, high = torch.cat([low, low.new_tensor([noisiest])]), torch.cat([high, low[-1:]])
+        probability = times.density(schedule, t) * length / (1 - schedule.t_min)
     weight = loss.weight(denoiser, t)
     if bool(weight.isnan().all()):
         notes.append("this loss declares no weight on the noise error")
@@ -106,4 +125,7 @@ def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
     share = float((weight * probability)[-1] / (weight * probability).nansum())
     if schedule.num_steps is not None and share > 0.5:
         notes.append(f"{share:.1%} of the weight lies on the last step, log-SNR [{low[-1]:.1f}, {high[-1]:.1f}]")
-    return Card(t, low, high, weight, probability, tuple(notes))
+    card = Card(t, low, high, weight, probability, tuple(notes))
+    if bool(weight.isinf().any()):
+        return replace(card, notes=(*notes, f"the weight is infinite at {card.place(weight.isinf())}"))
+    return card

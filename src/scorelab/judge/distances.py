@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, Result, Unjudged
+from scorelab.judge.base import Case, Result
 from scorelab.judge.samples import SamplePart
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.tensors import generator
@@ -30,10 +30,16 @@ class Distances(SamplePart):
             raise Refusal(f"floors must be at least 2, got {floors}")
         self.floors = floors
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where pixels have levels."""
+        return None if case.denoiser.levels is None else "images of levels are compared by features: judge=[fid]"
+
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """Floors where fresh draws can be made."""
+        return self.names if case.law is not None else self.names[::2]
+
     def run(self, case: Case, left: int | None) -> Result:
         """Both distances, their floors, and the floors' standard errors."""
-        if case.denoiser.levels is not None:
-            raise Unjudged("images of levels are compared by features: judge=[fid]")
         evaluations = case.sampling_cost
         samples, held_out = case.samples[:MOST].cpu(), case.held_out[:MOST].cpu()
         metrics: dict[str, float | None] = dict(zip(self.names[::2], _both(samples, held_out), strict=True))

@@ -42,7 +42,7 @@ def _field(denoiser: Denoiser, law: Exact, log_snr: float) -> Field:
     places = torch.cartesian_prod(axis, axis).flip(1).to(denoiser.device)
     t = denoiser.schedule.inverse(torch.full((len(places),), log_snr, dtype=torch.float64, device=places.device))
     x_t: Tensor = (denoiser.schedule.alpha(t)[:, None] * places).float()
-    label = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device) if law.conditional else None
+    label = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)  # told to those that ask for it
     said, exact = denoiser(x_t, t, label).eps, law(x_t, t, label).eps
     log_prob = law.posterior(x_t, t, label).log_prob
     return Field(log_snr, places.tolist(), (-said).tolist(), (-exact).tolist(), log_prob.tolist())

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, OverBudget, Part, Result
+from scorelab.judge.base import Case, Metric, OverBudget, Part, Result
 from scorelab.likelihood import bits_per_dim, flow_log_prob, gaussian_log_prob, level_decoder_nll
 from scorelab.tensors import generator, sum_rest
+
+BLOCK = 256  # items that share noise and the solver's steps, whatever the chunk
 
 
 class FlowLikelihood(Part):
@@ -40,30 +42,43 @@ class FlowLikelihood(Part):
             raise Refusal(f"at least 2 items and a tolerance above 0 are needed, got {items} and {tolerance}")
         self.items, self.tolerance, self.exact_dims = items, tolerance, exact_dims
 
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """The law's own where it is known."""
+        return self.names if case.law is not None else self.names[:1]
+
     def count(self, case: Case) -> int:
         """How many items are looked at."""
         return min(len(case.held_out), self.items or len(case.held_out))
 
-    def per_call(self, case: Case) -> int:
-        """Evaluations that one call on one item is worth: the divergence takes backward passes of twice the work."""
+    def turn(self, metric: Metric) -> int:
+        """The solver decides how often it asks."""
+        return 1
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer items, or a coarser solution."""
+        return "lower judge.ode_nll.items, raise judge.ode_nll.tolerance"
+
+    def worth(self, case: Case) -> int:
+        """The divergence takes backward passes of twice the work."""
         dims = case.train[0].numel()
         return 1 + 2 * (dims if dims <= self.exact_dims else 1)
 
     def cost(self, case: Case) -> int:
         """What the solver takes at the least."""
-        return self.least_calls * self.per_call(case) * self.count(case)
+        return self.least_calls * self.worth(case) * self.count(case)
 
     def run(self, case: Case, left: int | None) -> Result:
         """Both numbers, and their standard errors over items."""
         spent, found, exact = 0, [], []
         x0, labels = case.held_out_data()
         log_snr, dims = start(case.denoiser), x0[0].numel()
-        for number, rows in enumerate(torch.arange(self.count(case), device=x0.device).split(case.metric.chunk)):
+        for number, rows in enumerate(torch.arange(self.count(case), device=x0.device).split(BLOCK)):
             draws = generator("flow", case.seed, number)
             eps = torch.randn(x0[rows].shape, generator=draws).to(x0)
             at = torch.full((len(rows),), log_snr, dtype=torch.float64, device=x0.device)
             made = case.denoiser.noised(x0[rows], case.denoiser.schedule.inverse(at), eps)
-            flow = flow_log_prob(case.denoiser, made.x_t, labels[rows], draws, self.tolerance, self.exact_dims, log_snr)
+            by = (draws, self.tolerance, self.exact_dims, log_snr, case.metric.chunk)
+            flow = flow_log_prob(case.denoiser, made.x_t, labels[rows], *by)
             nats = -flow.log_prob
             if case.denoiser.levels is not None:
                 nats = nats + lattice_gap(made, at, case.denoiser.levels)
@@ -71,7 +86,7 @@ class FlowLikelihood(Part):
             if case.law is not None:
                 posterior = case.law.posterior(made.x_t, case.denoiser.schedule.inverse(at), labels[rows])
                 exact.append(bits_per_dim(-posterior.log_prob, dims).cpu())
-            spent += flow.evaluations * self.per_call(case) * len(rows)
+            spent += flow.evaluations * self.worth(case) * len(rows)
             if left is not None and spent > left:
                 raise OverBudget(f"took {spent:,} network evaluations so far, {left:,} were left", spent)
         each = torch.cat(found)

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, Part, Result, Unjudged
-from scorelab.judge.card import Card, weight_card
-from scorelab.tensors import generator
+from scorelab.judge.base import Case, Metric, Part, Result, Unjudged
+from scorelab.judge.card import FAINT, Card, weight_card
+from scorelab.tensors import Rows, generator
 
 EDGES = torch.cat([torch.tensor([-math.inf]), torch.arange(-12.0, 12.1, 1.2), torch.tensor([math.inf])]).double()
 
@@ -101,7 +101,7 @@ class Noise:
 
 def levels_by_bin(card: Card) -> list[Tensor]:
     """The card's levels in each bin of log-SNR that has any, from data to noise."""
-    place = torch.bucketize(card.log_snr, EDGES)
+    place = torch.bucketize(card.log_snr, EDGES).clamp(min=1)  # no signal at all is in the noisiest bin
     return [torch.nonzero(place == number).flatten() for number in place.unique(sorted=True).flip(0)]
 
 
@@ -122,7 +122,10 @@ class Gradients:
             return self.card.t[chosen]
         low, high = self.card.low[chosen], self.card.high[chosen]
         place = torch.rand(n, generator=draws, dtype=torch.float64)
-        return self.denoiser.schedule.inverse((low + place * (high - low)).to(self.denoiser.device)).cpu()
+        faint = high <= FAINT  # one level however far it reaches: anywhere in its time
+        at = torch.where(faint, high, low + place * (high - low)).to(self.denoiser.device)
+        t = self.denoiser.schedule.inverse(at).cpu()
+        return torch.where(faint, t + place * (1 - t), t)
 
     def at(self, levels: Tensor, n: int, draws: Generator) -> tuple[Tensor, Tensor]:
         """The gradient (parameters,) of the mean loss of n images, and the losses (n,)."""
@@ -131,11 +134,17 @@ class Gradients:
         x0, labels = case.data(case.train[rows]), case.train_labels[rows].to(device)
         t = self.times(levels, n, draws).to(device)
         eps = torch.randn(x0.shape, generator=draws).to(device)
-        with torch.enable_grad():
-            losses = case.loss(self.denoiser, x0, t, eps, labels, case.truth, draws).loss
-            found = torch.autograd.grad(losses.mean(), self.parameters, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
-        return torch.cat([each.flatten() for each in flat]).cpu().double(), losses.detach().cpu().double()
+        total, losses = torch.zeros((), dtype=torch.float64), []
+        for first in range(0, n, case.metric.chunk):
+            some = slice(first, first + case.metric.chunk)
+            given = (x0[some], t[some], eps[some], labels[some], case.truth, Rows([draws], n, some))
+            with torch.enable_grad():
+                each = case.loss(self.denoiser, *given).loss
+                found = torch.autograd.grad(each.mean() * (len(each) / n), self.parameters, allow_unused=True)
+            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
+            total = total + torch.cat([part.flatten() for part in flat]).cpu().double()
+            losses.append(each.detach().cpu().double())
+        return total, torch.cat(losses)
 
     def bin(self, number: int, levels: Tensor, batches: int, images: int) -> Bin:
         """One bin from ``batches`` independent gradients of ``images`` each, whose mean is added to ``mean``."""
@@ -160,8 +169,9 @@ class Gradients:
         steps = self.denoiser.schedule.num_steps
         if steps is not None:
             return [float(self.card.t[levels].min()) - 1 / steps, float(self.card.t[levels].max())]
-        ends = torch.stack([self.card.high[levels].max(), self.card.low[levels].min()])
-        return self.denoiser.schedule.inverse(ends.to(self.denoiser.device)).tolist()
+        ends = torch.stack([self.card.high[levels].max(), self.card.low[levels].min().clamp(min=FAINT)])
+        begin, end = self.denoiser.schedule.inverse(ends.to(self.denoiser.device)).tolist()
+        return [begin, 1.0 if float(self.card.low[levels].min()) < FAINT else end]
 
 
 class GradientNoise(Part):
@@ -188,17 +198,27 @@ class GradientNoise(Part):
             raise Refusal(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
         self.batches, self.images = batches, images
 
-    def cost(self, case: Case) -> int:
+    def inapplicable(self, case: Case) -> str | None:
+        """Where nothing is trained."""
+        trained = any(p.is_floating_point() for p in case.denoiser.parameters())
+        return None if trained else "this denoiser has nothing to train"
+
+    def worth(self, case: Case) -> int:
         """A gradient costs about three times its loss."""
+        return 3 * case.loss.cost(case.train[0].numel())
+
+    def cost(self, case: Case) -> int:
+        """Every image of every batch in every bin."""
         card = weight_card(case.denoiser, case.loss, case.times)
-        each = 3 * case.loss.cost(case.train[0].numel())
-        return each * len(levels_by_bin(card)) * self.batches * self.images
+        return self.worth(case) * len(levels_by_bin(card)) * self.batches * self.images
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer batches of fewer images."""
+        return "lower judge.gradient_noise.batches or judge.gradient_noise.images"
 
     def run(self, case: Case, left: int | None) -> Result:
         """All bins."""
         gradients = Gradients(case)
-        if not gradients.parameters:
-            raise Unjudged("this denoiser has nothing to train")
         by_bin = levels_by_bin(gradients.card)
         bins = [gradients.bin(k, levels, self.batches, self.images) for k, levels in enumerate(by_bin)]
         noise = Noise(bins, gradients.mean)

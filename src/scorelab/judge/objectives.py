@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, Part, Result
+from scorelab.judge.base import Case, Metric, Part, Result
 from scorelab.judge.card import weight_card
 from scorelab.judge.score import errors_against
 from scorelab.judge.yardsticks import BINS, LOWEST, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
 from scorelab.losses import Loss, Uniform
-from scorelab.tensors import generator
+from scorelab.tensors import Rows, generator
+
+UNKNOWN = "the law of held-out data is not known"
 
 
 @dataclass
@@ -52,40 +54,55 @@ class Objectives(Part):
         self.items, self.losses = items, rows
         self.names = tuple(f"objective_{name}" for name in rows)
 
+    def told(self, case: Case) -> dict[str, Loss]:
+        """Those that need no score, and where the law is known all."""
+        return {name: loss for name, loss in self.losses.items() if case.law is not None or not loss.needs_truth}
+
+    def inapplicable(self, case: Case) -> str | None:
+        """Where all need the score of held-out data."""
+        return None if self.told(case) else UNKNOWN
+
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """Of those that are told."""
+        return tuple(f"objective_{name}" for name in self.told(case))
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer items."""
+        return "lower judge.objectives.items"
+
     def count(self, case: Case) -> int:
         """How many items are looked at in each bin."""
         return min(len(case.held_out), self.items or len(case.held_out))
 
     def cost(self, case: Case) -> int:
-        """Every objective once for every item in every bin."""
+        """Every objective that is told once for every item in every bin."""
         dims = case.train[0].numel()
-        each = sum(loss.cost(dims) for loss in self.losses.values()) + 1
+        each = sum(loss.cost(dims) for loss in self.told(case).values()) + 1
         return each * self.count(case) * len(bins_in_range(case.denoiser))
 
     def run(self, case: Case, left: int | None) -> Result:
         """The row of this network, and every curve."""
         x0, labels = case.held_out_data()
         x0, labels = x0[: self.count(case)], labels[: self.count(case)]
-        rows = {name: Row() for name in self.losses}
-        refused = {
-            name: "the law of held-out data is not known"
-            for name, loss in self.losses.items()
-            if loss.needs_truth and case.law is None
-        }
+        losses = self.told(case)
+        rows = {name: Row() for name in losses}
+        refused: dict[str, str] = {}
         for bin in bins_in_range(case.denoiser):
             floor = x0.new_full((), math.nan, dtype=torch.float64)
             if case.law is not None:
-                floor = errors_against(case.denoiser, case.law, x0, labels, bin).floor.mean()
-            for name, loss in self.losses.items():
+                floor = errors_against(case.denoiser, case.law, x0, labels, bin, case.metric.chunk).floor.mean()
+            for name, loss in losses.items():
                 if name in refused:
                     continue
                 try:
                     self._look(case, loss, rows[name], x0, labels, bin, floor)
                 except Refusal as error:
                     refused[name] = str(error)
-        metrics = {f"objective_{name}": weighted_mean(case, self.losses[name], row) for name, row in rows.items()}
+        metrics = {f"objective_{name}": weighted_mean(case, losses[name], row) for name, row in rows.items()}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
         records |= {"items": self.count(case), "refused": refused}
+        if left_out := [name for name in self.losses if name not in losses]:
+            records["inapplicable"] = dict.fromkeys(left_out, UNKNOWN)
         if refused:
             records["missing"] = "; ".join(f"{name}: {why}" for name, why in refused.items())
         records |= {
@@ -107,8 +124,13 @@ class Objectives(Part):
         if int(inside.sum()) < 2:
             return
         x0, t, eps, labels = x0[inside], t[inside], draws.eps[inside], labels[inside]
-        terms = loss(denoiser, x0, t, eps, labels, case.law, generator("objectives", bin))
-        each = terms.loss.detach().double() / loss.weight(denoiser, t)
+        found = []
+        for first in range(0, len(x0), case.metric.chunk):
+            rows = slice(first, first + case.metric.chunk)
+            slices = Rows([generator("objectives", bin)], len(x0), rows)
+            terms = loss(denoiser, x0[rows], t[rows], eps[rows], labels[rows], case.law, slices)
+            found.append(terms.loss.detach().double())
+        each = torch.cat(found) / loss.weight(denoiser, t)
         row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
         row.implied[bin] = row.value[bin] + loss.shortfall(floor.cpu())
 

@@ -1,7 +1,7 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
 from scorelab.errors import Refusal
-from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.base import Case, Metric, Part, Result
 from scorelab.metrics.fidelity import frechet, frechet_floor, memorization, recognition
 
 
@@ -13,6 +13,10 @@ class SamplePart(Part):
     def cost(self, case: Case) -> int:
         """What the samples still cost."""
         return case.sampling_cost
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer samples, fewer steps for each."""
+        return "lower metric.samples or sampler.steps"
 
 
 class Frechet(SamplePart):
@@ -46,10 +50,12 @@ class Memorization(SamplePart):
 
     names = ("memorization", "memorization_control")
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where there is no list."""
+        return "training draws are endless: there is no list to copy" if case.truth and not case.finite else None
+
     def run(self, case: Case, left: int | None) -> Result:
         """Both shares."""
-        if case.truth is not None and not case.finite:
-            raise Unjudged("training draws are endless: there is no list to copy")
         evaluations = case.sampling_cost
         known = case.train if case.training is None else case.training
         values = (memorization(case.samples, known), memorization(case.held_out, known))
@@ -66,13 +72,14 @@ class Recognition(SamplePart):
             raise Refusal(f"confidence must lie between 0 and 1, got {confidence}")
         self.confidence = confidence
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where there is no classifier."""
+        return None if case.extractor.classifies else f"{type(case.extractor).__name__} recognises no classes"
+
     def run(self, case: Case, left: int | None) -> Result:
         """The share, and the least and greatest class share; all class shares in the records."""
         evaluations = case.sampling_cost
-        try:
-            found = recognition(case.shown(case.samples), case.extractor, self.confidence)
-        except NotImplementedError as error:
-            raise Unjudged(str(error), evaluations) from error
+        found = recognition(case.shown(case.samples), case.extractor, self.confidence)
         values = (found.share, min(found.class_shares), max(found.class_shares))
         shares = [round(share, 4) for share in found.class_shares]
         records = {"confidence": self.confidence, "class_shares": shares}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
-from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.base import Case, Part, Result
 from scorelab.judge.yardsticks import BINS, COMMON, SIMPLE, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
 from scorelab.likelihood import bits_per_dim
 from scorelab.tensors import generator, mean_rest
@@ -99,6 +99,14 @@ class ScoreError(Part):
 
     names = ("score_error", "excess", "train/score_error", "train/excess")
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where no score is known."""
+        return None if self.names_of(case) else "this data has no exact score"
+
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """Those of held-out data of a known law, those of a finite training set."""
+        return (self.names[:2] if case.law is not None else ()) + (self.names[2:] if case.finite else ())
+
     def items(self, case: Case) -> int:
         """How many training items are looked at: as many as are held out."""
         return min(len(case.held_out), len(case.train))
@@ -110,8 +118,6 @@ class ScoreError(Part):
 
     def run(self, case: Case, left: int | None) -> Result:
         """What of the four there is."""
-        if case.law is None and not case.finite:
-            raise Unjudged("this data has no exact score")
         metrics: dict[str, float | None] = {}
         records: dict[str, object] = {}
         if case.law is not None:
@@ -146,14 +152,19 @@ class ExactLikelihood(Part):
 
     names = ("exact_nll",)
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where no density is known."""
+        if case.law is None:
+            return "the law of this data is not known"
+        return None if case.law.law.has_density else "its law has no density"
+
     def cost(self, case: Case) -> int:
         """No network is asked."""
         return 0
 
     def run(self, case: Case, left: int | None) -> Result:
         """The mean, and its standard error over held-out data."""
-        if case.law is None or not case.law.law.has_density:
-            raise Unjudged("the law of this data is not known" if case.law is None else "its law has no density")
+        assert case.law is not None
         x0, labels = case.held_out_data()
         nats = -case.law.law.log_prob(x0, case.law.seen(labels))
         each = bits_per_dim(nats, x0[0].numel())

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from scorelab.judge.base import Case, Part, Result, Unjudged
+from scorelab.judge.base import Case, Part, Result
 from scorelab.judge.yardsticks import SIMPLE, Curve, bins_in_range, errors_in_bin, plain_curve
 
 
@@ -19,14 +19,19 @@ class OracleGap(Part):
 
     names = ("oracle_gap",)
 
+    def inapplicable(self, case: Case) -> str | None:
+        """Where there is no list whose score is known."""
+        if case.finite:
+            return None
+        return "training draws are endless: there is no list to learn" if case.law else "this data has no exact score"
+
     def cost(self, case: Case) -> int:
         """Held-out images, and as many of the train split, once in every bin."""
         return len(bins_in_range(case.denoiser)) * (len(case.held_out) + min(len(case.held_out), len(case.train)))
 
     def run(self, case: Case, left: int | None) -> Result:
         """The number, and in the records the three curves and the gap's standard error over images."""
-        if case.truth is None or not case.finite:
-            raise Unjudged("training draws are endless: there is no list to learn" if case.law else "no exact score")
+        assert case.truth is not None
         held_out, labels = case.held_out_data()
         seen = case.data(case.train[: len(held_out)])
         seen_labels = case.train_labels[: len(held_out)].to(held_out.device)

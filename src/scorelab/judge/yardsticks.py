@@ -137,6 +137,10 @@ class NoiseError(Part):
 
     names = ("simple", "vlb_common")
 
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """The common bound is one of levels."""
+        return self.names if case.denoiser.levels is not None else self.names[:1]
+
     def cost(self, case: Case) -> int:
         """Every held-out image once in every bin."""
         return len(case.held_out) * len(bins_in_range(case.denoiser))

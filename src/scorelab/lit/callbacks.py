@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from scorelab.data.module import DataModule
 from scorelab.errors import Refusal
-from scorelab.judge.base import draw_samples
 from scorelab.judge.yardsticks import noise_error
 from scorelab.lit.config import UserError
 from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
+from scorelab.samplers import draw_samples
 from scorelab.tensors import to_bytes
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
+from scorelab.judge import Verdict
 from scorelab.lit.checkpoints import CheckpointError, kept_step
 from scorelab.lit.config import UserError
 from scorelab.lit.mishaps import BATCH, Mishap, mishap, of_memory
@@ -18,6 +20,18 @@ def kept(run: RunDir) -> str:
     """What the same command will do, as the end of a sentence."""
     step = kept_step(run.checkpoints)
     return ", nothing saved yet" if step is None else f": the same command goes on from step {step:,}"
+
+
+class JudgingFailed(Exception):
+    """Parts of the judging failed, by the program's fault; the other figures are told and stand."""
+
+
+def failed_parts(verdict: Verdict, place: Path, onward: str = "") -> str | None:
+    """Which parts failed, why, and where the traceback is, in one line; None where none did."""
+    if not verdict.failed:
+        return None
+    told = "; ".join(f"{name} failed ({why})" for name, why in verdict.failed.items())
+    return f"{told}: a fault of the program, its traceback is in {shown(place)}{onward}"
 
 
 def known_error(error: Exception, run: RunDir, ranks: Ranks, state: str) -> UserError | None:

@@ -130,10 +130,13 @@ class Told:
 def one_line(error: Exception, configs: Path, name: str) -> Told:
     """What the person at the keyboard is told of an error."""
     from scorelab.lit.config import UserError
+    from scorelab.lit.endings import JudgingFailed
     from scorelab.lit.mishaps import of_files
 
     if isinstance(error, UserError):
         return Told(str(error), 2)
+    if isinstance(error, JudgingFailed):
+        return Told(str(error), 1)
     if (told := composition_error(error, configs, name)) is not None:
         return Told(told, 2)
     if (mishap := of_files(error, Path.cwd())) is not None:

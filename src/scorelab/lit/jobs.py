@@ -14,16 +14,17 @@ from omegaconf import DictConfig
 
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.judge import Case, judge
-from scorelab.judge.base import draw_samples
 from scorelab.lit.build import Experiment, build, quiet, sized
 from scorelab.lit.checkpoints import NAMES
 from scorelab.lit.config import UserError, completed
+from scorelab.lit.endings import JudgingFailed, failed_parts
 from scorelab.lit.pictures import draw_judged, save_samples
 from scorelab.lit.run import first_difference, plain, shown
 from scorelab.lit.stored import load_run, refuse_training_keys, slug
 from scorelab.lit.weights import load_weights
 from scorelab.report.status import write_json
 from scorelab.report.table import table
+from scorelab.samplers import draw_samples
 from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
@@ -120,6 +121,8 @@ def judged(
     write_json(folder / "metrics.json", plain(content))
     draw_judged(verdict.records, case, folder)
     log.info("%s\n%s", table(verdict.metrics, verdict.records), shown(folder / "metrics.json"))
+    if (told := failed_parts(verdict, folder / "metrics.json")) is not None:
+        raise JudgingFailed(told)
     return plain(verdict.metrics)
 
 

@@ -4,9 +4,9 @@ import errno
 import re
 from pathlib import Path
 
+from scorelab.errors import short_of_memory
 from scorelab.lit.config import UserError
 
-NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}
 BATCH = "data.batch_size (with trainer.accumulate_grad_batches higher in proportion), or the model's size"
@@ -19,7 +19,7 @@ class Mishap(UserError):
 
 def of_memory(error: BaseException, key: str) -> Mishap | None:
     """Where memory was short, which key makes less do."""
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+    if short_of_memory(error):
         asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
         return Mishap(f"out of memory: lower {key}" + (f" ({asked[0].lower()})" if asked else ""))
     return None

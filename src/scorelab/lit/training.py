@@ -19,7 +19,7 @@ from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import Newest
 from scorelab.lit.config import UserError, completed, instantiate
-from scorelab.lit.endings import close_unfinished, kept, known_error, lost
+from scorelab.lit.endings import JudgingFailed, close_unfinished, failed_parts, kept, known_error, lost
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
 from scorelab.lit.keeper import among
@@ -67,6 +67,8 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     log.info(
         "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
     )
+    if (told := failed_in(found, run)) is not None:
+        raise JudgingFailed(told)
     return found.metrics
 
 
@@ -116,6 +118,7 @@ def log_file(directory: Path) -> Iterator[None]:
     handler = LogFile(directory / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
+    log.setLevel(logging.DEBUG)  # tracebacks are for the file; the console shows INFO
     try:
         yield
     finally:
@@ -129,7 +132,7 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verd
     ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
     trainer = build_trainer(config, run.path)
     loggers: list[Any] = [History(run.path)]
-    status, reason, verdict = "failed", None, Verdict()
+    status, reason, verdict, closed = "failed", None, Verdict(), False
     heart = Heart(run, lambda: trainer.global_step)
     try:
         with heart, SIGNALS.waiting(False):
@@ -138,8 +141,10 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verd
             fit(experiment, trainer, run, ranks)
             heart.enter("judging")
             verdict = judged(experiment, trainer, run)
-        run.close("finished", config, verdict.metrics, verdict.records, trainer.global_step)
-        status = "finished"
+        reason = failed_in(verdict, run)  # the run is trained and its other figures stand, and it is judged again
+        ended = "finished" if reason is None else "failed"
+        run.close(ended, config, verdict.metrics, verdict.records, trainer.global_step, reason)
+        closed = True
     except Interrupted as stop:
         status = "interrupted"
         stop.told = f"{shown(run.path)} was interrupted by {stop.name}{kept(run)}"
@@ -151,14 +156,19 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verd
             raise known from error
         raise
     finally:
-        if status != "finished":
+        if not closed:
             close_unfinished(run, status, config, trainer.global_step, reason)
         for logger in loggers:
             if hasattr(logger, "close"):
-                if status == "finished":
+                if closed:
                     logger.summarize(verdict.metrics)
-                logger.close(0 if status == "finished" else 1)
+                logger.close(0 if closed and reason is None else 1)
     return verdict
+
+
+def failed_in(verdict: Verdict, run: RunDir) -> str | None:
+    """Which parts of a run's judging failed, in one line."""
+    return failed_parts(verdict, run.path / "train.log", "; the same command judges again")
 
 
 def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
@@ -220,6 +230,8 @@ def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     case = experiment.case(module.judged)
     verdict = judge(experiment.parts, case, log.info)
+    for name in verdict.failed:
+        log.debug("%s failed:\n%s", name, "\n".join(verdict.records[name]["traceback"]))
     for validation in among(trainer, Validation):
         verdict.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
     verdict.metrics, verdict.records = plain(verdict.metrics), plain(verdict.records)

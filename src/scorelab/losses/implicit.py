@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorelab.denoisers import Denoiser, Exact
 from scorelab.losses.base import Terms
 from scorelab.losses.score_matching import ScoreLoss
-from scorelab.tensors import divergence, slope_along, sum_rest
+from scorelab.tensors import divergence, slope_along, standard_normal, sum_rest
 
 
 class Implicit(ScoreLoss):
@@ -88,7 +88,7 @@ class SSM(Implicit):
     ) -> Terms:
         """The loss of each sample, (B,)."""
         x_t = denoiser.noised(x0, t, eps).x_t.detach().requires_grad_(True)
-        v = torch.randn(x_t.shape, generator=generator).to(x_t)
+        v = standard_normal(x_t.shape, generator).to(x_t)
         if self.slices == "rademacher":
             v = torch.where(v < 0, -1.0, 1.0).to(x_t)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from scorelab.errors import Refusal
+
 CHUNK = 1024  # images at once: enough to keep the cores busy, and 50,000 images still fit
 
 
@@ -45,6 +47,11 @@ class Extractor(nn.Module):
 
         """
         raise NotImplementedError(f"{type(self).__name__} recognises no classes")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a classifier."""
+        return type(self).logits is not Extractor.logits
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities of the classes, softmax(logits), (N, classes)."""
@@ -113,12 +120,12 @@ class Coordinates(Extractor):
         """The data, flat, in float64.
 
         Raises:
-            ValueError: for data of another size.
+            Refusal: for data of another size.
 
         """
         flat = images.flatten(1).double()
         if flat.shape[1] != self.num_features:
-            raise ValueError(f"expected data of {self.num_features} coordinates, not {flat.shape[1]}")
+            raise Refusal(f"expected data of {self.num_features} coordinates, not {flat.shape[1]}")
         return flat
 
 
@@ -197,6 +204,6 @@ class DigitsExtractor(Extractor):
     @torch.no_grad()
     def _embed(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"expected uint8 images (N, 1, 8, 8), not {images.dtype} {tuple(images.shape)}")
+            raise Refusal(f"expected uint8 images (N, 1, 8, 8), not {images.dtype} {tuple(images.shape)}")
         device = self.net.scale.device
         return torch.cat([self.net.embed(chunk.to(device)) for chunk in images.split(CHUNK)])

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scorelab.errors import Refusal
+
 
 def norm(channels: int) -> nn.GroupNorm:
     """Group normalisation with min(32, C/4) groups, or the nearest number below that divides C."""
@@ -19,6 +21,17 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def given(label: Tensor | None) -> Tensor:
+    """The labels of a conditional network, which training never leaves out.
+
+    Raises:
+        Refusal: where there are none.
+    """
+    if label is None:
+        raise Refusal("this network is conditional and was never trained without labels: give labels")
+    return label
 
 
 class TimeEmbedding(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import TimeEmbedding
+from scorelab.networks.layers import TimeEmbedding, given
 
 
 class MLP(nn.Module):
@@ -22,7 +22,7 @@ class MLP(nn.Module):
         blocks: how many.
         conditional: whether labels are seen.
         outputs: numbers per dimension.
-        classes: how many labels there are; one more embedding stands for "no label".
+        classes: how many labels there are.
 
     Raises:
         Refusal: for images, sizes below 1, or labels without classes.
@@ -45,6 +45,7 @@ class MLP(nn.Module):
         if conditional and not classes:
             raise Refusal("model.conditional=true needs data with labels")
         self.time = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        # one row more than labels, which no step trains: stored checkpoints have it
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Linear(shape[0], width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
@@ -53,11 +54,14 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B, D), times (B,) in 0 ... 1000, labels (B,) or None -> (B, outputs D)."""
+        """(B, D), times (B,) in 0 ... 1000, labels (B,) -> (B, outputs D).
+
+        Raises:
+            Refusal: without labels, where the network is conditional.
+        """
         condition = self.time(time)
         if self.label is not None:
-            nothing = torch.full_like(time, self.label.num_embeddings - 1, dtype=torch.long)
-            condition = condition + self.label(nothing if label is None else label)
+            condition = condition + self.label(given(label))
         h, condition = self.enter(x), functional.silu(condition)
         for block in self.blocks:
             h = block(h, condition)

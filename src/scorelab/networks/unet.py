@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, norm, zeroed
+from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, given, norm, zeroed
 
 
 class UNet(nn.Module):
@@ -24,7 +24,7 @@ class UNet(nn.Module):
         dropout: inside residual blocks.
         conditional: whether labels are seen; the label is then an embedding added to that of time.
         outputs: output channels per input channel.
-        classes: how many labels there are; one more embedding stands for "no label".
+        classes: how many labels there are.
 
     Raises:
         Refusal: for sizes that cannot be halved, an attention height that does not occur, labels without classes.
@@ -59,6 +59,7 @@ class UNet(nn.Module):
         self.time = nn.Sequential(
             TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
         )
+        # one row more than labels, which no step trains: stored checkpoints have it
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.down, skips, now = nn.ModuleList(), [channels], channels
@@ -117,11 +118,14 @@ class UNet(nn.Module):
         }
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), times (B,) in 0 ... 1000, labels (B,) or None -> (B, outputs C, H, W)."""
+        """(B, C, H, W), times (B,) in 0 ... 1000, labels (B,) -> (B, outputs C, H, W).
+
+        Raises:
+            Refusal: without labels, where the network is conditional.
+        """
         condition = self.time(time)
         if self.label is not None:
-            nothing = torch.full_like(time, self.label.num_embeddings - 1, dtype=torch.long)
-            condition = condition + self.label(nothing if label is None else label)
+            condition = condition + self.label(given(label))
         condition = functional.silu(condition)
         h = self.enter(x)
         skips = [h]

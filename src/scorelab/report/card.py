@@ -52,7 +52,8 @@ def curve(rows: Rows) -> tuple[list[float], list[float]]:
 
     Levels without a weight or with an endless interval are gaps at either end.
     """
-    known = [row for row in reversed(rows) if math.isfinite(row["density"]) and math.isfinite(row["log_snr_high"])]
+    finite = ("density", "log_snr_low", "log_snr_high")
+    known = [row for row in reversed(rows) if all(math.isfinite(row[key]) for key in finite)]
     if not known:
         return [0.0, 1.0], [math.nan]
     edges = [known[0]["log_snr_low"], *(row["log_snr_high"] for row in known)]

@@ -57,8 +57,8 @@ CHOSEN_BY = "val/simple"
 def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> str:
     """One line per yardstick of the test split: its number and what belongs to it, or why there is none."""
     test = {key.removeprefix("test/"): value for key, value in metrics.items()}
-    reasons = {name: record.get("skipped") or record.get("missing") for name, record in records.items()}
-    lines = []
+    reasons = {name: _reason(record) for name, record in records.items()}
+    lines, silent = [], {name: why for name, why in reasons.items() if "failed" in records[name]}
     objectives = [
         (key.replace("_", " ", 1), key, "its mean over its mean weight") for key in test if key.startswith(OBJECTIVE)
     ]
@@ -68,9 +68,16 @@ def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> st
             continue
         why = note.format_map(told) if test[key] is not None else reasons.get(_part(key, records)) or "not available"
         lines.append(f"  {title:<20}{_number(test[key]):>9}   {why}")
+        silent.pop(_part(key, records), None)
+    lines += [f"  {name:<20}{_number(None):>9}   {why}" for name, why in silent.items()]
     if (simple := metrics.get("val/simple")) is not None:
         lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt")
     return "\n".join(lines)
+
+
+def _reason(record: Mapping[str, Any]) -> str | None:
+    """Why a part has no number."""
+    return f"failed: {record['failed']}" if "failed" in record else record.get("skipped") or record.get("missing")
 
 
 @dataclass(frozen=True)

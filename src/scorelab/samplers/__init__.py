@@ -2,6 +2,7 @@
 
 from scorelab.samplers.ancestral import DDPM
 from scorelab.samplers.base import Sampler
+from scorelab.samplers.draw import draw_samples
 from scorelab.samplers.ode import DDIM
 
-__all__ = ["DDIM", "DDPM", "Sampler"]
+__all__ = ["DDIM", "DDPM", "Sampler", "draw_samples"]

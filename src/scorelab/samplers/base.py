@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
+from scorelab.tensors import standard_normal
 
 
 class Sampler:
@@ -62,7 +63,7 @@ class Sampler:
     ) -> Tensor:
         """Samples x_0 of this shape (B, ...), all noise from the generator."""
         device = denoiser.device
-        x = denoiser.prior_std * torch.randn(shape, generator=generator, device=device)
+        x = denoiser.prior_std * standard_normal(shape, generator, device=device)
         walk = self.times(denoiser).to(device).unsqueeze(1).expand(-1, shape[0])
         for number, t in enumerate(walk[:-1], start=1):
             estimate = denoiser(x, t, label)
@@ -74,5 +75,5 @@ class Sampler:
 
 
 def noise(like: Tensor, generator: Generator | None) -> Tensor:
-    """Standard normal noise of a tensor's shape, from the generator."""
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+    """Standard normal noise of a tensor's shape, from the generator: a sampler draws by this and nothing else."""
+    return standard_normal(like.shape, generator, device=like.device, dtype=like.dtype)

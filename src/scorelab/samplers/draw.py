@@ -1,0 +1,31 @@
+"""Many samples, a few at a time."""
+
+import torch
+from torch import Tensor
+
+from scorelab.denoisers import Denoiser
+from scorelab.samplers.base import Sampler
+from scorelab.tensors import Rows, generator, to_levels
+
+BLOCK = 256  # samples whose noise comes from one generator
+
+
+def draw_samples(
+    denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], labels: Tensor, seed: int, chunk: int
+) -> Tensor:
+    """Samples as values (n, *shape) on the CPU, levels in uint8 or float32 data, one for each label.
+
+    ``chunk`` at a time. A sample's noise depends on the seed and its place alone, so it is the same in any chunk and
+    however many follow, up to the rounding of a network that is shown fewer or more at once.
+    """
+    drawn, first = [], 0
+    for part in labels.split(chunk):
+        skipped, last = first // BLOCK, first + len(part)
+        blocks = [
+            generator("samples", seed, number, device=denoiser.device) for number in range(skipped, -(-last // BLOCK))
+        ]
+        noise = Rows(blocks, BLOCK, slice(first - skipped * BLOCK, last - skipped * BLOCK))
+        x0 = sampler(denoiser, (len(part), *shape), part.to(denoiser.device), noise)
+        drawn.append((x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu())
+        first = last
+    return torch.cat(drawn)
