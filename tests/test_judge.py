@@ -26,7 +26,7 @@ from scorelab.judge import (
 from scorelab.judge.base import draw_samples
 from scorelab.judge.bound import exact_bound, sampled_bound
 from scorelab.judge.terms import step_law
-from scorelab.judge.yardsticks import common_bound
+from scorelab.judge.yardsticks import ByBin, common_bound, integral
 from scorelab.losses import Simple, Uniform
 from scorelab.samplers import DDIM, DDPM
 from scorelab.schedules import VP, Cosine, Linear, Sigmoid
@@ -51,6 +51,11 @@ def pixels(n: int, seed: int = 3) -> Tensor:
     return to_levels(oracle().draw(n, seeded(seed)), LEVELS)
 
 
+def curve_of(each: Tensor, reached: range, cut: Tensor | None = None) -> Curve:
+    """A curve of these errors (40, N)."""
+    return Curve(*(ByBin(errors, list(reached)) for errors in (each, each if cut is None else cut)))
+
+
 def case(denoiser: Denoiser, metric: Metric, sampler=None) -> Case:
     train, held_out = pixels(40, 4), pixels(20, 5)
     labels = torch.arange(40) % 2
@@ -65,13 +70,13 @@ def test_the_bins_are_40_from_minus_12_to_12_and_simple_is_the_19_of_them_from_m
     assert centres.tolist() == pytest.approx([-12 + width * (k + 0.5) for k in range(40)])
     inside = (centres - width / 2 > -4.8 - 1e-9) & (centres + width / 2 < 6.6 + 1e-9)
     assert int(inside.sum()) == 19
-    error, se = torch.arange(40).double() ** 2, torch.arange(40).double()
-    curve = Curve(error, se, error, list(range(12, 31)))
-    assert Curve(error, se, error, list(range(13, 40))).simple is None
-    broken = Curve(error * float("nan"), se, error, list(range(40)))
-    assert math.isnan(broken.simple or 0.0), "not finite is not missing"
+    error = normal(40, 25).square()
+    curve = curve_of(error, range(12, 31))
+    assert curve_of(error, range(13, 40)).simple is None
+    assert math.isnan(curve_of(error * float("nan"), range(40)).simple or 0.0), "not finite is not missing"
     assert curve.simple == pytest.approx(float(error[inside].mean()))
-    assert curve.simple_se == pytest.approx(float(se[inside].square().sum().sqrt()) / 19)
+    assert curve.simple_se == pytest.approx(float(error[inside].mean(0).std()) / 5), "of the images' own means"
+    assert curve.errors.se.tolist() == pytest.approx((error.std(1) / 5).tolist())
 
 
 def test_two_judges_use_the_same_noise_whatever_has_been_drawn_before():
@@ -79,8 +84,8 @@ def test_two_judges_use_the_same_noise_whatever_has_been_drawn_before():
     first = noise_error(denoiser, x0, None)
     torch.rand(100)
     again = noise_error(denoiser, x0, None, chunk=7)
-    assert torch.allclose(first.error, again.error, rtol=1e-12, equal_nan=True)
-    assert torch.allclose(first.se, again.se, rtol=1e-9, equal_nan=True)
+    assert torch.allclose(first.errors.mean, again.errors.mean, rtol=1e-12, equal_nan=True)
+    assert torch.allclose(first.errors.se, again.errors.se, rtol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize("levels", [None, LEVELS])
@@ -88,9 +93,9 @@ def test_the_yardstick_is_the_same_under_two_schedules_for_what_depends_on_log_s
     x0 = oracle().draw(60, seeded())
     curves = [noise_error(oracle(schedule, levels=levels), x0, None) for schedule in WHOLE]
     assert curves[0].simple == pytest.approx(curves[1].simple, rel=1e-4)
-    both = curves[0].error.isfinite() & curves[1].error.isfinite()
+    both = curves[0].errors.mean.isfinite() & curves[1].errors.mean.isfinite()
     assert both.sum() > 30
-    assert torch.allclose(curves[0].error[both], curves[1].error[both], rtol=1e-4)
+    assert torch.allclose(curves[0].errors.mean[both], curves[1].errors.mean[both], rtol=1e-4)
 
 
 @each("schedule")
@@ -98,8 +103,8 @@ def test_a_perfect_denoiser_of_one_point_has_no_error_in_any_bin(schedule):
     point = normal(1, *SHAPE)
     denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=1000), FixedSmall(), point)
     curve = noise_error(denoiser, point.expand(20, -1, -1, -1), None)
-    assert curve.error.isfinite().sum() > 20
-    assert curve.error.nan_to_num(0).max() < 1e-12
+    assert curve.errors.mean.isfinite().sum() > 20
+    assert curve.errors.mean.nan_to_num(0).max() < 1e-12
 
 
 @each("schedule")
@@ -110,18 +115,18 @@ def test_the_error_of_the_exact_denoiser_is_the_posterior_variance_of_the_noise(
     within = (torch.arange(200, dtype=torch.float64) + 0.5) / 200 - 0.5
     snr = torch.exp(Curve.centres()[:, None] + 0.6 * within)[:, :, None]
     expected = (snr * denoiser.std.flatten() ** 2 / (snr * denoiser.std.flatten() ** 2 + 1)).mean((1, 2))
-    there = curve.error.isfinite()
+    there = curve.errors.mean.isfinite()
     assert there.sum() > 20
-    assert ((curve.error - expected).abs()[there] < 5 * curve.se[there]).all()
+    assert ((curve.errors.mean - expected).abs()[there] < 5 * curve.errors.se[there]).all()
     assert abs(curve.simple - float(expected[12:31].mean())) < 5 * curve.simple_se
-    assert (curve.se[there] < 0.05 * expected[there].clamp(min=1e-3)).all()
+    assert (curve.errors.se[there] < 0.05 * expected[there].clamp(min=1e-3)).all()
 
 
 def test_the_yardstick_does_not_clip_the_predicted_data():
     """x^_0 of 1.2 where the data are 1 is an error, even for pixels."""
     far = FiniteSetOracle(Linear(1000), FixedSmall(), torch.full((1, *SHAPE), 1.2), levels=LEVELS)
     curve = noise_error(far, torch.ones(10, *SHAPE), None)
-    assert curve.error[20] == pytest.approx(0.04 * math.exp(Curve.centres()[20]), rel=0.35)
+    assert curve.errors.mean[20] == pytest.approx(0.04 * math.exp(Curve.centres()[20]), rel=0.35)
 
 
 @pytest.mark.parametrize("schedule", PARTIAL, ids=["linear-30", "cosine-s", "cosine-4"])
@@ -132,12 +137,13 @@ def test_a_bin_not_wholly_inside_a_schedules_range_is_missing_and_simple_with_it
     centres = Curve.centres()
     inside = (centres - 0.3 >= low - 1e-9) & (centres + 0.3 <= high + 1e-9)
     assert 0 < inside.sum() < 40
-    assert torch.equal(curve.error.isfinite(), inside)
-    assert torch.equal(curve.se.isfinite(), inside)
+    assert torch.equal(curve.errors.mean.isfinite(), inside)
+    assert torch.equal(curve.errors.se.isfinite(), inside)
     assert curve.simple is None
     assert curve.simple_se is None
     result = NoiseError().run(case(denoiser, Metric()), None)
     assert result.metrics == {"simple": None, "vlb_common": None}
+    assert result.records["simple_se"] is result.records["vlb_common_se"] is None
     assert f"{low:.1f}, {high:.1f}] does not contain [-4.8, 6.6]" in result.records["missing"]
     assert [value is not None for value in result.records["error"]] == inside.tolist()
 
@@ -202,7 +208,7 @@ def test_one_network_is_worth_the_same_in_the_times_of_every_schedule(trained):
     seen = []
     for shown in (denoiser, *(Rescheduled(denoiser, schedule) for schedule in others)):
         curve = noise_error(shown, x0, None)
-        seen.append((curve.simple, common_bound(shown, curve, x0)))
+        seen.append((curve.simple, common_bound(shown, curve, x0).value))
     assert torch.tensor(seen).std(0).max() < 1e-4
     for simple, bound in seen:
         assert simple == pytest.approx(seen[0][0], rel=1e-4)
@@ -215,7 +221,8 @@ def test_the_common_integral_of_a_gaussian_is_that_of_its_posterior_variance(sch
     denoiser = oracle(schedule, levels=levels)
     x0 = denoiser.draw(400, seeded(11))
     curve = noise_error(denoiser, x0, None)
-    se = 0.3 * float(curve.se[12:35].square().sum().sqrt()) / math.log(2)
+    each = integral(curve.errors.each)
+    se = float(each.std()) / math.sqrt(len(each))
     expected = gaussian_integral(denoiser, -4.8, 9.0)
     assert se < 0.02 * expected
     if levels is None:
@@ -224,7 +231,7 @@ def test_the_common_integral_of_a_gaussian_is_that_of_its_posterior_variance(sch
     else:  # a Gaussian does not keep to [-1, 1], so that the cut matters; what is cut is the same for all schedules
         reference = noise_error(oracle(Cosine(1000)), x0, None)
         assert curve.integral == pytest.approx(reference.integral, rel=1e-4)
-        assert torch.equal(curve.clipped.isfinite(), curve.error.isfinite())
+        assert torch.equal(curve.cut.mean.isfinite(), curve.errors.mean.isfinite())
 
 
 @pytest.mark.parametrize("known", [8, 16])
@@ -241,11 +248,10 @@ def test_the_common_bound_of_equally_likely_images_is_the_logarithm_of_how_many_
     x0 = data.repeat(200, 1, 1, 1)
     curve = noise_error(denoiser, x0, None)
     bound = common_bound(denoiser, curve, x0)
-    se = 0.3 * float(curve.se[12:35].square().sum().sqrt()) / math.log(2)
     entropy = math.log2(known) / 16
-    assert se < 0.02 * entropy
-    assert bound > entropy - 3 * se
-    assert abs(bound - entropy) < 4 * se + 1e-3
+    assert bound.se < 0.02 * entropy
+    assert bound.value > entropy - 3 * bound.se
+    assert abs(bound.value - entropy) < 4 * bound.se + 1e-3
 
 
 @pytest.mark.parametrize("levels", [17, 256])
@@ -261,7 +267,7 @@ def test_the_common_bound_of_one_known_image_is_what_its_ends_cost(levels):
     prior = torch.distributions.kl_divergence(marginal, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
     decoder = level_entropy(9.0, levels, image)
     assert (decoder > 0.5) is (levels == 256)
-    assert common_bound(denoiser, curve, x0) == pytest.approx(float(prior) + decoder, rel=0.01, abs=1e-6)
+    assert common_bound(denoiser, curve, x0).value == pytest.approx(float(prior) + decoder, rel=0.01, abs=1e-6)
 
 
 def test_the_common_bound_clips_the_predicted_data_where_the_curve_does_not():
@@ -272,13 +278,13 @@ def test_the_common_bound_clips_the_predicted_data_where_the_curve_does_not():
 
 
 def test_the_common_bound_has_the_23_bins_from_minus_48_to_9():
-    error = torch.arange(40).double() ** 2
+    error = torch.arange(40).double()[:, None] ** 2
     inside = error[(Curve.centres() > -4.8) & (Curve.centres() < 9.0)]
     assert len(inside) == 23
-    curve = Curve(error * float("nan"), error, error, list(range(12, 35)))
+    curve = curve_of(error * float("nan"), range(12, 35), cut=error)
     assert curve.integral == pytest.approx(0.3 * float(inside.sum()) / math.log(2))
-    assert Curve(error, error, error, list(range(13, 40))).integral is None
-    assert Curve(error, error, error, list(range(34))).integral is None
+    assert curve_of(error, range(13, 40)).integral is None
+    assert curve_of(error, range(34)).integral is None
 
 
 def test_a_schedule_that_is_never_clean_enough_has_no_common_bound_and_says_why():
@@ -323,7 +329,7 @@ def test_the_sampled_bound_is_the_exact_one_and_its_standard_error_is_its_scatte
 def test_the_sampled_bound_goes_on_until_its_error_is_within_the_tolerance():
     denoiser, x0 = Watched(oracle(Cosine(40))), from_levels(pixels(16), LEVELS)
     loose = sampled_bound(denoiser, x0, None, 1e9)
-    assert loose.evaluations == denoiser.images == 16 * 8 * 2
+    assert loose.evaluations == denoiser.images == 16 * (32 + 8)
     tolerance = loose.se / 3
     tight = sampled_bound(denoiser, x0, None, tolerance)
     assert tight.se <= tolerance
@@ -392,21 +398,21 @@ def test_a_bound_that_would_take_more_rounds_than_there_are_is_refused_as_soon_a
 
 def test_whatever_the_tolerance_a_bound_is_told_within_its_rounds_or_given_up(monkeypatch):
     """Told; or refused once it is clear that there would be more; or, between these, after the last round."""
-    monkeypatch.setattr("scorelab.judge.bound.MOST", 30)
+    monkeypatch.setattr("scorelab.judge.bound.MOST", 42)
     x0, ends = from_levels(pixels(16), LEVELS), []
-    spread = sampled_bound(oracle(Cosine(40)), x0, None, 1e9).se * 4  # of 16 rounds
+    spread = sampled_bound(oracle(Cosine(40)), x0, None, 1e9).se * math.sqrt(32)  # of a round
     for part in torch.linspace(1, 9, 41).tolist():
         watched, tolerance = Watched(oracle(Cosine(40))), spread / part
         try:
-            bound = sampled_bound(watched, x0, None, tolerance)
+            bound = sampled_bound(watched, x0, None, tolerance, seed=2)
         except Unjudged as refusal:
             ends.append("early" if "would take about" in str(refusal) else "last")
-            assert (watched.images == 30 * 16) is ("after 30 rounds" in str(refusal)) is (ends[-1] == "last")
+            assert (watched.images == 42 * 16) is ("after 42 rounds" in str(refusal)) is (ends[-1] == "last")
             assert refusal.evaluations == watched.images
         else:
             ends.append("told")
             assert bound.se <= tolerance
-        assert watched.images <= 30 * 16
+        assert watched.images <= 42 * 16
     assert set(ends) == {"told", "last", "early"}
     assert (ends[0], ends[-1]) == ("told", "early")
 
@@ -461,7 +467,7 @@ def test_the_continuous_bound_decodes_pixels_at_the_integrals_end_and_asks_no_ne
     decoder = level_entropy(13.3, levels, image)
     assert (decoder > 0.005) is (levels == 256)
     assert abs(bound.decoder - decoder) < 5 * bound.se + 1e-6
-    assert bound.evaluations == watched.images == 800
+    assert bound.evaluations == watched.images == 100 * 32
 
 
 def test_the_bound_of_many_steps_nears_the_continuous_one():
@@ -504,8 +510,8 @@ def test_the_continuous_bound_is_judged_within_its_cost_and_recorded_without_ste
     assert record["se_over_times_and_noise"] <= 0.05
     assert record["steps"] is None
     assert record["log_snr"] == pytest.approx(VP().log_snr_range())
-    assert parts["vlb"].cost(case(watched, Metric())) == 20 * 8
-    assert record["evaluations"] == watched.images - 2 * 7 >= 20 * 8
+    assert parts["vlb"].cost(case(watched, Metric())) == 20 * 32
+    assert record["evaluations"] == watched.images - 2 * 7 >= 20 * 32
 
 
 # --- judging
@@ -558,11 +564,11 @@ def test_a_part_left_out_does_not_take_the_next_with_it():
 @pytest.mark.parametrize(("tolerance", "paid"), [(0.01, True), (1e-5, False)])
 def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too(tolerance, paid):
     """A larger budget is asked for where it would help, and not where there would be too many rounds."""
-    metric = Metric(tolerance=tolerance, budget=20 * 16 + 5)
+    metric = Metric(tolerance=tolerance, budget=20 * 40 + 5)
     verdict = judge({"vlb": VariationalBound()}, case(oracle(Cosine(1000)), metric), lambda line: None)
     assert verdict.metrics == dict.fromkeys(f"test/{name}" for name in VariationalBound.names)
     assert ("raise metric.budget" in verdict.records["vlb"]["skipped"]) is paid
-    assert 0 < verdict.records["vlb"]["evaluations"] <= 20 * 16 + 5
+    assert 0 < verdict.records["vlb"]["evaluations"] <= 20 * 40 + 5
 
 
 def test_samples_that_cannot_be_paid_are_never_drawn():

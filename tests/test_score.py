@@ -128,7 +128,7 @@ def test_the_noise_error_of_any_network_is_its_score_error_and_a_floor_that_is_t
         assert torch.equal(found.noise, errors_in_bin(denoiser, x0, None, bin)[0]), "the yardstick's own noise"
     assert len(reached) > 30
     over = torch.stack(gaps[reached.index(SIMPLE.start) : reached.index(SIMPLE.stop)])
-    se = float((over.var(1) / over.shape[1]).sum().sqrt()) / len(over)
+    se = standard_error(over.mean(0))
     assert abs(float(over.mean())) < 5 * se
     whole = case(denoiser, DataModule(source), held=len(x0))
     told, record = NoiseError().run(whole, None).metrics["simple"], ScoreError().run(whole, None)
@@ -179,8 +179,10 @@ def test_the_excess_is_half_the_integral_of_the_curve_over_ln_2_and_the_number_i
     assert found.metrics["excess"] == pytest.approx(0.5 * sum(inside) * 0.6 / math.log(2), rel=1e-4)
     inside = [e for e, at in zip(record["error"], record["log_snr"], strict=True) if -4.8 < at < 6.6]
     assert found.metrics["score_error"] == pytest.approx(sum(inside) / 19, rel=1e-4)
-    assert record["score_error_se"] == pytest.approx(math.hypot(*record["se"][SIMPLE]) / 19, rel=1e-4)
     x0 = Ring().splits()["test"].values[:200]
+    each = torch.stack([errors_against(denoiser, exact(Ring()), x0, None, bin).score for bin in range(12, 35)])
+    assert record["score_error_se"] == pytest.approx(standard_error(each[:19].mean(0)), rel=1e-9)
+    assert record["excess_se"] == pytest.approx(standard_error(each.sum(0)) * 0.3 / math.log(2), rel=1e-9)
     for bin in (12, 20, 34):
         each = errors_against(denoiser, exact(Ring()), x0, None, bin).score
         assert record["error"][bin] == pytest.approx(float(each.mean()), rel=1e-4)
@@ -208,7 +210,7 @@ def test_what_the_schedule_does_not_reach_is_missing_and_said_so():
     assert found.metrics == {"score_error": None, "excess": None}
     assert "does not contain all that is asked" in found.records["missing"]
     record = found.records["held_out"]
-    assert record["floor_simple"] is None and "score_error_se" not in record
+    assert record["floor_simple"] is None and not [key for key in record if key.endswith("_se")]
     assert record["error"][30] is None and record["error"][10] is not None
     ends_early = VP()
     ends_early.log_snr_max = 7.0
@@ -554,7 +556,7 @@ def test_the_agreement_is_the_mean_over_bins_of_the_mean_square_with_its_error_o
     # the other being the oracle, it is the score's error
     each = torch.stack([errors_against(one, other, x0, None, bin).score for bin in range(12, 31)])
     assert found.metrics["agreement"] == pytest.approx(float(each.mean()), rel=1e-4)
-    assert found.records["se"] == pytest.approx(float((each.var(1) / 100).sum().sqrt()) / 19, rel=1e-3)
+    assert found.records["se"] == pytest.approx(standard_error(each.mean(0)), rel=1e-3)
     assert found.records["difference_se"][15] == pytest.approx(standard_error(each[3]), rel=1e-3)
 
 

@@ -70,7 +70,7 @@ def test_the_gap_is_the_networks_error_less_the_oracles_on_the_same_noise_and_it
     )
     assert found.metrics["oracle_gap"] == pytest.approx(float(differences.mean()), rel=1e-5)
     by_bin = differences.std(1) / math.sqrt(20)
-    assert found.records["se"] == pytest.approx(float(by_bin.square().sum().sqrt()) / 19, rel=1e-4)
+    assert found.records["se"] == pytest.approx(float(differences.mean(0).std()) / math.sqrt(20), rel=1e-4)
     assert found.records["gap_se"][SIMPLE] == pytest.approx(by_bin.tolist(), rel=1e-3, abs=1e-6)
 
 

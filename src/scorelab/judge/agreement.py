@@ -1,12 +1,10 @@
 """Whether two runs have learned the same."""
 
-import math
+from torch import Tensor
 
-import torch
-
-from scorelab.denoisers import Rescheduled
+from scorelab.denoisers import Estimate, Rescheduled
 from scorelab.judge.base import Case, Part, Result
-from scorelab.judge.yardsticks import BINS, SIMPLE, Curve, bins_in_range, plain_curve, yardstick_draws
+from scorelab.judge.yardsticks import SIMPLE, Curve, bins_in_range, by_bin, in_bin, plain_curve
 from scorelab.tensors import mean_rest
 
 
@@ -28,29 +26,22 @@ class Agreement(Part):
         """Two networks, every held-out item once in every bin."""
         return 2 * len(bins_in_range(case.denoiser)) * len(case.held_out)
 
-    @torch.no_grad()
     def run(self, case: Case, left: int | None) -> Result:
         """The number, the curve, and their standard errors over items."""
         assert case.other is not None
         other = Rescheduled(case.other, case.denoiser.schedule)
         x0, labels = case.held_out_data()
-        curve, se = (torch.full((BINS,), torch.nan, dtype=torch.float64) for _ in range(2))
-        bins = set(bins_in_range(case.denoiser)) & set(bins_in_range(other))
-        for bin in sorted(bins):
-            draws = yardstick_draws(case.denoiser, x0, bin)
-            found = []
-            for rows in torch.arange(len(x0), device=x0.device).split(case.metric.chunk):
-                t, label = draws.t[rows], labels[rows]
-                x_t = case.denoiser.noised(x0[rows], t, draws.eps[rows]).x_t
-                mine, its = (each(x_t, t, label).eps.double() for each in (case.denoiser, other))
-                found.append(mean_rest((mine - its) ** 2))
-            each = torch.cat(found).cpu()
-            curve[bin], se[bin] = each.mean(), each.std() / math.sqrt(len(each))
-        whole = set(range(SIMPLE.start, SIMPLE.stop)) <= bins
+
+        def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
+            mine, its = (each(made.x_t, t, label).eps.double() for each in (case.denoiser, other))
+            return mean_rest((mine - its) ** 2)[None]
+
+        bins = sorted(set(bins_in_range(case.denoiser)) & set(bins_in_range(other)))
+        (found,) = by_bin(bins, len(x0), lambda bin: in_bin(case.denoiser, x0, labels, bin, case.metric.chunk, look))
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {"difference": plain_curve(curve), "difference_se": plain_curve(se)}
-        if whole:
-            records["se"] = float(se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
+        records |= {"difference": plain_curve(found.mean), "difference_se": plain_curve(found.se)}
+        if (whole := found.over(SIMPLE)) is not None:
+            records["se"] = whole.se
         else:
             records["missing"] = "the two schedules do not both reach all of log-SNR [-4.8, 6.6]"
-        return Result({"agreement": float(curve[SIMPLE].mean()) if whole else None}, records, self.cost(case))
+        return Result({"agreement": None if whole is None else whole.value}, records, self.cost(case))

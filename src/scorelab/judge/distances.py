@@ -17,7 +17,9 @@ MOST = 5000  # points of a distance that looks at all pairs
 class Distances(SamplePart):
     """``energy`` and ``sliced_wasserstein`` of the samples to held-out data, and what fresh draws of the law have.
 
-    The floors are means over ``floors`` sets of as many fresh draws; there are none where the law is unknown.
+    The floors are means over ``floors`` sets of as many fresh draws; there are none where the law is unknown. The
+    records have their standard errors, and ``floor_spread``, by how much one perfect set of samples differs from the
+    next: all of them against the same held-out data.
 
     Raises:
         Refusal: for fewer than 2 floors.
@@ -51,6 +53,7 @@ class Distances(SamplePart):
             found = torch.tensor([_both(each, held_out) for each in draws], dtype=torch.float64)
             metrics |= dict(zip(self.names[1::2], found.mean(0).tolist(), strict=True))
             records["floor_se"] = (found.std(0) / math.sqrt(self.floors)).tolist()
+            records["floor_spread"] = found.std(0).tolist()
         return Result(metrics, records, evaluations)
 
 

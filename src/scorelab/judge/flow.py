@@ -8,6 +8,7 @@ from torch import Tensor
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Metric, OverBudget, Part, Result
+from scorelab.judge.yardsticks import standard_error
 from scorelab.likelihood import bits_per_dim, flow_log_prob, gaussian_log_prob, level_decoder_nll
 from scorelab.tensors import generator, sum_rest
 
@@ -91,12 +92,11 @@ class FlowLikelihood(Part):
                 raise OverBudget(f"took {spent:,} network evaluations so far, {left:,} were left", spent)
         each = torch.cat(found)
         metrics: dict[str, float | None] = {"ode_nll": float(each.mean())}
-        records: dict[str, object] = {"items": len(each), "se": float(each.std()) / math.sqrt(len(each))}
+        records: dict[str, object] = {"items": len(each), "se": standard_error(each)}
         records |= {"log_snr": log_snr, "kind": "density" if case.denoiser.levels is None else "bound over levels"}
         if exact:
-            away = each - torch.cat(exact)
             metrics["ode_nll_exact"] = float(torch.cat(exact).mean())
-            records["difference_se"] = float(away.std()) / math.sqrt(len(away))
+            records["difference_se"] = standard_error(each - torch.cat(exact))
         return Result(metrics, records, spent)
 
 

@@ -10,7 +10,17 @@ from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Metric, Part, Result
 from scorelab.judge.card import weight_card
 from scorelab.judge.score import errors_against
-from scorelab.judge.yardsticks import BINS, LOWEST, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
+from scorelab.judge.yardsticks import (
+    BINS,
+    LOWEST,
+    WIDTH,
+    Curve,
+    Mean,
+    bins_in_range,
+    plain_curve,
+    standard_error,
+    yardstick_draws,
+)
 from scorelab.losses import Loss, Uniform
 from scorelab.tensors import Rows, generator
 
@@ -19,8 +29,12 @@ UNKNOWN = "the law of held-out data is not known"
 
 @dataclass
 class Row:
-    """One objective over its weight by bin of log-SNR, NaN where it has none; the noise error that this implies."""
+    """One objective over its weight by bin of log-SNR, NaN where it has none; the noise error that this implies.
 
+    ``each`` (40, N) is what every item adds to it: its mean over items is ``value``.
+    """
+
+    each: Tensor
     value: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
     se: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
     implied: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
@@ -85,7 +99,8 @@ class Objectives(Part):
         x0, labels = case.held_out_data()
         x0, labels = x0[: self.count(case)], labels[: self.count(case)]
         losses = self.told(case)
-        rows = {name: Row() for name in losses}
+        nothing = torch.full((BINS, len(x0)), torch.nan, dtype=torch.float64)
+        rows = {name: Row(nothing.clone()) for name in losses}
         refused: dict[str, str] = {}
         for bin in bins_in_range(case.denoiser):
             floor = x0.new_full((), math.nan, dtype=torch.float64)
@@ -98,7 +113,8 @@ class Objectives(Part):
                     self._look(case, loss, rows[name], x0, labels, bin, floor)
                 except Refusal as error:
                     refused[name] = str(error)
-        metrics = {f"objective_{name}": weighted_mean(case, losses[name], row) for name, row in rows.items()}
+        means = {name: weighted_mean(case, losses[name], row) for name, row in rows.items()}
+        metrics = {f"objective_{name}": None if mean is None else mean.value for name, mean in means.items()}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
         records |= {"items": self.count(case), "refused": refused}
         if left_out := [name for name in self.losses if name not in losses]:
@@ -107,6 +123,7 @@ class Objectives(Part):
             records["missing"] = "; ".join(f"{name}: {why}" for name, why in refused.items())
         records |= {
             name: {
+                "mean_se": None if (mean := means[name]) is None else mean.se,
                 "value": plain_curve(row.value),
                 "se": plain_curve(row.se),
                 "noise_error": plain_curve(row.implied),
@@ -132,6 +149,9 @@ class Objectives(Part):
             found.append(terms.loss.detach().double())
         each = torch.cat(found) / loss.weight(denoiser, t)
         row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
+        # an item whose grid time falls into another bin adds the mean, the others so much more
+        row.each[bin] = row.value[bin]
+        row.each[bin, inside.cpu()] += (each.cpu() - row.value[bin]) * len(inside) / len(each)
         row.implied[bin] = row.value[bin] + loss.shortfall(floor.cpu())
 
 
@@ -140,7 +160,7 @@ def on_grid(t: Tensor, steps: int | None) -> Tensor:
     return t if steps is None else (t * steps).round().clamp(1, steps) / steps
 
 
-def weighted_mean(case: Case, loss: Loss, row: Row) -> float | None:
+def weighted_mean(case: Case, loss: Loss, row: Row) -> Mean | None:
     """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
     card = weight_card(case.denoiser, loss, Uniform())
     edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
@@ -150,4 +170,5 @@ def weighted_mean(case: Case, loss: Loss, row: Row) -> float | None:
     told = row.value.isfinite() & (mass > 0)
     if not bool(told.any()):
         return None
-    return float((mass * row.value)[told].sum() / mass[told].sum())
+    share = mass[told] / mass[told].sum()
+    return Mean(float((mass * row.value)[told].sum() / mass[told].sum()), standard_error(share @ row.each[told]))

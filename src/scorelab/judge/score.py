@@ -6,9 +6,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser, Exact
+from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.judge.base import Case, Part, Result
-from scorelab.judge.yardsticks import BINS, COMMON, SIMPLE, WIDTH, Curve, bins_in_range, plain_curve, yardstick_draws
+from scorelab.judge.yardsticks import (
+    COMMON,
+    SIMPLE,
+    WIDTH,
+    ByBin,
+    Curve,
+    Mean,
+    bins_in_range,
+    by_bin,
+    in_bin,
+    plain_curve,
+    standard_error,
+)
 from scorelab.likelihood import bits_per_dim
 from scorelab.tensors import generator, mean_rest
 
@@ -19,71 +31,76 @@ class Errors:
 
     ``score`` is ||eps^ - eps*||^2 / d with eps* = E[eps | x_t] = -sigma s_t(x_t), ``noise`` ||eps^ - eps||^2 / d, and
     ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E score + E floor, for x_t by the oracle's own law.
+    ``cut`` is ``score`` with x^_0 cut to [-1, 1], for pixels.
     """
 
     score: Tensor
     noise: Tensor
     floor: Tensor
+    cut: Tensor
 
 
-@torch.no_grad()
 def errors_against(
     denoiser: Denoiser, truth: Exact, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256
 ) -> Errors:
     """One bin, at the x_t of every other yardstick; float64 on the CPU."""
-    draws = yardstick_draws(denoiser, x0, bin)
-    found = []
-    for rows in torch.arange(len(x0), device=x0.device).split(chunk):
-        t, label = draws.t[rows], None if labels is None else labels[rows]
-        made = denoiser.noised(x0[rows], t, draws.eps[rows])
-        said, posterior = denoiser(made.x_t, t, label).eps, truth.posterior(made.x_t, t, label)
+
+    def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
+        said, posterior = denoiser(made.x_t, t, label), truth.posterior(made.x_t, t, label)
         alpha, sigma = made.alpha.double(), made.sigma.double()
         best = (made.x_t.double() - alpha * posterior.mean) / sigma
-        snr = ((alpha / sigma) ** 2).flatten()
-        floor = snr * posterior.trace / x0[0].numel()
-        found.append([mean_rest((said - best) ** 2), mean_rest((said - made.eps).double() ** 2), floor])
-    return Errors(*(torch.cat(column).cpu() for column in zip(*found, strict=True)))
+        floor = ((alpha / sigma) ** 2).flatten() * posterior.trace / x0[0].numel()
+        cut = said if denoiser.levels is None else said.clipped()
+        score, noise = mean_rest((said.eps - best) ** 2), mean_rest((said.eps - made.eps).double() ** 2)
+        return torch.stack([score, noise, floor, mean_rest((cut.eps - best) ** 2)])
+
+    return Errors(*in_bin(denoiser, x0, labels, bin, chunk, look))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means of ``Errors`` by bin of log-SNR, NaN where the schedule does not reach."""
+    """``Errors`` by bin of log-SNR."""
 
-    error: Tensor
-    se: Tensor
-    floor: Tensor
-    reached: list[int]
-
-    def over(self, curve: Tensor, bins: slice) -> float | None:
-        """The mean of a curve over these bins; None where one is not reached."""
-        return float(curve[bins].mean()) if set(range(bins.start, bins.stop)) <= set(self.reached) else None
+    error: ByBin
+    cut: ByBin
+    floor: ByBin
 
     @property
-    def excess(self) -> float | None:
-        """1/2 int E||eps^ - eps*||^2 / d dlambda over [-4.8, 9.0], bits/dim: what the bound loses to score error."""
-        mean = self.over(self.error, COMMON)
-        return None if mean is None else mean * (COMMON.stop - COMMON.start) * WIDTH / (2 * math.log(2))
+    def excess(self) -> Mean | None:
+        """1/2 int E||eps^ - eps*||^2 / d dlambda over [-4.8, 9.0], bits/dim: what the bound loses to score error.
+
+        x^_0 is cut for pixels, as in ``vlb_common``, whose integral is this and that of the floor.
+        """
+        if (mean := self.cut.over(COMMON)) is None:
+            return None
+        told = (part * (COMMON.stop - COMMON.start) * WIDTH / (2 * math.log(2)) for part in (mean.value, mean.se))
+        return Mean(*told)
+
+    @property
+    def metrics(self) -> list[float | None]:
+        """The mean error over [-4.8, 6.6], and the excess."""
+        return [None if each is None else each.value for each in (self.error.over(SIMPLE), self.excess)]
 
     def record(self) -> dict[str, object]:
-        """Everything by bin, in plain values, and why a number is missing."""
+        """Everything by bin, in plain values, and the standard errors."""
         record: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        record |= {name: plain_curve(getattr(self, name)) for name in ("error", "se", "floor")}
-        record["floor_simple"] = self.over(self.floor, SIMPLE)
-        if (error := self.over(self.error, SIMPLE)) is not None and error >= 0:
-            record["score_error_se"] = float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
+        curves = {"error": self.error.mean, "se": self.error.se, "floor": self.floor.mean}
+        record |= {name: plain_curve(curve) for name, curve in curves.items()}
+        floor = self.floor.over(SIMPLE)
+        record["floor_simple"] = None if floor is None else floor.value
+        means = {"floor_simple": floor, "score_error": self.error.over(SIMPLE), "excess": self.excess}
+        record |= {f"{name}_se": mean.se for name, mean in means.items() if mean is not None and mean.value >= 0}
         return record
 
 
 def score_against(case: Case, truth: Exact, x0: Tensor, labels: Tensor) -> Score:
     """Every item once in every bin the schedule reaches."""
-    nothing = torch.full((BINS,), torch.nan, dtype=torch.float64)
-    error, se, floor = nothing.clone(), nothing.clone(), nothing.clone()
-    reached = bins_in_range(case.denoiser)
-    for bin in reached:
+
+    def look(bin: int) -> Tensor:
         found = errors_against(case.denoiser, truth, x0, labels, bin, case.metric.chunk)
-        error[bin], se[bin] = found.score.mean(), found.score.std() / math.sqrt(len(x0))
-        floor[bin] = found.floor.mean()
-    return Score(error, se, floor, reached)
+        return torch.stack([found.score, found.cut, found.floor])
+
+    return Score(*by_bin(bins_in_range(case.denoiser), len(x0), look, columns=3))
 
 
 class ScoreError(Part):
@@ -123,12 +140,12 @@ class ScoreError(Part):
         if case.law is not None:
             x0, labels = case.held_out_data()
             found = score_against(case, case.law, x0, labels)
-            metrics |= {"score_error": found.over(found.error, SIMPLE), "excess": found.excess}
+            metrics |= dict(zip(("score_error", "excess"), found.metrics, strict=True))
             records["held_out"] = found.record()
         if case.finite and case.truth is not None:
             x0, labels = self.training_items(case)
             found = score_against(case, case.truth, x0, labels)
-            metrics |= {"train/score_error": found.over(found.error, SIMPLE), "train/excess": found.excess}
+            metrics |= dict(zip(("train/score_error", "train/excess"), found.metrics, strict=True))
             records["train"] = found.record()
         if None in metrics.values():
             low, high = case.denoiser.log_snr_range()
@@ -168,4 +185,4 @@ class ExactLikelihood(Part):
         x0, labels = case.held_out_data()
         nats = -case.law.law.log_prob(x0, case.law.seen(labels))
         each = bits_per_dim(nats, x0[0].numel())
-        return Result({"exact_nll": float(each.mean())}, {"se": float(each.std()) / math.sqrt(len(each))})
+        return Result({"exact_nll": float(each.mean())}, {"se": standard_error(each)})

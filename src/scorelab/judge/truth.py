@@ -1,11 +1,10 @@
 """A run against the exact score of its training set: where it generalises, where it memorises."""
 
-import math
-
 import torch
+from torch import Tensor
 
 from scorelab.judge.base import Case, Part, Result
-from scorelab.judge.yardsticks import SIMPLE, Curve, bins_in_range, errors_in_bin, plain_curve
+from scorelab.judge.yardsticks import SIMPLE, ByBin, Curve, bins_in_range, by_bin, errors_in_bin, plain_curve
 
 
 class OracleGap(Part):
@@ -35,21 +34,20 @@ class OracleGap(Part):
         held_out, labels = case.held_out_data()
         seen = case.data(case.train[: len(held_out)])
         seen_labels = case.train_labels[: len(held_out)].to(held_out.device)
-        chunk, bins = case.metric.chunk, bins_in_range(case.denoiser)
-        nothing = torch.full((len(Curve.centres()),), torch.nan, dtype=torch.float64)
-        curves = {name: nothing.clone() for name in ("network_train", "network_held_out", "oracle_held_out", "gap_se")}
-        for bin in bins:
-            network = errors_in_bin(case.denoiser, held_out, labels, bin, chunk)[0]
-            oracle = errors_in_bin(case.truth, held_out, labels, bin, chunk)[0]
-            curves["network_train"][bin] = errors_in_bin(case.denoiser, seen, seen_labels, bin, chunk)[0].mean()
-            curves["network_held_out"][bin], curves["oracle_held_out"][bin] = network.mean(), oracle.mean()
-            curves["gap_se"][bin] = (network - oracle).std() / math.sqrt(len(network))
-        whole = set(range(SIMPLE.start, SIMPLE.stop)) <= set(bins)
-        gap = (curves["network_held_out"] - curves["oracle_held_out"])[SIMPLE]
+        denoiser, truth, chunk, bins = case.denoiser, case.truth, case.metric.chunk, bins_in_range(case.denoiser)
+
+        def both(bin: int) -> Tensor:
+            return torch.stack([errors_in_bin(each, held_out, labels, bin, chunk)[0] for each in (denoiser, truth)])
+
+        network, oracle = by_bin(bins, len(held_out), both, columns=2)
+        (known,) = by_bin(bins, len(seen), lambda bin: errors_in_bin(denoiser, seen, seen_labels, bin, chunk)[:1])
+        gap = ByBin(network.each - oracle.each, bins)
+        curves = {"network_train": known.mean, "network_held_out": network.mean, "oracle_held_out": oracle.mean}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {name: plain_curve(curve) for name, curve in curves.items()}
-        if whole:
-            records["se"] = float(curves["gap_se"][SIMPLE].square().sum().sqrt()) / len(gap)
+        records |= {name: plain_curve(curve) for name, curve in curves.items()} | {"gap_se": plain_curve(gap.se)}
+        if (whole := gap.over(SIMPLE)) is not None:
+            records["se"] = whole.se
         else:
             records["missing"] = "the schedule does not reach all of log-SNR [-4.8, 6.6]"
-        return Result({"oracle_gap": float(gap.mean()) if whole else None}, records, self.cost(case))
+        value = None if whole is None else float((network.mean - oracle.mean)[SIMPLE].mean())
+        return Result({"oracle_gap": value}, records, self.cost(case))

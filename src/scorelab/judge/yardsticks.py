@@ -1,12 +1,13 @@
 """The error of the predicted noise, on one axis of log-SNR that all schedules and objectives share."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser
+from scorelab.denoisers import Denoiser, Estimate
 from scorelab.judge.base import Case, Part, Result
 from scorelab.likelihood import bits_per_dim, level_decoder_nll, marginal_kl
 from scorelab.tensors import generator, mean_rest
@@ -17,16 +18,67 @@ COMMON = slice(12, 35)  # the 23 whole bins of [-4.8, 9.0]
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Mean ||eps - eps^||^2 / d in each of 40 bins of lambda on [-12, 12], NaN where the schedule does not reach.
+class Mean:
+    """A mean over items, and its standard error: the scatter over fresh items, each with fresh noise.
 
-    ``clipped`` is the same with x^_0 cut to [-1, 1], for pixels; ``reached`` are the bins the schedule does reach.
+    The same noise stands at the same places in every run: over fresh items alone the mean scatters less, if anything.
     """
 
-    error: Tensor
-    se: Tensor
-    clipped: Tensor
+    value: float
+    se: float
+
+
+def standard_error(each: Tensor) -> float:
+    """Of the mean of independent items (N,)."""
+    return float(each.std()) / math.sqrt(len(each))
+
+
+@dataclass(frozen=True)
+class ByBin:
+    """Something of every item in each of the 40 bins of lambda on [-12, 12]: (40, N), NaN in those not ``reached``.
+
+    The same items stand in every bin, and one that is hard is hard in many: bins are not independent, items are. So
+    what is told of several bins has the error of the items' own means over them.
+    """
+
+    each: Tensor
     reached: list[int]
+
+    @property
+    def mean(self) -> Tensor:
+        """By bin, (40,)."""
+        return self.each.mean(1)
+
+    @property
+    def se(self) -> Tensor:
+        """Of the mean in one bin, (40,)."""
+        return self.each.std(1) / math.sqrt(self.each.shape[1])
+
+    def reaches(self, bins: slice) -> bool:
+        """Whether the schedule reaches all of these bins."""
+        return set(range(bins.start, bins.stop)) <= set(self.reached)
+
+    def over(self, bins: slice) -> Mean | None:
+        """The mean over these bins; None where one is not reached."""
+        if not self.reaches(bins):
+            return None
+        return Mean(float(self.mean[bins].mean()), standard_error(self.each[bins].mean(0)))
+
+
+def by_bin(bins: list[int], items: int, look: Callable[[int], Tensor], columns: int = 1) -> list[ByBin]:
+    """What ``look`` sees in each of these bins, (columns, items), column by column."""
+    seen = torch.full((columns, BINS, items), torch.nan, dtype=torch.float64)
+    for bin in bins:
+        seen[:, bin] = look(bin)
+    return [ByBin(each, bins) for each in seen]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """||eps - eps^||^2 / d of every image by log-SNR, and the same with x^_0 cut to [-1, 1], for pixels."""
+
+    errors: ByBin
+    cut: ByBin
 
     @staticmethod
     def centres() -> Tensor:
@@ -36,25 +88,24 @@ class Curve:
     @property
     def simple(self) -> float | None:
         """The mean over lambda ~ U[-4.8, 6.6]; None where the schedule does not reach a bin of it."""
-        return float(self.error[SIMPLE].mean()) if self.reaches(SIMPLE) else None
+        over = self.errors.over(SIMPLE)
+        return None if over is None else over.value
+
+    @property
+    def simple_se(self) -> float | None:
+        """The standard error of ``simple`` over images, lambda and noise."""
+        over = self.errors.over(SIMPLE)
+        return None if over is None else over.se
 
     @property
     def integral(self) -> float | None:
         """1/2 int ||eps - eps^||^2 / d dlambda over [-4.8, 9.0], x^_0 cut, bits/dim; None where not all is reached."""
-        return WIDTH / 2 * float(self.clipped[COMMON].sum()) / math.log(2) if self.reaches(COMMON) else None
+        return float(integral(self.cut.mean)) if self.cut.reaches(COMMON) else None
 
-    def reaches(self, bins: slice) -> bool:
-        """Whether the schedule reaches all of these bins."""
-        return set(range(bins.start, bins.stop)) <= set(self.reached)
 
-    @property
-    def simple_se(self) -> float | None:
-        """The standard error of ``simple`` over images, lambda and noise, bins taken as independent."""
-        return (
-            float(self.se[SIMPLE].square().sum().sqrt()) / (SIMPLE.stop - SIMPLE.start)
-            if self.reaches(SIMPLE)
-            else None
-        )
+def integral(by_bin: Tensor) -> Tensor:
+    """1/2 int dlambda over [-4.8, 9.0] of what is known by bin, (40, ...), in bits."""
+    return WIDTH / 2 * by_bin[COMMON].sum(0) / math.log(2)
 
 
 def bins_in_range(denoiser: Denoiser) -> list[int]:
@@ -71,13 +122,8 @@ def noise_error(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: in
     Noise and lambda depend on the bin and the image's place in its split alone: they are the same in every run, so
     the difference of two runs is paired.
     """
-    error = torch.full((BINS,), float("nan"), dtype=torch.float64)
-    se, clipped = error.clone(), error.clone()
-    reached = bins_in_range(denoiser)
-    for bin in reached:
-        each, cut = errors_in_bin(denoiser, x0, labels, bin, chunk)
-        error[bin], se[bin], clipped[bin] = each.mean(), each.std() / math.sqrt(len(each)), cut.mean()
-    return Curve(error, se, clipped, reached)
+    bins = bins_in_range(denoiser)
+    return Curve(*by_bin(bins, len(x0), lambda bin: errors_in_bin(denoiser, x0, labels, bin, chunk), columns=2))
 
 
 @dataclass(frozen=True)
@@ -97,21 +143,40 @@ def yardstick_draws(denoiser: Denoiser, x0: Tensor, bin: int) -> Draws:
 
 
 @torch.no_grad()
-def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256) -> Tensor:
-    """||eps - eps^||^2 / d of every image in one bin, as it is and with x^_0 cut for pixels: (2, N), float64, CPU."""
+def in_bin(
+    denoiser: Denoiser,
+    x0: Tensor,
+    labels: Tensor | None,
+    bin: int,
+    chunk: int,
+    look: Callable[[Estimate, Tensor, Tensor | None], Tensor],
+) -> Tensor:
+    """What ``look`` sees in one bin, (columns, N), float64, CPU: it is shown x_t and what it was made of, t and labels.
+
+    Answers of a chunk (B) are (columns, B).
+    """
     draws = yardstick_draws(denoiser, x0, bin)
-    found = []
+    seen = []
     for rows in torch.arange(len(x0), device=x0.device).split(chunk):
         t = draws.t[rows]
-        truth = denoiser.noised(x0[rows], t, draws.eps[rows])
-        estimate = denoiser(truth.x_t, t, None if labels is None else labels[rows])
+        made = denoiser.noised(x0[rows], t, draws.eps[rows])
+        seen.append(look(made, t, None if labels is None else labels[rows]).double())
+    return torch.cat(seen, 1).cpu()
+
+
+def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256) -> Tensor:
+    """||eps - eps^||^2 / d of every image in one bin, as it is and with x^_0 cut for pixels: (2, N), float64, CPU."""
+
+    def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
+        estimate = denoiser(made.x_t, t, label)
         both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
-        found.append(torch.stack([mean_rest((each.eps - truth.eps).double() ** 2) for each in both]))
-    return torch.cat(found, 1).cpu()
+        return torch.stack([mean_rest((each.eps - made.eps).double() ** 2) for each in both])
+
+    return in_bin(denoiser, x0, labels, bin, chunk, look)
 
 
 @torch.no_grad()
-def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> float | None:
+def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> Mean | None:
     """``vlb_common``: the bound of one process that every schedule can be read as, x/sqrt(a) from lambda = -4.8 to 9.0.
 
     KL of the marginal at -4.8 to N(0, I), plus the curve's integral, plus the softmax over levels at 9.0: bits/dim.
@@ -126,7 +191,8 @@ def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> float | None:
     prior = marginal_kl(torch.sigmoid(low).sqrt(), torch.sigmoid(-low).sqrt(), 1.0, x0)
     eps = torch.randn(x0.shape, generator=generator("yardstick", "decoder"))
     decoder = level_decoder_nll(high, x0, eps, denoiser.levels)
-    return curve.integral + float(bits_per_dim(prior + decoder, x0[0].numel()).mean())
+    ends = bits_per_dim(prior + decoder, x0[0].numel())
+    return Mean(curve.integral + float(ends.mean()), standard_error(integral(curve.cut.each) + ends))
 
 
 class NoiseError(Part):
@@ -150,20 +216,22 @@ class NoiseError(Part):
         x0, labels = case.held_out_data()
         curve = noise_error(case.denoiser, x0, labels, case.metric.chunk)
         record = curve_record(curve)
-        if not curve.reaches(COMMON):
+        if not curve.errors.reaches(COMMON):
             low, high = case.denoiser.log_snr_range()
-            needed = "[-4.8, 9.0]" if curve.reaches(SIMPLE) else "[-4.8, 6.6]"
+            needed = "[-4.8, 9.0]" if curve.errors.reaches(SIMPLE) else "[-4.8, 6.6]"
             record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain {needed}"
         found = {"simple": curve.simple}
         if case.denoiser.levels is not None:
-            found["vlb_common"] = common_bound(case.denoiser, curve, x0)
+            bound = common_bound(case.denoiser, curve, x0)
+            found["vlb_common"] = None if bound is None else bound.value
+            record["vlb_common_se"] = None if bound is None else bound.se
         return Result(found, record, self.cost(case))
 
 
 def curve_record(curve: Curve) -> dict[str, object]:
     """The curve in plain values; None where it is missing."""
     centres = [round(value, 3) for value in Curve.centres().tolist()]
-    return {"log_snr": centres, "error": plain_curve(curve.error), "simple_se": curve.simple_se}
+    return {"log_snr": centres, "error": plain_curve(curve.errors.mean), "simple_se": curve.simple_se}
 
 
 def plain_curve(curve: Tensor) -> list[float | None]:
