@@ -44,10 +44,10 @@ class Frechet(SamplePart):
 def floor_of(case: Case) -> Floor:
     """The distance that perfect samples of the case's own kind would have from its train split."""
     train = case.shown(case.train)
-    return frechet_floor(train, case.extractor, case.count, case.train_labels, _chance(case))
+    return frechet_floor(train, case.extractor, case.count, case.train_labels, class_chance(case))
 
 
-def _chance(case: Case) -> Chance:
+def class_chance(case: Case) -> Chance:
     """How much chance is in the class counts of samples and train split."""
     if not case.conditional:
         return Chance(1.0, 1.0 if case.chance is None else case.chance)
