@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from scorelab.judge.samples import kind
 from scorelab.lit.build import build, sized
 from scorelab.lit.config import GIVEN, UserError, completed
 
@@ -92,6 +93,28 @@ def test_every_choice_builds(choice: str) -> None:
     experiment = build(config(*together(choice)))
     assert experiment.module.denoiser.schedule is experiment.module.judged.schedule
     assert experiment.module.loss is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "chance", "told"),
+    [
+        ((), 0.0, "samples' classes drawn, the reference's in proportion"),
+        (("++model.conditional=true",), 0.0, "samples have the reference's labels"),
+        (("++data.limit=500",), 1 - 500 / 1437, "the reference's with 0.65 of that chance"),
+        (("++data.half=B", "++data.limit=359"), 1 - 359 / 1437, "the reference's with 0.75 of that chance"),
+        (("++data.half=B", "++data.flip=true"), 1 - 719 / 1437, "the reference's with 0.50 of that chance"),
+        (("data=digits_gaussians",), 1.0, "classes drawn, the samples' and the reference's"),
+        (("data=moons", "++data.limit=50"), 1.0, "classes drawn, the samples' and the reference's"),
+        (("data=checkerboard",), 1.0, "classes drawn, the samples' and the reference's"),
+    ],
+    ids=str,
+)
+def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ...], chance: float, told: str) -> None:
+    experiment = build(config(*words))
+    case = experiment.case(experiment.module.judged)
+    assert case.chance == pytest.approx(chance)
+    assert told in kind(case)
+    assert experiment.data.training.chance == case.chance
 
 
 @pytest.mark.parametrize(

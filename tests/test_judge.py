@@ -18,6 +18,7 @@ from scorelab.judge import (
     Metric,
     NoiseError,
     OverBudget,
+    Recognition,
     Unjudged,
     VariationalBound,
     judge,
@@ -25,9 +26,12 @@ from scorelab.judge import (
 )
 from scorelab.judge.base import draw_samples
 from scorelab.judge.bound import exact_bound, sampled_bound
+from scorelab.judge.samples import class_chance, kind
 from scorelab.judge.terms import step_law
 from scorelab.judge.yardsticks import ByBin, common_bound, integral
 from scorelab.losses import Simple, Uniform
+from scorelab.metrics.features import Extractor
+from scorelab.metrics.fidelity import Chance, frechet_floor
 from scorelab.samplers import DDIM, DDPM
 from scorelab.schedules import VP, Cosine, Linear, Sigmoid
 from scorelab.tensors import from_levels, to_levels
@@ -634,6 +638,76 @@ def test_samples_cost_what_was_said_beforehand(samples, chunk):
     said = asked.sampling_cost
     assert len(asked.samples) == samples
     assert watched.images == said
+
+
+@pytest.mark.parametrize(
+    ("count", "conditional", "chance", "expected"),
+    [
+        (40, False, None, Chance()),
+        (40, False, 0.0, Chance(1.0, 0.0)),
+        (25, False, 0.3, Chance(1.0, 0.3)),
+        (40, True, 0.0, Chance(0.0, 0.0)),
+        (80, True, 1.0, Chance(0.0, 0.0)),
+        (10, True, 0.0, Chance(0.75, 0.0)),
+    ],
+)
+def test_the_floor_is_that_of_the_kind_of_samples_the_case_has(count, conditional, chance, expected):
+    judged = replace(
+        case(oracle(Cosine(50)), Metric(samples=count)), conditional=conditional, chance=chance, extractor=Grey()
+    )
+    train = judged.shown(judged.train)
+    floor = frechet_floor(train, Grey(), count, judged.train_labels, expected)
+    found = Frechet().run(judged, None)
+    assert found.metrics["fid_floor"] == pytest.approx(floor.value, rel=1e-12)
+    assert found.metrics["fid_excess"] == pytest.approx(found.metrics["fid"] - floor.value)
+    assert found.records["floor_se"] == floor.se and found.records["excess_se"] == floor.excess_se
+    assert found.records["floor"] == kind(judged)
+    assert ("no labels" in found.records["floor"]) is (chance is None)
+
+
+@pytest.mark.parametrize("count", [10, 40, 100, 130])
+def test_labels_given_over_and_over_hold_chance_in_the_round_that_is_cut(count):
+    """Against the variance of class counts of as many independent labels; 40/39 as the list is finite."""
+    listed, shares = torch.arange(40) < 16, []
+    for seed in range(3000):
+        order = listed[torch.randperm(40, generator=seeded(seed))]
+        shares.append(float(order.repeat(4)[:count].double().mean()))
+    judged = replace(case(oracle(Cosine(50)), Metric(samples=count)), conditional=True)
+    found = torch.tensor(shares).var().item() / (0.4 * 0.6 / count) * 39 / 40
+    assert class_chance(judged).samples == pytest.approx(found, rel=0.15, abs=1e-9)
+
+
+class Grey(Extractor):
+    """The mean of each row."""
+
+    num_features, name, hash = 4, "test-grey", "0" * 12
+
+    def features(self, images):
+        return images.double().mean((1, 3))
+
+
+class Says(Extractor):
+    """A classifier that is sure of bright images, by what it is told to call bright."""
+
+    num_features, name, hash = 1, "test-says", "0" * 12
+
+    def __init__(self, bright: float) -> None:
+        super().__init__()
+        self.bright = bright
+
+    def logits(self, images):
+        sure = images.double().flatten(1).mean(1) > self.bright
+        return torch.stack([torch.where(sure, 5.0, 0.1), torch.zeros(len(images))], 1)
+
+
+def test_recognised_stands_beside_the_share_of_held_out_images_that_are():
+    judged = replace(case(oracle(Cosine(50)), Metric()), extractor=Says(0.0))
+    held_out, samples = (judged.shown(x).double().flatten(1).mean(1) for x in (judged.held_out, judged.samples))
+    bright = float(held_out.sort().values[4:6].mean())
+    found = Recognition().run(replace(judged, extractor=Says(bright)), None).metrics
+    assert found["recognised_control"] == pytest.approx(15 / 20)
+    assert found["recognised"] == pytest.approx(float((samples > bright).double().mean()))
+    assert found["recognised"] != found["recognised_control"]
 
 
 def test_held_out_images_are_judged_as_data_in_minus_one_to_one():

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import scorelab.metrics
 from scorelab.data.images import Digits
-from scorelab.metrics.features import DigitsExtractor, Extractor, register
+from scorelab.metrics.features import Coordinates, DigitsExtractor, Extractor, register
 from scorelab.metrics.fidelity import (
+    Chance,
     frechet,
     frechet_floor,
     memorization,
@@ -154,34 +155,88 @@ def test_the_weights_are_small_and_their_hash_is_the_files():
     assert DigitsExtractor(file).name == extractor().name
 
 
-@pytest.mark.parametrize("n", [None, 1437, 300])
-def test_the_floor_is_the_mean_distance_of_random_halves_extrapolated_to_n(n):
-    features = extractor().features(bytes_of("val"))
-    floor = frechet_floor(features, extractor(), n=n, halves=20, seed=4)
-    generator, values = torch.Generator().manual_seed(4), []
-    for _ in range(20):
-        rows = torch.randperm(180, generator=generator)
-        a, b = features[rows[:90]].numpy(), features[rows[90:]].numpy()
-        values.append(gaussian_frechet(a, b) * 90 / (n or 180))
-    assert floor.value == pytest.approx(np.mean(values), rel=1e-5)
-    assert floor.se == pytest.approx(np.std(values, ddof=1) / math.sqrt(20), rel=1e-5)
+@pytest.mark.parametrize("n", [None, 1437, 50])
+@pytest.mark.parametrize("chance", [Chance(), Chance(1.0, 0.0), Chance(0.0, 0.0), Chance(0.5, 0.2)])
+def test_the_floor_adds_up_both_sides_each_with_its_share_of_class_chance(n, chance):
+    features, labels = extractor().features(bytes_of("val")), Digits().splits()["val"].labels
+    floor = frechet_floor(features, extractor(), n, labels, chance, halves=20, seed=4)
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for order_of in (torch.zeros(180), labels):
+        values = []
+        for _ in range(20):
+            rows = torch.randperm(180, generator=generator)
+            rows = rows[order_of[rows].argsort(stable=True)]
+            a, b = features[rows[::2]].numpy(), features[rows[1::2]].numpy()
+            values.append(gaussian_frechet(a, b) * 90 / 2)
+        found.append(np.array(values))
+    drawn, within = (each.mean() for each in found)
+    n, sides = n or 180, (chance.samples, chance.reference)
+    ours, theirs = (within + share * (drawn - within) for share in sides)
+    assert floor.value == pytest.approx(ours / n + theirs / 180, rel=1e-5)
+    of_drawn, of_within = (each.var(ddof=1) for each in found)
+    share = (sides[0] / n + sides[1] / 180, (1 - sides[0]) / n + (1 - sides[1]) / 180)
+    assert floor.se == pytest.approx(math.sqrt((share[0] ** 2 * of_drawn + share[1] ** 2 * of_within) / 20), rel=1e-5)
+    ours, theirs = (of_within + share**2 * (of_drawn - of_within) for share in sides)
+    assert floor.samples == pytest.approx(math.sqrt(ours / n**2 + 2 * theirs / (n * 180)), rel=1e-5)
+    assert floor.references == pytest.approx(math.sqrt(theirs) / 180, rel=1e-5)
+    assert floor.excess_se == pytest.approx(math.hypot(floor.se, floor.samples, floor.references))
+
+
+def test_halves_of_each_class_hold_no_chance_in_their_class_counts():
+    """Where classes are points, halving each leaves no distance at all, and random halves one."""
+    labels = torch.arange(200) % 5
+    points = torch.nn.functional.one_hot(labels).double()
+    told, drawn = (
+        frechet_floor(points, Coordinates(5), None, labels, chance, halves=5) for chance in (Chance(0, 0), Chance())
+    )
+    assert told.value == pytest.approx(0, abs=1e-5) and drawn.value > 0.005
+
+
+# --- what perfect samples of a known law score
+
+
+CLASSES = torch.tensor([[0.0, 0, 0], [4, 0, 1], [0, 6, 2], [5, 5, 0]], dtype=torch.float64)
+SHARES = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+
+
+def labelled(labels: Tensor, generator: torch.Generator) -> Tensor:
+    return CLASSES[labels] + torch.randn(len(labels), 3, generator=generator, dtype=torch.float64)
+
+
+def drawn_labels(n: int, generator: torch.Generator) -> Tensor:
+    return torch.multinomial(SHARES, n, True, generator=generator)
+
+
+def in_proportion(n: int) -> Tensor:
+    return torch.arange(len(SHARES)).repeat_interleave((SHARES * n).long())
+
+
+@pytest.mark.parametrize("n", [400, 150])
+@pytest.mark.parametrize(
+    ("split_by_class", "told"), [(True, False), (True, True), (False, True), (False, False)], ids=str
+)
+def test_perfect_samples_have_no_excess_on_average_and_scatter_as_told(split_by_class, told, n):
+    """Samples' classes drawn, or the reference's labels; a reference split by class, or drawn itself."""
+    generator, space, size = torch.Generator().manual_seed(7), Coordinates(3), 400
+    excess, se = [], []
+    for seed in range(40):
+        labels = in_proportion(size) if split_by_class else drawn_labels(size, generator)
+        reference = labelled(labels, generator)
+        mine = labels[torch.randperm(size, generator=generator)][:n] if told else drawn_labels(n, generator)
+        samples = labelled(mine, generator)
+        chance = Chance(1 - n / size, 0.0) if told else Chance(1.0, 0.0 if split_by_class else 1.0)
+        floor = frechet_floor(reference, space, n, labels, chance, halves=20, seed=seed)
+        excess.append(gaussian_frechet(reference.numpy(), samples.numpy()) - floor.value)
+        se.append(floor.excess_se)
+    scatter, expected = np.std(excess, ddof=1), math.sqrt(np.mean(np.square(se)))
+    assert abs(np.mean(excess)) < 3 * scatter / math.sqrt(len(excess))
+    assert 0.6 < expected / scatter < 1.6, "the scatter of 40 is known to a ninth, longer tails aside"
 
 
 def test_the_floor_is_the_same_from_bytes_as_from_features():
     images = bytes_of("val")
     assert frechet_floor(images, extractor()) == frechet_floor(extractor().features(images), extractor())
-
-
-def test_the_floor_is_what_fresh_samples_of_the_reference_law_would_get():
-    """On features drawn from one Gaussian, the floor meets the distance of independent draws of size n."""
-    generator = torch.Generator().manual_seed(0)
-    reference, n = torch.randn(2000, 6, generator=generator, dtype=torch.float64), 2000
-    floor = frechet_floor(reference, LinearExtractor(), n=n)
-    fresh = [torch.randn(n, 6, generator=generator, dtype=torch.float64).numpy() for _ in range(60)]
-    distances = [gaussian_frechet(a, b) for a, b in zip(fresh[::2], fresh[1::2], strict=True)]
-    # halves of one reference share it, so its own deviation stays: allow a tenth beside both standard errors
-    error = math.hypot(floor.se, np.std(distances) / math.sqrt(len(distances)))
-    assert abs(floor.value - np.mean(distances)) < 4 * error + 0.1 * np.mean(distances)
 
 
 def test_copies_with_a_little_noise_are_memorised():
@@ -238,6 +293,7 @@ def test_digits_are_recognised_and_their_classes_shared_out_and_noise_is_not():
         (lambda x: extractor().features(x[:, :, :4]), "uint8 images"),
         (lambda x: frechet_floor(x[:3], extractor()), "4 images"),
         (lambda x: frechet_floor(x, extractor(), halves=1), "2 halvings"),
+        (lambda x: frechet_floor(x, extractor(), chance=Chance(1.0, 0.0)), "need the reference's labels"),
         (lambda x: memorization(x, x[:1].repeat(3, 1, 1, 1)), "2 distinct"),
         (lambda x: memorization(x[:, :, :4], x), "cannot compare"),
         (lambda x: recognition(x[:0], extractor()), "1 images"),

@@ -26,6 +26,7 @@ from scorelab.judge import (
     weight_card,
 )
 from scorelab.judge.base import draw_samples
+from scorelab.judge.budget import copied
 from scorelab.judge.score import Errors, errors_against
 from scorelab.judge.yardsticks import SIMPLE, bins_in_range, errors_in_bin, yardstick_draws
 from scorelab.lit.build import exact as of_law
@@ -96,6 +97,8 @@ def case(denoiser: Denoiser, data: DataModule, held: int = 200, conditional: boo
         "truth": law if data.endless else truth,
         "law": law,
         "training": data.training.values if data.flip else None,
+        "conditional": conditional,
+        "chance": data.chance,
     }
     return Case(**given | more)
 
@@ -616,9 +619,10 @@ def test_each_part_of_the_budget_is_the_frechet_distance_of_its_own_samples_from
     ):
         drawn = draw_samples(denoiser, DDIM(steps), (2,), labels, 5, 100)
         assert found.metrics[name] == pytest.approx(frechet(judged.train, drawn, Coordinates(2)), rel=1e-9), name
-    floor = frechet_floor(judged.train, Coordinates(2), n=2 / (1 / 300 + 1 / len(judged.train)))
+    floor = frechet_floor(judged.train, Coordinates(2), n=300)
     assert found.metrics["budget_floor"] == pytest.approx(floor.value)
     assert found.records["floor_se"] == pytest.approx(floor.se)
+    assert found.records["excess_se"] == pytest.approx(floor.excess_se)
     assert (found.records["n"], found.records["evaluations_per_sample"]) == (300, 4)
     assert found.records["evaluations_per_sample_of_network"] == 20
     assert judged.sampler.steps == 4, "the run's sampler is left alone"
@@ -646,6 +650,18 @@ def test_where_only_the_list_is_known_the_samplers_floor_is_copies_of_it():
     known = ErrorBudget(steps=5).run(case(listed, data, metric=Metric(samples=50, chunk=50)), None)
     assert "budget_copies" not in known.metrics and "sampler_floor" not in known.records
     assert known.metrics["budget_run"] != known.metrics["budget_sampler"], "the law's own denoiser is another"
+
+
+def test_copies_have_the_labels_of_conditional_samples_and_else_classes_by_chance():
+    data = DataModule(Ring(), limit=90)
+    listed = Exact(VP(), FixedSmall(), data.truth(), None, True)
+    told, drawn = (
+        case(listed, data, metric=Metric(samples=200), conditional=conditional) for conditional in (True, False)
+    )
+    labels = told.train_labels[copied(told)]
+    assert torch.equal(labels, told.train_labels.repeat(3)[:200])
+    assert len(copied(told).unique()) > 50, "any image of its label"
+    assert not torch.equal(drawn.train_labels[copied(drawn)].bincount(), labels.bincount())
 
 
 def test_a_budget_needs_a_truth_and_a_step():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 
 from scorelab.data.images import Digits
 from scorelab.metrics.features import DigitsExtractor
-from scorelab.metrics.fidelity import frechet_floor
+from scorelab.metrics.fidelity import Chance, frechet_floor
 from scorelab.tensors import to_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,15 +87,24 @@ def test_a_run_leaves_what_it_promises(folder: Path, first: str) -> None:
     assert content["records"]["vlb"]["x0_clipped"] is True
 
 
+PARTS_OF_EXCESS_SE = ("floor_se", "spread_of_samples", "spread_of_references")
+
+
 def test_the_floor_is_that_of_the_samples_and_the_reference_at_their_own_sizes(folder: Path, first: str) -> None:
-    train = Digits().splits()["train"].values
-    equal = frechet_floor(to_bytes(train, 17), DigitsExtractor()).value  # 1,437 against 1,437
-    expected = equal * 1437 * (1 / 100 + 1 / 1437) / 2
-    assert left(folder, "a")["metrics"]["test/fid_floor"] == pytest.approx(expected, rel=1e-6)
+    train = Digits().splits()["train"]  # which was split by class, while a sample's class is drawn
+    expected = frechet_floor(to_bytes(train.values, 17), DigitsExtractor(), 100, train.labels, Chance(1.0, 0.0))
+    content = left(folder, "a")
+    assert content["metrics"]["test/fid_floor"] == pytest.approx(expected.value, rel=1e-6)
+    record = content["records"]["fid"]
+    assert record["floor"] == "samples' classes drawn, the reference's in proportion"
+    assert record["excess_se"] == pytest.approx(math.hypot(*(record[key] for key in PARTS_OF_EXCESS_SE)))
+    assert record["excess_se"] == pytest.approx(expected.excess_se, rel=1e-6)
 
 
 def test_a_run_shows_cost_table_and_paths(first: str) -> None:
     assert re.search(r"judging: at least [\d,]+ network evaluations .* about \d+ s", first)
+    assert re.search(r"Fréchet distance +[\d.]+   floor [\d.]+, excess -?[\d.]+ ± [\d.]+\n", first)
+    assert re.search(r"recognised +[\d.]+   held-out images 0\.978, rarest class", first)
     for word in ("training:", "it/s", "loss", "Fréchet distance", "bound, bits/dim", "memorization", "metrics.json"):
         assert word in first
 

@@ -17,17 +17,20 @@ class Split:
     """One split: values (N, ...) and labels (N,) as int64.
 
     Values are pixel levels as uint8 in 0 ... levels-1 where the data has levels, float32 data where it has none.
+    ``chance`` is how much of the chance of independent draws its class counts hold: 0 where it was split by class.
     """
 
     values: Tensor
     labels: Tensor
+    chance: float = 1.0
 
     def __len__(self) -> int:
         return len(self.values)
 
     def only(self, rows: Tensor) -> "Split":
-        """Some of it."""
-        return Split(self.values[rows], self.labels[rows])
+        """Some of it, drawn at random without replacement: the more is left out, the more class counts are chance."""
+        chance = 1 - (1 - self.chance) * len(rows) / len(self)
+        return Split(self.values[rows], self.labels[rows], chance)
 
 
 class Source:
@@ -77,6 +80,6 @@ class Digits(Source):
         levels = torch.from_numpy(images.astype(np.uint8)).reshape(-1, *self.shape)
         targets = torch.from_numpy(labels.astype(np.int64))
         return {
-            name: Split(levels[index], targets[index])
+            name: Split(levels[index], targets[index], chance=0.0)
             for name, index in {"train": train, "val": val, "test": test}.items()
         }

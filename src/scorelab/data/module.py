@@ -149,7 +149,12 @@ class DataModule(LightningDataModule):
         train = self.splits["train"]
         if not self.flip:
             return train
-        return Split(torch.cat([train.values, train.values.flip(-1)]), train.labels.repeat(2))
+        return Split(torch.cat([train.values, train.values.flip(-1)]), train.labels.repeat(2), train.chance)
+
+    @property
+    def chance(self) -> float | None:
+        """How much chance the class counts of the train split hold; None where nothing tells of classes."""
+        return self.splits["train"].chance if self.classes or self.law() is not None else None
 
     def truth(self) -> Law:
         """The law of what is trained on: uniform over the training set, or the known law that draws it endlessly."""

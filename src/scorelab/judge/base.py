@@ -71,6 +71,8 @@ class Case:
         law: that of the law held-out data follow, where it is known.
         other: another run's denoiser, to compare with.
         training: what is trained on, where that is more than the train split: mirror images too.
+        conditional: whether samples have the labels they are given; else their classes are drawn by chance.
+        chance: how much chance the train split's class counts hold, as ``Split`` says; None where it is not known.
     """
 
     denoiser: Denoiser
@@ -88,6 +90,8 @@ class Case:
     law: Exact | None = None
     other: Denoiser | None = None
     training: Tensor | None = None
+    conditional: bool = False
+    chance: float | None = None
 
     @property
     def count(self) -> int:

@@ -3,11 +3,12 @@
 import copy
 
 import torch
+from torch import Tensor
 
 from scorelab.errors import Refusal
 from scorelab.judge.base import Case, Metric, Result
-from scorelab.judge.samples import SamplePart
-from scorelab.metrics.fidelity import frechet, frechet_floor
+from scorelab.judge.samples import SamplePart, floor_of, kind, spread
+from scorelab.metrics.fidelity import frechet
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
@@ -19,7 +20,8 @@ class ErrorBudget(SamplePart):
     number of evaluations; ``budget_network``: this network at ``steps`` evaluations: its error with next to none of the
     sampler's; ``budget_floor``: independent samples of the truth. The exact denoiser is that of the known law. Where
     only the training set's is known, it copies training images: its floor is then ``budget_copies``, the distance of
-    training images drawn with replacement, and ``budget_floor`` that of unseen images.
+    training images drawn with replacement (of each sample's label where samples have labels), and ``budget_floor`` that
+    of unseen images.
 
     Raises:
         Refusal: for steps < 1.
@@ -64,18 +66,29 @@ class ErrorBudget(SamplePart):
         metrics: dict[str, float | None] = {
             name: frechet(train, case.shown(samples), case.extractor) for name, samples in drawn.items()
         }
-        size = 2 / (1 / case.count + 1 / len(train))
-        floor = frechet_floor(train, case.extractor, n=size)
+        floor = floor_of(case)
         metrics["budget_floor"] = floor.value
         own = case.sampler.evaluations(case.denoiser)
         records: dict[str, object] = {
             "n": case.count,
             "evaluations_per_sample": own,
             "evaluations_per_sample_of_network": self.long(case.sampler).evaluations(case.denoiser),
-            "floor_se": floor.se,
+            "floor": kind(case),
+            **spread(floor),
         }
         if case.law is None:
-            rows = torch.randint(len(train), (case.count,), generator=generator("copies", case.seed))
-            metrics["budget_copies"] = frechet(train, train[rows], case.extractor)
+            metrics["budget_copies"] = frechet(train, train[copied(case)], case.extractor)
             records["sampler_floor"] = "copies: the exact denoiser of the training set draws its images"
         return Result(metrics, records, evaluations)
+
+
+def copied(case: Case) -> Tensor:
+    """Rows of the train split, as many as samples, drawn with replacement: of their labels where they have labels."""
+    draws, size = generator("copies", case.seed), len(case.train)
+    if not case.conditional:
+        return torch.randint(size, (case.count,), generator=draws)
+    labels = case.train_labels
+    wanted, counts = labels[torch.arange(case.count) % size], labels.bincount()
+    first = counts.cumsum(0) - counts
+    place = (torch.rand(case.count, generator=draws, dtype=torch.float64) * counts[wanted]).long()
+    return labels.argsort()[first[wanted] + place]

@@ -56,6 +56,8 @@ class Experiment:
             law,
             other,
             self.data.training.values if self.data.flip else None,
+            self.conditional,
+            self.data.chance,
         )
 
 

@@ -4,6 +4,7 @@ Images are bytes, uint8 (N, C, H, W), or data as they are where the extractor ta
 PyTorch's global generator as it was and writes no file.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,34 @@ ENTRIES = 2**24  # of a matrix of distances held at once: 128 MB in float64
 
 
 @dataclass(frozen=True)
+class Chance:
+    """How much chance the class counts of both sides hold: 1 is that of independent draws, 0 none (in proportion)."""
+
+    samples: float = 1.0
+    reference: float = 1.0
+
+
+@dataclass(frozen=True)
 class Floor:
-    """The Fréchet distance that perfect samples would have, and its standard error over the halvings."""
+    """The Fréchet distance that perfect samples would have, and what one distance scatters about it.
+
+    Attributes:
+        value: its mean.
+        se: the standard error of that mean, over the choice of parts.
+        samples: the standard deviation over sets of perfect samples, of their distance to one reference.
+        references: that of the mean distance over references of the same making.
+
+    """
 
     value: float
     se: float
+    samples: float
+    references: float
+
+    @property
+    def excess_se(self) -> float:
+        """The standard error of one distance less the floor: all three, as independent."""
+        return math.hypot(self.se, self.samples, self.references)
 
 
 @dataclass(frozen=True)
@@ -88,33 +112,47 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
 
 
 def frechet_floor(
-    reference: Tensor, extractor: Extractor, n: float | None = None, halves: int = 20, seed: int = 0
+    reference: Tensor,
+    extractor: Extractor,
+    n: int | None = None,
+    labels: Tensor | None = None,
+    chance: Chance = Chance(),
+    halves: int = 100,
+    seed: int = 0,
 ) -> Floor:
     r"""The Fréchet distance that n perfect samples would have from the reference, from its own halves.
 
-    .. math:: \text{floor}(n) = \frac{h}{n} \cdot \frac1K \sum_{k=1}^{K} d^2(A_k, B_k)
+    .. math:: \text{floor} = \frac{c_s}{n} + \frac{c_r}{m}, \qquad c = c_w + \text{chance} \cdot (c_d - c_w), \qquad
+              c_d, c_w = \frac{h}{2} \cdot \frac1K \sum_{k=1}^{K} d^2(A_k, B_k)
 
-    A_k and B_k are disjoint random halves of the reference, h = ⌊m/2⌋ images each of its m. Both come from
-    one law, so their distance is bias alone, ∝ 1/h + 1/h; that of n samples against n reference images is ∝
-    1/n + 1/n.
+    A_k and B_k are disjoint halves of the reference, h = ⌊m/2⌋ images each of its m. Both come from one law, so their
+    distance is bias alone, c/h + c/h: with c_d where the halves are random, so that chance is in their class counts,
+    with c_w where each class is halved. The bias of n samples against m reference images is a sum over both sides too,
+    and each has its own share of the chance in class counts.
+
+    To that order d^2 is a square of Gaussian deviations Γ/n and Γ/m: var = 2 tr Γ² is the variance of h/2 d² over
+    halves of that side's kind, and with it the scatter
+
+    .. math:: \text{samples}^2 = \frac{var_s}{n^2} + \frac{2 var_r}{nm}, \qquad
+              \text{references}^2 = \frac{var_r}{m^2}
+
+    is that of a sum of squares (where the sides differ, tr Γ_s Γ_r is taken for the smaller tr Γ_r²).
 
     Args:
         reference: what the extractor takes (m, ...); or features (m, num_features) of any floating type, where it
             takes bytes.
         extractor: the feature space.
-        n: the number of samples, and of reference images; by default m.
+        n: the number of samples; by default m.
+        labels: the reference's (m,); needed where a side holds less than the whole chance.
+        chance: how much of it each side's class counts hold.
         halves: K.
         seed: of the halvings.
 
-    Returns:
-        The mean, and its standard error over the K halvings (of one and the same reference).
-
     Raises:
         Refusal: fewer than 4 images, so that a half has no covariance; n < 1; or halves < 2.
+        ValueError: no labels where they are needed.
 
     """
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
     if reference.is_floating_point() and extractor.of_bytes:
         features = reference.double().cpu()
     else:
@@ -124,15 +162,34 @@ def frechet_floor(
     n = m if n is None else n
     if m < 4 or n < 1 or halves < 2:
         raise Refusal(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
-    half = m // 2
     generator = torch.Generator().manual_seed(seed)
-    distances = []
+    drawn = within = _halved(features, torch.zeros(m), halves, generator)
+    if chance != Chance():
+        if labels is None:
+            raise ValueError("class counts without chance need the reference's labels")
+        within = _halved(features, labels.cpu(), halves, generator)
+    whole = chance.samples / n + chance.reference / m
+    rest = 1 / n + 1 / m - whole
+    value = whole * drawn.mean() + rest * within.mean()
+    se = ((whole**2 * drawn.var() + rest**2 * within.var()) / halves).sqrt()
+    ours, theirs = (
+        share**2 * drawn.var() + (1 - share**2) * within.var() for share in (chance.samples, chance.reference)
+    )
+    one, other = (ours / n**2 + 2 * theirs / (n * m)).sqrt(), theirs.sqrt() / m
+    return Floor(value.item(), se.item(), one.item(), other.item())
+
+
+def _halved(features: Tensor, labels: Tensor, halves: int, generator: torch.Generator) -> Tensor:
+    """h/2 times the distance of halves (K,): equal in each class, to one image, and else random."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    half, distances = len(features) // 2, []
     for _ in range(halves):
-        order = torch.randperm(m, generator=generator)
-        a, b = (fid_features_to_statistics(features[rows]) for rows in (order[:half], order[half : 2 * half]))
+        order = torch.randperm(len(features), generator=generator)
+        order = order[labels[order].argsort(stable=True)][: 2 * half]
+        a, b = (fid_features_to_statistics(features[rows]) for rows in (order[::2], order[1::2]))
         distances.append(fid_statistics_to_metric(a, b, False)[FID])
-    values = torch.tensor(distances, dtype=torch.float64) * half / n
-    return Floor(values.mean().item(), (values.std() / halves**0.5).item())
+    return torch.tensor(distances, dtype=torch.float64) * half / 2
 
 
 def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ROWS = (
-    ("Fréchet distance", "fid", "floor {fid_floor:.2f}, excess {fid_excess:.2f}"),
+    ("Fréchet distance", "fid", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {fid_excess_se:.2f}"),
     ("bound, bits/dim", "vlb", "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"),
     ("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]"),
     ("common bound", "vlb_common", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule"),
@@ -30,7 +30,11 @@ ROWS = (
         "floor {budget_floor}",
     ),
     ("memorization", "memorization", "held-out images {memorization_control:.3f}"),
-    ("recognised", "recognised", "rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"),
+    (
+        "recognised",
+        "recognised",
+        "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}",
+    ),
     (
         "gradient noise",
         "gradient_noise_importance",
@@ -63,6 +67,7 @@ def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> st
         (key.replace("_", " ", 1), key, "its mean over its mean weight") for key in test if key.startswith(OBJECTIVE)
     ]
     told = defaultdict(lambda: _Told(None), {key: _Told(value) for key, value in test.items()})
+    told["fid_excess_se"] = _Told(records.get("fid", {}).get("excess_se"))
     for title, key, note in (*ROWS, *objectives):
         if key not in test:
             continue
