@@ -92,7 +92,7 @@ class Steps(Sampler[int]):
 
 
 def ignore_ending(worker: int) -> None:
-    """Ignore what ends a run: such signals often reach a whole group of processes (Ctrl-C, a closed terminal, Slurm)."""
+    """Ignore what ends a run: they often reach a whole group of processes (Ctrl-C, a closed terminal, Slurm)."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
 

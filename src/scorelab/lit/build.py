@@ -201,7 +201,8 @@ def build_trainer(config: dict[str, Any], directory: Path, place: Place | None =
     keeper = made.pop("keep")
     callbacks = [*made.values(), keeper]  # last: it saves what the others have done
     parameters = inspect.signature(lightning.Trainer).parameters.values()
-    defaults = {each.name: each.default for each in parameters}  # said, for what is not said PL_TRAINER_... says
+    # said, for what is not said PL_TRAINER_... says
+    defaults = {each.name: each.default for each in parameters if each.name not in node}
     fixed = {
         "enable_progress_bar": False,
         "enable_checkpointing": False,
@@ -211,7 +212,8 @@ def build_trainer(config: dict[str, Any], directory: Path, place: Place | None =
         "log_every_n_steps": 10**9,
     }
     given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints(), place or Place()]}
-    trainer = instantiate(defaults | node | fixed, "trainer", default_root_dir=str(directory), **given)
+    given["default_root_dir"] = str(directory)
+    trainer = instantiate(node, "trainer", **defaults | fixed | given)
     # Lightning's handler of SIGTERM waits for the other processes, and its own way of stopping saves nothing
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
@@ -221,7 +223,6 @@ def quiet() -> None:
     """Silence what Lightning says of hardware and of choices that are ours."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", module="torchmetrics")
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -1,4 +1,4 @@
-"""One of a run's other processes: python -m scorelab.lit.rank PARENT RANK PORT RUN [CHECKPOINT], started by ``Ranks``."""
+"""A run's other process: python -m scorelab.lit.rank PARENT RANK PORT RUN [CHECKPOINT], started by ``Ranks``."""
 
 import sys
 from pathlib import Path

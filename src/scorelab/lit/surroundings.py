@@ -4,6 +4,7 @@ Nothing heavy is imported here: an entry settles all of it before anything else 
 """
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -40,6 +41,7 @@ def settle() -> None:
     for name in (*PLACES, UNHEARD):
         os.environ.pop(name, None)
     settle_caches()
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it says when it makes its list of fonts
 
 
 def settle_caches() -> None:
