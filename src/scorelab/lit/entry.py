@@ -207,7 +207,7 @@ def known_keys(configs: Path, name: str) -> set[str]:
     """The groups a config composes, and its own top-level keys."""
     import yaml
 
-    own = yaml.safe_load((configs / f"{name}.yaml").read_text())
+    own = yaml.safe_load((configs / f"{name}.yaml").read_text(encoding="utf-8"))
     groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
     included = [entry for entry in own["defaults"] if isinstance(entry, str) and entry != "_self_"]
     keys = groups.union(own, *(known_keys(configs, each) for each in included))

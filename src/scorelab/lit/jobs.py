@@ -47,7 +47,7 @@ def completed_run(
 def _primary() -> str:
     hydra = HydraConfig.get()
     folder = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
-    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text()
+    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text(encoding="utf-8")
 
 
 def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:

@@ -24,7 +24,7 @@ class History(Logger):
         self.columns = ["step"]
         self.earlier: dict[Any, int] = {}
         if self.path.exists():
-            whole, _, _ = self.path.read_text().rpartition("\n")  # a kill may have torn the last line
+            whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")  # a kill may have torn the last line
             reader = csv.DictReader(whole.splitlines())
             self.rows, self.columns = (
                 [row for row in reader if row["step"].isdigit()],
@@ -58,7 +58,7 @@ class History(Logger):
         if new or place is not None:
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
 
     def cut(self, step: int) -> None:

@@ -14,7 +14,7 @@ from scorelab.lit.signals import SIGNALS, Interrupted
 def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
     """Train with the first process; it alone writes, validates and judges."""
     quiet()
-    config = yaml.safe_load((directory / "config.yaml").read_text())
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
     with SIGNALS.listening(), SIGNALS.waiting():
         experiment = build(config)

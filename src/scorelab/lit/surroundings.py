@@ -40,8 +40,9 @@ def settle() -> None:
     sys.stdout, sys.stderr = patient(sys.stdout), patient(sys.stderr)
     for name in (*PLACES, UNHEARD):
         os.environ.pop(name, None)
-    settle_caches()
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it says when it makes its list of fonts
+    with suppress(OSError):
+        settle_caches()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of places for its list of fonts
 
 
 def settle_caches() -> None:
