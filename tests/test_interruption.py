@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import torch
 from conftest import SMALL
 from faults.compare import differences
 
+from scorelab.data.module import ignore_ending
 from scorelab.judge.yardsticks import NoiseError
 from scorelab.lit import callbacks
+from scorelab.lit.again import Typed
 from scorelab.lit.signals import ENDING, SIGNALS, Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,9 +52,10 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, signu
     monkeypatch.setattr(owner, name, signalled)
 
 
+@pytest.mark.parametrize("hung_up", [signal.SIG_DFL], indirect=True)
 @pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
 def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
-    typed, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+    typed, hung_up, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
 ) -> None:
     from scorelab.lit.module import DiffusionModule
 
@@ -106,6 +110,27 @@ def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole: Path, tmp_path
     assert torch.load(last, weights_only=True)["global_step"] >= 4
 
 
+@pytest.mark.parametrize("named", [(), ("run=a", "overwrite=true"), ("run=a", "++overwrite=True")])
+def test_where_the_same_command_would_begin_anew_the_words_that_go_on_are_told(
+    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    once(monkeypatch, callbacks, "noise_error", 2, signal.SIGTERM)
+    said = typed("train", *SMALL, *named)
+    assert said.status == 143
+    told = shlex.split(said.last.partition(": ")[2].partition(" goes on from step 8")[0])
+    assert told[:2] == [sys.orig_argv[0], "train.py"]
+    said = typed("train", *told[2:])
+    assert said.status == 0 and "resumed at step 8 " in said.out
+    assert len(list((tmp_path / "logs" / "train").iterdir())) == 1
+
+
+def test_a_sweep_goes_on_by_its_own_words_without_those_that_begin_it_anew() -> None:
+    words = ["-m", "seed=0,1", "judge=[simple,vlb]", "overwrite=true"]
+    told = Typed("src/train.py", words).again("seed-0", sweep=True)
+    assert shlex.split(told) == [sys.orig_argv[0], "src/train.py", *words[:3]]
+    assert Typed("src/train.py", words[:3]).again("seed-0", sweep=True) == "the same command"
+
+
 @pytest.fixture
 def listening() -> Iterator[None]:
     with SIGNALS.listening():
@@ -127,7 +152,33 @@ def test_a_signal_waits_where_something_would_be_lost_and_nowhere_else(listening
     assert done == ["whole"]
 
 
-def test_handlers_are_those_of_before_once_a_run_is_over() -> None:
+@pytest.fixture
+def hung_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What SIGHUP does when a run begins; tests may have been started with nohup themselves."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("hung_up", [signal.SIG_IGN], indirect=True)
+def test_a_run_started_with_nohup_outlives_its_terminal(hung_up) -> None:
+    with SIGNALS.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert SIGNALS.received is None
+
+
+def test_data_workers_leave_every_ending_signal_to_the_run() -> None:
+    child = os.fork()
+    if child == 0:
+        ignore_ending(0)
+        for signum in ENDING:
+            os.kill(os.getpid(), signum)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("hung_up", [signal.SIG_DFL], indirect=True)
+def test_handlers_are_those_of_before_once_a_run_is_over(hung_up) -> None:
     before = [signal.getsignal(signum) for signum in ENDING]
     with SIGNALS.listening():
         assert all(signal.getsignal(signum) not in before for signum in ENDING)

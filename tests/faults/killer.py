@@ -86,12 +86,11 @@ def children(parent: int) -> list[int]:
 
 
 def kind(process: int) -> str:
-    """What a child is: a data worker by its name, another rank by the environment it was started with."""
+    """What a child is: a data worker by its name, another rank by the command it was started with."""
     place = Path("/proc") / str(process)
     if (place / "comm").read_text().strip() == WORKER:
         return "worker"
-    rank = re.search(r"(?:^|\0)LOCAL_RANK=(\d+)", (place / "environ").read_text(errors="replace"))
-    return "rank" if rank and rank[1] != "0" else "other"
+    return "rank" if "\0scorelab.lit.rank\0" in (place / "cmdline").read_text(errors="replace") else "other"
 
 
 def code_of(path: str) -> CodeType:

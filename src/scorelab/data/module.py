@@ -92,8 +92,8 @@ class Steps(Sampler[int]):
 
 
 def ignore_ending(worker: int) -> None:
-    """Ignore what ends a run: such signals often reach the whole group of processes (Ctrl-C, Slurm)."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    """Ignore what ends a run: they often reach a whole group of processes (Ctrl-C, a closed terminal, Slurm)."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
 
 

@@ -17,6 +17,7 @@ from scorelab.errors import Refusal
 from scorelab.judge import Card, Case, Metric, Part, weight_card
 from scorelab.lit.config import UserError, checked_node, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
+from scorelab.lit.ranks import Place
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 from scorelab.schedules import Schedule
@@ -183,8 +184,11 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
             raise UserError(f"callbacks.{name} cannot be left out: it {why}")
 
 
-def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
+def build_trainer(config: dict[str, Any], directory: Path, place: Place | None = None) -> lightning.Trainer:
     """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
+
+    ``place`` is that of this process among those of the run: nothing around it says so, nor what a trainer's argument
+    is that the config does not have.
 
     Raises:
         UserError: for values that Lightning or this program refuses.
@@ -198,6 +202,9 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
     made = {name: instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c}
     keeper = made.pop("keep")
     callbacks = [*made.values(), keeper]  # last: it saves what the others have done
+    parameters = inspect.signature(lightning.Trainer).parameters.values()
+    # said, for what is not said PL_TRAINER_... says
+    defaults = {each.name: each.default for each in parameters if each.name not in node}
     fixed = {
         "enable_progress_bar": False,
         "enable_checkpointing": False,
@@ -206,8 +213,9 @@ def build_trainer(config: dict[str, Any], directory: Path) -> lightning.Trainer:
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints()]}
-    trainer = instantiate(node | fixed, "trainer", default_root_dir=str(directory), **given)
+    given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints(), place or Place()]}
+    given["default_root_dir"] = str(directory)
+    trainer = instantiate(node, "trainer", **defaults | fixed | given)
     # Lightning's handler of SIGTERM waits for the other processes, and its own way of stopping saves nothing
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer

@@ -267,7 +267,7 @@ def read_config(file: Path) -> dict[str, Any]:
         UserError: when it is none.
     """
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged: overwrite=true starts anew") from error
     if not isinstance(config, dict):

@@ -10,7 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from scorelab.lit.again import TYPED
 from scorelab.lit.signals import Interrupted
+from scorelab.lit.surroundings import settle
 
 DOTTED = re.compile(r"^[A-Za-z_]\w*(\.\w+)+=")
 OWN = {
@@ -29,8 +31,10 @@ def entry(configs: Path, name: str, job: str) -> None:
     Hydra is told to add it, and scorelab.lit.config refuses what no class takes. Errors are one line, exit status 2
     for what the user can change and 1 for the rest; debug=true or HYDRA_FULL_ERROR=1 shows the traceback.
     """
+    settle()
     import hydra
 
+    TYPED.remember(sys.argv)
     full = "debug=true" in map(str.lower, sys.argv) or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     sys.argv[1:] = [_addable(word) for word in sys.argv[1:]]
     if name == "eval" and _without_run(sys.argv[1:]):
@@ -206,7 +210,7 @@ def known_keys(configs: Path, name: str) -> set[str]:
     """The groups a config composes, and its own top-level keys."""
     import yaml
 
-    own = yaml.safe_load((configs / f"{name}.yaml").read_text())
+    own = yaml.safe_load((configs / f"{name}.yaml").read_text(encoding="utf-8"))
     groups = {group for entry in own["defaults"] if isinstance(entry, dict) for group in entry}
     included = [entry for entry in own["defaults"] if isinstance(entry, str) and entry != "_self_"]
     keys = groups.union(own, *(known_keys(configs, each) for each in included))

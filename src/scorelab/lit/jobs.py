@@ -22,7 +22,7 @@ from scorelab.lit.pictures import draw_judged, save_samples
 from scorelab.lit.run import first_difference, plain, shown
 from scorelab.lit.stored import load_run, refuse_training_keys, slug
 from scorelab.lit.weights import load_weights
-from scorelab.report.status import write_json
+from scorelab.report.status import sweep, whole, write_json
 from scorelab.report.table import table
 from scorelab.samplers import draw_samples
 from scorelab.tensors import to_bytes
@@ -48,7 +48,7 @@ def completed_run(
 def _primary() -> str:
     hydra = HydraConfig.get()
     folder = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
-    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text()
+    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text(encoding="utf-8")
 
 
 def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:
@@ -116,7 +116,7 @@ def judged(
 ) -> dict[str, float | None]:
     """Judge, write metrics.json and the pictures into a folder, say the table."""
     verdict = judge(experiment.parts, case, log.info)
-    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, shared=True)
     content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
     draw_judged(verdict.records, case, folder)
@@ -141,8 +141,10 @@ def sample(cfg: DictConfig) -> None:
     with torch.no_grad():
         drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
     folder = Path(str(cfg.run)) / "sample" / slug(words)
+    sweep(folder, shared=True)
     save_samples(drawn, data, folder / "samples.png", 256)
     array = drawn if data.levels is None else to_bytes(drawn, data.levels)
     array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array
-    np.savez_compressed(folder / "samples.npz", array.numpy())
+    with whole(folder / "samples.npz") as file:
+        np.savez_compressed(file, array.numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")

@@ -15,6 +15,7 @@ from scorelab.lit.callbacks import EverySteps, TrainingLog, Validation
 from scorelab.lit.checkpoints import Checkpoints
 from scorelab.lit.guard import Guard
 from scorelab.lit.mishaps import of_memory
+from scorelab.lit.ranks import see_complete
 from scorelab.lit.signals import SIGNALS, Interrupted
 
 
@@ -38,7 +39,8 @@ class Keeper(Callback):
         self.group: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Have a way for the processes to agree that keeps no GPU waiting."""
+        """See that all processes are there; have a way for them to agree that keeps no GPU waiting."""
+        see_complete(trainer.num_devices)
         if trainer.world_size > 1:
             self.group = distributed.new_group(backend="gloo")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from scorelab.report.status import write_text
 
@@ -25,7 +24,7 @@ class History(Logger):
         self.columns = ["step"]
         self.earlier: dict[Any, int] = {}
         if self.path.exists():
-            whole, _, _ = self.path.read_text().rpartition("\n")  # a kill may have torn the last line
+            whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")  # a kill may have torn the last line
             reader = csv.DictReader(whole.splitlines())
             self.rows, self.columns = (
                 [row for row in reader if row["step"].isdigit()],
@@ -42,12 +41,10 @@ class History(Logger):
         """There is one."""
         return ""
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Config is in config.yaml."""
         return
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
         row = {"step": step, **metrics}
@@ -61,10 +58,9 @@ class History(Logger):
         if new or place is not None:
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
 
-    @rank_zero_only
     def cut(self, step: int) -> None:
         """Forget rows after this step: the run is continued from there and will write them again."""
         self.rows = [row for row in self.rows if int(row["step"]) <= step]

@@ -13,7 +13,7 @@ from scorelab.judge import Case
 from scorelab.judge.field import score_fields
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
-from scorelab.report.status import temporary
+from scorelab.report.status import whole
 from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 
@@ -31,7 +31,6 @@ def save_samples(values: Tensor, data: DataModule, path: Path, most: int) -> Non
 
 def save_plane(samples: Tensor, held_out: Tensor, path: Path) -> None:
     """Save points (n, D) beside as many held-out ones as there are, by their first two coordinates."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw_plane(path, {"samples": samples[:, :2].tolist(), "held-out data": held_out[:, :2].tolist()})
 
 
@@ -41,13 +40,8 @@ def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
     scale = max(1, -(-least // images.shape[-1]))
     enlarged = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, columns, padding=2, pad_value=128)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = temporary(path)
-    try:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(part, format="PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as file:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
 
 
 def draw_judged(records: dict[str, Any], case: Case, folder: Path) -> None:

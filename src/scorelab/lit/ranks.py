@@ -13,17 +13,70 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import distributed
 
+from scorelab.lit.surroundings import without_launcher
+
+HOST = "127.0.0.1"
 PATIENCE = 20  # seconds between another process's death and the end of this one, if nothing else has ended it
+
+
+class Place(LightningEnvironment):
+    """Which of a run's processes this is, as the run itself has it: no variable of a launcher is looked at.
+
+    Lightning neither starts a process nor asks whether Slurm, torchrun, MPI, LSF or Kubeflow did.
+    """
+
+    def __init__(self, rank: int = 0, port: int = 0) -> None:
+        super().__init__()
+        self.rank, self.port = rank, port
+        self.set_global_rank(rank)  # an import of Lightning may have found another one
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """They are there already."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Where the first process is met: on this machine."""
+        return HOST
+
+    @property
+    def main_port(self) -> int:
+        """Its port."""
+        return self.port
+
+    def local_rank(self) -> int:
+        """The same as the rank: there is one machine."""
+        return self.rank
+
+    def node_rank(self) -> int:
+        """The only machine's."""
+        return 0
+
+    def teardown(self) -> None:
+        """There is nothing to take back."""
+
+
+def see_complete(asked: int) -> None:
+    """See that as many processes train together as were asked for.
+
+    Raises:
+        RuntimeError: when there are fewer, or more.
+    """
+    there = distributed.get_world_size() if distributed.is_initialized() else 1
+    if there != asked:
+        raise RuntimeError(f"trainer.devices={asked} asks for {asked} processes, and {there} of them trains here")
 
 
 class Ranks:
     """The other processes of a run, alive while this is entered; none where there is one device.
 
     They work from the run's own config.yaml, so neither a sweep's words nor a name made of the time is read again.
-    Made before the trainer, which learns here that it need not start them. ``lost`` is called when one of them has
-    died and this process does not come back from waiting for it; ``fallen`` tells of one that had died by the end.
+    ``place`` is for the trainer of this one. ``lost`` is called when one of them has died and this process does not
+    come back from waiting for it; ``fallen`` tells of one that had died by the end.
     """
 
     def __init__(self, directory: Path, devices: int, lost: Callable[[str], None]) -> None:
@@ -31,28 +84,21 @@ class Ranks:
         self.others: list[subprocess.Popen] = []
         self.fallen: str | None = None
         self.over = threading.Event()
-        self.place: dict[str, str] = {}
-        self.words = [sys.executable, "-m", "scorelab.lit.rank", str(os.getpid()), str(directory)]
-        if devices > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            self.place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": "0"}
-            os.environ.update(self.place)
+        self.checkpoint: Path | None = None
+        self.place = Place(0, free_port() if devices > 1 else 0)
 
     def at(self, checkpoint: Path | None) -> "Ranks":
         """Have them go on from a checkpoint."""
-        self.words += [str(checkpoint)] if checkpoint else []
+        self.checkpoint = checkpoint
         return self
 
     def __enter__(self) -> "Ranks":
         self.threads = torch.get_num_threads()
         share_cores(self.devices)
-        path = os.pathsep.join(filter(None, sys.path))
+        given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         for rank in range(1, self.devices):
-            place = self.place | {"LOCAL_RANK": str(rank), "PYTHONPATH": path}
             with (self.directory / f"rank{rank}.log").open("w") as said:
-                self.others.append(subprocess.Popen(self.words, env=os.environ | place, stdout=said, stderr=said))
+                self.others.append(subprocess.Popen(self._words(rank), env=given, stdout=said, stderr=said))
         if self.others:
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
         return self
@@ -67,10 +113,12 @@ class Ranks:
             other.kill()
             other.wait()
         torch.set_num_threads(self.threads)
-        for key in self.place:
-            os.environ.pop(key, None)
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+    def _words(self, rank: int) -> list[str]:
+        told = [os.getpid(), rank, self.place.port, self.directory, *([self.checkpoint] if self.checkpoint else [])]
+        return [sys.executable, "-m", "scorelab.lit.rank", *map(str, told)]
 
     def _dead(self, seconds: float = 0) -> str | None:
         """What is known of a process that has died, if one has, or does within so many seconds."""
@@ -89,6 +137,13 @@ class Ranks:
             if (dead := self._dead()) and not self.over.wait(PATIENCE):
                 self.lost(dead)  # this process waits for the dead one, in a call that no signal ends
                 os._exit(1)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        return free.getsockname()[1]
 
 
 def die_with(parent: int) -> None:

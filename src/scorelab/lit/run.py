@@ -38,6 +38,7 @@ MACHINE = (
     "callbacks.keep",
 )
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
+CLEARED = {"metrics.json": -1, "config.yaml": 1}  # which go first and last
 PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
 
 
@@ -153,9 +154,9 @@ class RunDir:
         return newest_checkpoint(self.checkpoints)
 
     def clear(self) -> None:
-        """Remove all that an earlier run left."""
+        """Remove all that an earlier run left: first that it is finished, last what it was."""
         self.left_by = None
-        for old in self.path.iterdir():
+        for old in sorted(self.path.iterdir(), key=lambda old: CLEARED.get(old.name, 0)):
             if old.name not in BEFORE:
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
@@ -173,6 +174,8 @@ class RunDir:
         """Remove what a killed job left half-written."""
         for folder in (self.path, self.checkpoints, self.path / "samples"):
             sweep(folder)
+        for folder in (*self.path.glob("eval/*"), *self.path.glob("sample/*")):  # where other entries may be at work
+            sweep(folder, shared=True)
 
     def finish(self) -> dict[str, Any]:
         """The verdict of a finished run, made good what a kill between it and the last status left."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
@@ -54,7 +54,7 @@ class Signals:
 
     def _listen(self) -> dict[int, Any]:
         try:
-            return {signum: signal.signal(signum, self._handle) for signum in ENDING}
+            return {signum: signal.signal(signum, self._handle) for signum in ENDING if not outlived(signum)}
         except ValueError:  # not the main thread: whoever runs us so handles signals
             return {}
 
@@ -104,9 +104,15 @@ class Signals:
         os._exit(128 + signal.SIGINT)
 
 
+def outlived(signum: int) -> bool:
+    """Whether whoever started this process (nohup) has it live on when its terminal is closed."""
+    return signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN
+
+
 def say(line: str) -> None:
-    """A line to the terminal from inside a handler, where print may not be entered twice."""
-    os.write(2, f"\n{line}\n".encode())
+    """A line to the terminal, if there still is one, from inside a handler, where print may not be entered twice."""
+    with suppress(OSError):
+        os.write(2, f"\n{line}\n".encode())
 
 
 SIGNALS = Signals()

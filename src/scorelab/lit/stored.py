@@ -40,7 +40,7 @@ def load_run(directory: str, overrides: list[str], composed: dict[str, Any]) -> 
         raise UserError(f"run={directory}: not a run's directory (it holds no config.yaml)")
     if not (path / "checkpoints" / "last.ckpt").is_file():
         raise UserError(f"run={directory}: holds no checkpoint; train it first")
-    config = yaml.safe_load((path / "config.yaml").read_text())
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     config["metric"]["budget"] = None
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     for key in keys:

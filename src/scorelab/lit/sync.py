@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scorelab.lit.surroundings import settle
 from scorelab.lit.wandb_files import Folder, errors, folders, one_history, records, rest, value, write
 
 T = TypeVar("T")
@@ -244,6 +245,7 @@ def one(run: Path, to: Account) -> bool:
 
 def main() -> None:
     """Upload every run below the directories given; exit status 1 when something is left."""
+    settle()
     parser = argparse.ArgumentParser(prog="python -m scorelab.lit.sync", description="Upload to W&B what runs kept.")
     parser.add_argument("directories", nargs="*", type=Path, default=[Path("logs")], metavar="DIR")
     places = parser.parse_args().directories

@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import Newest
 from scorelab.lit.config import UserError, completed, instantiate
-from scorelab.lit.endings import JudgingFailed, close_unfinished, failed_parts, kept, known_error, lost
+from scorelab.lit.endings import Job, JudgingFailed, failed_in, lost, recorded
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
 from scorelab.lit.keeper import among
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import draw_judged
-from scorelab.lit.ranks import Ranks
+from scorelab.lit.ranks import Ranks, see_complete
 from scorelab.lit.run import RunDir, plain, shown
-from scorelab.lit.signals import SIGNALS, Interrupted
+from scorelab.lit.signals import SIGNALS
 from scorelab.lit.sweep import job_directory
 from scorelab.lit.weights import start_from
 from scorelab.report.card import draw_cards, write_card
@@ -58,18 +58,19 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     except BaseException:
         run.discard()
         raise
-    if config["overwrite"]:
-        run.clear()
-    run.claim(config)
     with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
         found = attempt(experiment, config, run)
     log.info("%s", table(found.metrics, found.records))
-    log.info(
-        "%s: metrics.json, metrics.csv, config.yaml, samples/, checkpoints/last.ckpt and best.ckpt", shown(run.path)
-    )
+    log.info("%s: %s", shown(run.path), ", ".join(what_is_there(run.path)))
     if (told := failed_in(found, run)) is not None:
         raise JudgingFailed(told)
     return found.metrics
+
+
+def what_is_there(directory: Path) -> list[str]:
+    """What a run has left, of what is worth looking at first."""
+    names = ("metrics.json", "metrics.csv", "config.yaml", "samples/", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    return [name for name in names if (directory / name).exists()]
 
 
 def run_directory() -> Path:
@@ -106,7 +107,12 @@ def ready(config: dict[str, Any], run: RunDir) -> Experiment:
 
 
 class LogFile(logging.FileHandler):
-    """A log that says nothing of a full disk: whatever else meets it will."""
+    """A log that says nothing of a disk that does not take it: whatever else meets it will."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write, if the file can be opened."""
+        with suppress(OSError):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on; the terminal has the line too."""
@@ -115,7 +121,7 @@ class LogFile(logging.FileHandler):
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
     """What is said goes to train.log too, with dates."""
-    handler = LogFile(directory / "train.log")
+    handler = LogFile(directory / "train.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     log.setLevel(logging.DEBUG)  # tracebacks are for the file; the console shows INFO
@@ -129,46 +135,22 @@ def log_file(directory: Path) -> Iterator[None]:
 def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Verdict:
     """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
-    ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
-    trainer = build_trainer(config, run.path)
-    loggers: list[Any] = [History(run.path)]
-    status, reason, verdict, closed = "failed", None, Verdict(), False
-    heart = Heart(run, lambda: trainer.global_step)
-    try:
+    job = Job(run, config)
+    with recorded(job):
+        if config["overwrite"]:
+            run.clear()
+        run.claim(config)
+        job.ranks = ranks = Ranks(run.path, config["trainer"]["devices"], lambda why: lost(run, why))
+        job.trainer = trainer = build_trainer(config, run.path, ranks.place)
+        job.loggers.append(History(run.path))
+        job.heart = heart = Heart(run, lambda: trainer.global_step)
         with heart, SIGNALS.waiting(False):
-            loggers += wanted_logger(config, run)
-            trainer.loggers = loggers
+            job.loggers += wanted_logger(config, run)
+            trainer.loggers = job.loggers
             fit(experiment, trainer, run, ranks)
             heart.enter("judging")
-            verdict = judged(experiment, trainer, run)
-        reason = failed_in(verdict, run)  # the run is trained and its other figures stand, and it is judged again
-        ended = "finished" if reason is None else "failed"
-        run.close(ended, config, verdict.metrics, verdict.records, trainer.global_step, reason)
-        closed = True
-    except Interrupted as stop:
-        status = "interrupted"
-        stop.told = f"{shown(run.path)} was interrupted by {stop.name}{kept(run)}"
-        raise
-    except Exception as error:
-        known = known_error(error, run, ranks, heart.state)
-        reason = str(known) if known else " ".join(str(error).split()) or type(error).__name__
-        if known:
-            raise known from error
-        raise
-    finally:
-        if not closed:
-            close_unfinished(run, status, config, trainer.global_step, reason)
-        for logger in loggers:
-            if hasattr(logger, "close"):
-                if closed:
-                    logger.summarize(verdict.metrics)
-                logger.close(0 if closed and reason is None else 1)
-    return verdict
-
-
-def failed_in(verdict: Verdict, run: RunDir) -> str | None:
-    """Which parts of a run's judging failed, in one line."""
-    return failed_parts(verdict, run.path / "train.log", "; the same command judges again")
+            job.verdict = judged(experiment, trainer, run)
+    return job.verdict
 
 
 def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
@@ -201,6 +183,7 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> 
     try:
         with SIGNALS.waiting(), ranks.at(path):
             trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
+            see_complete(ranks.devices)
     finally:
         for worker in multiprocessing.active_children():  # left where an error is, and deaf to gentler words
             worker.kill()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from scorelab.lit.wandb_recorder import End, Given, Recorder, Row
+from scorelab.report.status import write_text
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Wandb(Logger):
 
         mark = directory / "wandb_id"
         if not mark.exists():
-            mark.write_text(uuid.uuid4().hex[:8])
+            write_text(mark, uuid.uuid4().hex[:8])
         self.timeout, self.identity = timeout, mark.read_text().strip()
         asked = os.environ.get("WANDB_MODE") or mode
         self._recorder = Recorder(Given(directory, self.identity, name, config, project, group, asked, timeout))
@@ -62,17 +62,14 @@ class Wandb(Logger):
         """The W&B run's id."""
         return self.identity
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Config was given at the start."""
         return
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Have a row logged."""
         self._row(metrics, {}, step)
 
-    @rank_zero_only
     def log_image(self, key: str, images: list[str], step: int | None = None) -> None:
         """Have pictures logged, from their files."""
         self._row({}, {key: images}, step)

@@ -1,9 +1,12 @@
 """Weight cards as a table and as a picture."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from scorelab.report.status import whole, write_text
 
 Rows = Sequence[Mapping[str, float]]
 LINES = ("-", "--", ":", "-.")
@@ -11,13 +14,12 @@ LINES = ("-", "--", ":", "-.")
 
 def write_card(path: Path, rows: Rows, notes: Sequence[str] = ()) -> None:
     """card.csv: one row per noise level, from data to noise; what the card leaves out stands above, after a #."""
-    whole = path.with_name(f".{path.name}")
-    with whole.open("w", newline="") as file:
-        file.writelines(f"# {note}\n" for note in notes)
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: f"{value:.9g}" for key, value in row.items()} for row in rows)
-    whole.replace(path)
+    text = io.StringIO()
+    text.writelines(f"# {note}\n" for note in notes)
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows({key: f"{value:.9g}" for key, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
 
 
 def draw_cards(path: Path, panels: Mapping[str, Mapping[str, Rows]], notes: Sequence[str] = ()) -> None:
@@ -42,9 +44,8 @@ def draw_cards(path: Path, panels: Mapping[str, Mapping[str, Rows]], notes: Sequ
             axes.set_ylabel("weight on ‖ε − ε̂‖², w(λ) p(λ)\nrelative to its mean over the grey range")
     if notes:
         figure.supxlabel("; ".join(notes), fontsize=7)
-    whole = path.with_name(f".{path.name}")
-    figure.savefig(whole, format="png", dpi=130)
-    whole.replace(path)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def curve(rows: Rows) -> tuple[list[float], list[float]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scorelab.report.status import whole
+
 
 def draw_fields(path: Path, fields: Sequence[Mapping[str, Any]]) -> None:
     """Rows: the denoiser's score, the exact one, by log-SNR; arrows are sigma times the score, over the density p_t.
@@ -29,6 +31,5 @@ def draw_fields(path: Path, fields: Sequence[Mapping[str, Any]]) -> None:
             axes.quiver(x, y, u, v, scale=0.8 * side * usual, width=0.004)
             axes.set(title=f"{name}, λ = {field['log_snr']:g}", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     figure.supxlabel("x_t / α", fontsize=9)
-    whole = path.with_name(f".{path.name}")
-    figure.savefig(whole, format="png", dpi=110)
-    whole.replace(path)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scorelab.report.status import whole
+
 
 def draw_plane(path: Path, sets: Mapping[str, Sequence[Sequence[float]]]) -> None:
     """One panel per set of points (x, y), all on the axes of the last."""
@@ -17,9 +19,8 @@ def draw_plane(path: Path, sets: Mapping[str, Sequence[Sequence[float]]]) -> Non
         axes.scatter(x, y, s=3, alpha=0.5, linewidths=0)
         axes.set(title=f"{name} ({len(points):,})", xlim=limits[0], ylim=limits[1], aspect="equal")
         axes.grid(color="0.9", linewidth=0.5)
-    whole = path.with_name(f".{path.name}")
-    figure.savefig(whole, format="png", dpi=110)
-    whole.replace(path)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

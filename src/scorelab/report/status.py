@@ -5,10 +5,11 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SILENT = 120  # seconds without a sign of life after which a run counts as lost
 AT_WORK = ("running", "judging")
@@ -49,24 +50,34 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.part")
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed job left in a folder."""
+def sweep(folder: Path, shared: bool = False) -> None:
+    """Remove the temporary files that killed jobs left in a folder; a job at work in a shared one keeps its own."""
     for left in folder.glob(".*.part"):
-        left.unlink(missing_ok=True)
+        pid = left.name.split(".")[-2].partition("-")[0]
+        if not (shared and pid.isdigit() and int(pid) != os.getpid() and alive(int(pid))):
+            left.unlink(missing_ok=True)
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write a whole file or none: a temporary file beside it, synced, then renamed."""
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which then stands at ``path`` whole, or not at all: synced, renamed, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
     try:
-        with part.open("w", newline="") as file:
-            file.write(content)
+        with part.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole text file or none."""
+    with whole(path) as file:
+        file.write(content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

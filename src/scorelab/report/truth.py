@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scorelab.report.status import whole
+
 CURVES = (
     ("oracle_gap", "network_train", "network, training data"),
     ("oracle_gap", "network_held_out", "network, held-out data"),
@@ -50,6 +52,5 @@ def _draw(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float
     axes.set(xlabel="log-SNR λ  (noise ← → data)", ylabel="‖ε − ε̂‖² / d", yscale="log", xlim=(-12.5, 12.5))
     axes.grid(color="0.85", linewidth=0.5)
     axes.legend(fontsize=8, frameon=False, loc="best")
-    whole = path.with_name(f".{path.name}")
-    figure.savefig(whole, format="png", dpi=130)
-    whole.replace(path)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=130)
