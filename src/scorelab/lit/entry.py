@@ -29,6 +29,11 @@ def entry(configs: Path, name: str, job: str) -> None:
     Hydra is told to add it, and scorelab.lit.config refuses what no class takes. Errors are one line, exit status 2
     for what the user can change and 1 for the rest; debug=true or HYDRA_FULL_ERROR=1 shows the traceback.
     """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from scorelab.lit.help import help_text
+
+        print(help_text(configs, name))
+        return
     import hydra
 
     full = "debug=true" in map(str.lower, sys.argv) or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -178,6 +183,8 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
         top = key.split(".")[0].split("@")[0]
         if name == "train" and (told := OWN.get(key)):
             raise UserError(f"{word}: {told}")
+        if name in ("eval", "sample") and (word.startswith("~") or (word.startswith("+") and "." not in key)):
+            raise UserError(f"{word}: type group=choice, group.key=value, or judge.NAME=null to leave a part out")
         if name == "oracle" and word in ("-m", "--multirun"):
             raise UserError(f"{word}: an exact denoiser is judged one choice at a time")
         if word.startswith("-") or top.startswith("hydra") or not (equals or word.startswith("~")):
