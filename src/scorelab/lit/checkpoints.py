@@ -18,12 +18,13 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from scorelab.lit.config import ANEW, UserError
+from scorelab.lit.config import UserError
 from scorelab.report.status import temporary
 
 FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it
 MARK = "scorelab"
 NAMES = ("last", "best", "previous")
+ANEW = "overwrite=true starts anew"  # what helps where a run's own directory is damaged
 
 
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)

@@ -9,10 +9,8 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,8 +55,6 @@ TYPES: dict[str, Any] = {
     "n": int,
     "label": int | None,
 }
-ANEW = "overwrite=true starts anew"  # what helps where a run's own directory is damaged
-STORED = "put back a whole one; metrics.json of a finished run holds the same config"  # and where another run's is
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -186,7 +182,7 @@ def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
         else:
             _refuse_nested_targets(value, place)
             checked[key] = _typed(value, hints.get(key, Any), place)
-    defaults = _defaults(target)
+    defaults = defaults_of(target)
     for key in known - checked.keys():
         if parameters[key].default is inspect.Parameter.empty:
             raise UserError(f"{path}.{key} has no value: set it")
@@ -195,28 +191,10 @@ def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
     return {key: checked[key] for key in ("_target_", *parameters, *node) if key in checked}
 
 
-def _defaults(target: type) -> dict[str, Any]:
-    """The default arguments of a class that a config can hold."""
+def defaults_of(target: type) -> dict[str, Any]:
+    """The default arguments of a class, those that a config can hold."""
     given = {name: each.default for name, each in inspect.signature(target).parameters.items()}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if _is_plain(v)}
-
-
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored config, each node filled in like those of ``completed``; unchecked, and as it is where no class is."""
-    return {key: _filled(value, str(key), GIVEN.get(str(key), set())) for key, value in config.items()}
-
-
-def _filled(value: Any, path: str, given: set[str]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    inner = {key: _filled(each, f"{path}.{key}", set()) for key, each in value.items()}
-    if "_target_" not in value:
-        return inner
-    try:
-        defaults = _defaults(target_of(value, path))
-    except UserError:
-        return inner
-    return {key: each for key, each in defaults.items() if key not in given} | inner
 
 
 def _refuse_nested_targets(value: Any, path: str) -> None:
@@ -286,25 +264,3 @@ def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
         return target(**arguments, **given)
     except Exception as error:
         raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def read_config(file: Path, advice: str = ANEW) -> dict[str, Any]:
-    """A run's config.yaml.
-
-    Raises:
-        UserError: when it is none, with what helps.
-    """
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged: {advice}") from error
-    if config is None:
-        raise UserError(f"{file} is empty: {advice}")
-    if not isinstance(config, dict) or not _named(config):
-        raise UserError(f"{file} is damaged: {advice}")
-    return config
-
-
-def _named(value: Any) -> bool:
-    """Whether all keys are words."""
-    return not isinstance(value, dict) or all(isinstance(k, str) and _named(each) for k, each in value.items())

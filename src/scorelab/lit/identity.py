@@ -1,10 +1,14 @@
 """What a run is: the keys that say so, and whether two configurations say the same."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from scorelab.lit.build import sized
-from scorelab.lit.config import UserError, with_defaults
+from scorelab.lit.checkpoints import ANEW
+from scorelab.lit.config import GIVEN, UserError, defaults_of, target_of
 
 MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "run",
@@ -24,6 +28,29 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "sweep",  # these two are words of a command line and in no config
     "hydra",
 )
+STORED = "put back a whole one; metrics.json of a finished run holds the same config"  # where another run is damaged
+
+
+def read_config(file: Path, advice: str = ANEW) -> dict[str, Any]:
+    """A run's config.yaml.
+
+    Raises:
+        UserError: when it is none, with what helps.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {advice}") from error
+    if config is None:
+        raise UserError(f"{file} is empty: {advice}")
+    if not isinstance(config, dict) or not _named(config):
+        raise UserError(f"{file} is damaged: {advice}")
+    return config
+
+
+def _named(value: Any) -> bool:
+    """Whether all keys are words."""
+    return not isinstance(value, dict) or all(isinstance(k, str) and _named(each) for k, each in value.items())
 
 
 def key_of(override: str) -> str:
@@ -48,11 +75,25 @@ def dotted(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def of_today(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with what today's classes would add to it, as far as they can be found."""
-    filled = with_defaults(config)
+    filled = {key: _filled(value, key, GIVEN.get(key, set())) for key, value in config.items()}
     try:
         return sized(filled)
     except (UserError, KeyError, TypeError):  # of another version, or damaged: what is there still tells
         return filled
+
+
+def _filled(value: Any, path: str, given: set[str]) -> Any:
+    """A stored node with the defaults of its class of today; as it is where there is no such class."""
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _filled(each, f"{path}.{key}", set()) for key, each in value.items()}
+    if "_target_" not in value:
+        return inner
+    try:
+        defaults = defaults_of(target_of(value, path))
+    except UserError:
+        return inner
+    return {key: each for key, each in defaults.items() if key not in given} | inner
 
 
 def first_difference(stored: dict[str, Any], present: Mapping[str, Any]) -> str | None:

@@ -91,11 +91,12 @@ def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any])
     if directory is None:
         return None
     path = run_directory("against", directory)
+    file = checkpoint_of("against", path, checkpoint)
     config = load_run(path, DENOISER)
     its, mine = ({"data": {"source": node["source"]}} for node in (config["data"], data))
     if (difference := first_difference(mine, its)) is not None:
         raise UserError(f"against={directory} is of other data ({difference})")
-    return trained(config, instantiate(config["data"], "data"), checkpoint_of(path, checkpoint))
+    return trained(config, instantiate(config["data"], "data"), file)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
@@ -104,8 +105,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     typed = asked(cfg, ("sampler", "extractor", "judge", "metric"))
     against, checkpoint = typed.own["against"], str(typed.own["checkpoint"])
     with in_one_line(typed.run, "metric.chunk"):
+        file = checkpoint_of("run", typed.run, checkpoint)
         config = load_run(typed.run, JUDGED, typed.changes)
-        file = checkpoint_of(typed.run, checkpoint)
         experiment = build(config, training=False)
         load_weights(experiment.module, file)
         on_its_device(experiment.module)
@@ -157,8 +158,8 @@ def sample(cfg: DictConfig) -> None:
     if n < 1:
         raise UserError(f"n={n}: draw at least 1 sample")
     with in_one_line(typed.run, "metric.chunk, or n"):
+        file = checkpoint_of("run", typed.run, str(checkpoint))
         config = load_run(typed.run, DRAWN, typed.changes)
-        file = checkpoint_of(typed.run, str(checkpoint))
         data, sampler, metric = (instantiate(config[key], key) for key in ("data", "sampler", "metric"))
         labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained(config, data, file)

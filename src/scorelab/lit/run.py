@@ -18,8 +18,8 @@ from typing import IO, Any
 import yaml
 
 from scorelab.lit.checkpoints import Newest, newest_checkpoint
-from scorelab.lit.config import UserError, read_config
-from scorelab.lit.identity import first_difference
+from scorelab.lit.config import UserError
+from scorelab.lit.identity import first_difference, read_config
 from scorelab.report.status import Status, read_status, sweep, write_json, write_status, write_text
 
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun

@@ -8,8 +8,8 @@ from typing import Any
 
 from scorelab.lit.build import sized
 from scorelab.lit.checkpoints import NAMES
-from scorelab.lit.config import STORED, UserError, checked, read_config
-from scorelab.lit.identity import key_of
+from scorelab.lit.config import UserError, checked
+from scorelab.lit.identity import STORED, key_of, read_config
 
 DENOISER = ("data", "schedule", "prediction", "variance", "model")  # what a trained denoiser is made of
 
@@ -45,15 +45,15 @@ def run_directory(word: str, directory: str) -> Path:
     return path
 
 
-def checkpoint_of(path: Path, name: str) -> Path:
-    """The file of a run's checkpoint.
+def checkpoint_of(word: str, path: Path, name: str) -> Path:
+    """The file of a run's checkpoint; ``word`` is the key the run was typed under.
 
     Raises:
         UserError: when the run has none of that name: with those it has.
     """
     held = [each for each in NAMES if (path / "checkpoints" / f"{each}.ckpt").exists()]
     if not held:
-        raise UserError(f"{path} holds no checkpoint; train it first")
+        raise UserError(f"{word}={path}: holds no checkpoint; train it first")
     if name not in held:
         raise UserError(f"checkpoint={name}: {path} has no such checkpoint; possible: {', '.join(held)}")
     return path / "checkpoints" / f"{name}.ckpt"

@@ -8,8 +8,9 @@ import torch
 
 from scorelab.denoisers import Denoiser
 from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, newest_checkpoint, read_checkpoint
-from scorelab.lit.config import STORED, UserError, read_config
+from scorelab.lit.config import UserError
 from scorelab.lit.ema import follower
+from scorelab.lit.identity import STORED, read_config
 from scorelab.lit.module import DiffusionModule
 
 
