@@ -15,7 +15,7 @@ from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Exact, Law, NetworkDenoiser, Variance
 from scorelab.errors import Refusal
 from scorelab.judge import Card, Case, Metric, Part, weight_card
-from scorelab.lit.config import UserError, checked_node, instantiate, target_of
+from scorelab.lit.config import UserError, checked, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.ranks import Place
 from scorelab.losses import Loss, Times
@@ -85,12 +85,14 @@ def sized(config: dict[str, Any]) -> dict[str, Any]:
             model |= network.sizes(source.shape, **{key: model[key] for key in open_})
         except Refusal as error:
             raise UserError(f"model: {error}") from error
-    extractor = config["extractor"] or checked_node(dict(source.extractor), "extractor")
+    extractor = config.get("extractor") or checked(dict(source.extractor), "extractor")
     return config | {"model": model, "extractor": extractor}
 
 
-def build(config: dict[str, Any]) -> Experiment:
+def build(config: dict[str, Any], training: bool = True) -> Experiment:
     """Data, schedule, network, denoiser, times, loss, sampler and yardsticks of a sized config.
+
+    Without ``training`` there is no optimiser, and the config's nodes for it are not looked at.
 
     Raises:
         UserError: for values a constructor refuses, and for choices that do not go together.
@@ -101,29 +103,31 @@ def build(config: dict[str, Any]) -> Experiment:
     data.extractor = instantiate(config["extractor"], "extractor")
     if data.extractor.of_bytes and len(data.shape) != 3:
         raise UserError("this extractor compares images, and the data are points: leave extractor= out")
-    schedule = instantiate(config["schedule"], "schedule")
-    variance = instantiate(config["variance"], "variance")
-    denoiser = _denoiser(config, data, schedule, variance)
+    denoiser = build_denoiser(config, data)
     conditional = bool(config["model"].get("conditional"))
     times = instantiate(config["times"], "times")
     loss = instantiate(config["loss"], "loss")
     sampler = instantiate(config["sampler"], "sampler")
-    steps = config["trainer"]["max_steps"]
-    optimizer = partial(_with, config["optimizer"], "optimizer", "params")
-    lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
     parts = {name: instantiate(node, f"judge.{name}") for name, node in config.get("judge", {}).items() if node}
     metric = instantiate(config["metric"], "metric")
     card = _card(denoiser, loss, times, sampler, parts, metric)
     scale = card.normalizer if loss.normalize else 1.0
     truth = exact(data.truth(), denoiser, conditional) if loss.needs_truth else None
+    optimizer = lr_schedule = None
+    if training:
+        optimizer = partial(_with, config["optimizer"], "optimizer", "params")
+        steps = config["trainer"]["max_steps"]
+        lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
     module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale, truth)
-    if any(True for _ in denoiser.parameters()):
+    if training and any(True for _ in denoiser.parameters()):
         module.configure_optimizers()  # refuses its numbers now rather than at the first step
     return Experiment(data, module, sampler, parts, metric, card, conditional, config["seed"])
 
 
-def _denoiser(config: dict[str, Any], data: DataModule, schedule: Schedule, variance: Variance) -> Denoiser:
+def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     """What ``model`` names: a network, read by the prediction, or a denoiser that is exact and learns nothing."""
+    schedule: Schedule = instantiate(config["schedule"], "schedule")
+    variance: Variance = instantiate(config["variance"], "variance")
     model: Any = target_of(config["model"], "model")
     if issubclass(model, Denoiser):
         shared = {"schedule": schedule, "variance": variance, "law": data.truth(), "levels": data.levels}

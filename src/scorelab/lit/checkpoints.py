@@ -24,6 +24,7 @@ from scorelab.report.status import temporary
 FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it
 MARK = "scorelab"
 NAMES = ("last", "best", "previous")
+ANEW = "overwrite=true starts anew"  # what helps where a run's own directory is damaged
 
 
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
@@ -193,8 +194,8 @@ class Newest:
             also_at(self.path, last)
 
 
-def newest_checkpoint(folder: Path) -> Newest | None:
-    """The newest whole checkpoint of a run; None where there is none at all.
+def newest_checkpoint(folder: Path, advice: str = ANEW) -> Newest | None:
+    """The newest whole checkpoint of a run; None where there is none at all. ``advice`` is what helps where none is.
 
     Raises:
         CheckpointError: when none of those there is whole, or a newer program wrote one.
@@ -207,7 +208,7 @@ def newest_checkpoint(folder: Path) -> Newest | None:
         except DamagedCheckpoint as error:
             damaged[file] = str(error)
     if damaged:
-        raise CheckpointError(f"{'; '.join(damaged.values())}: no other is left, overwrite=true starts anew")
+        raise CheckpointError(f"{'; '.join(damaged.values())}: no other is left, {advice}")
     return None
 
 

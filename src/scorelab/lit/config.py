@@ -9,10 +9,8 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -54,6 +52,8 @@ TYPES: dict[str, Any] = {
     "deterministic": bool,
     "on_nan": Literal["stop", "skip"],
     "init_from": str | None,
+    "n": int,
+    "label": int | None,
 }
 PLAIN = (bool, int, float, str, type(None))
 
@@ -182,13 +182,19 @@ def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
         else:
             _refuse_nested_targets(value, place)
             checked[key] = _typed(value, hints.get(key, Any), place)
+    defaults = defaults_of(target)
     for key in known - checked.keys():
-        default = parameters[key].default
-        if default is inspect.Parameter.empty:
+        if parameters[key].default is inspect.Parameter.empty:
             raise UserError(f"{path}.{key} has no value: set it")
-        if _is_plain(default):
-            checked[key] = list(default) if isinstance(default, tuple) else default
+        if key in defaults:
+            checked[key] = defaults[key]
     return {key: checked[key] for key in ("_target_", *parameters, *node) if key in checked}
+
+
+def defaults_of(target: type) -> dict[str, Any]:
+    """The default arguments of a class, those that a config can hold."""
+    given = {name: each.default for name, each in inspect.signature(target).parameters.items()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if _is_plain(v)}
 
 
 def _refuse_nested_targets(value: Any, path: str) -> None:
@@ -235,9 +241,9 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     return list(checked) if isinstance(checked, tuple) else checked if _is_plain(checked) else value
 
 
-def checked_node(node: dict[str, Any], path: str) -> dict[str, Any]:
-    """One node, checked and filled in like those of ``completed``."""
-    return _node(node, path, GIVEN.get(path, set()))
+def checked(value: Any, key: str) -> Any:
+    """One top-level entry of a plain config, checked and filled in like those of ``completed``."""
+    return _group(key, value)
 
 
 def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
@@ -258,18 +264,3 @@ def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
         return target(**arguments, **given)
     except Exception as error:
         raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A run's config.yaml.
-
-    Raises:
-        UserError: when it is none.
-    """
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: overwrite=true starts anew") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is empty: overwrite=true starts anew")
-    return config

@@ -32,6 +32,11 @@ def entry(configs: Path, name: str, job: str) -> None:
     for what the user can change and 1 for the rest; debug=true or HYDRA_FULL_ERROR=1 shows the traceback.
     """
     settle()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from scorelab.lit.help import help_text
+
+        print(help_text(configs, name))
+        return
     import hydra
 
     TYPED.remember(sys.argv)
@@ -185,6 +190,8 @@ def _refuse(words: list[str], configs: Path, name: str) -> None:
         top = key.split(".")[0].split("@")[0]
         if name == "train" and (told := OWN.get(key)):
             raise UserError(f"{word}: {told}")
+        if name in ("eval", "sample") and (word.startswith("~") or (word.startswith("+") and "." not in key)):
+            raise UserError(f"{word}: type group=choice, group.key=value, or judge.NAME=null to leave a part out")
         if name == "oracle" and word in ("-m", "--multirun"):
             raise UserError(f"{word}: an exact denoiser is judged one choice at a time")
         if word.startswith("-") or top.startswith("hydra") or not (equals or word.startswith("~")):

@@ -1,104 +1,129 @@
 """What the entries eval and sample do with a stored run."""
 
-import json
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, NetworkDenoiser
+from scorelab.errors import Refusal
 from scorelab.judge import Case, judge
-from scorelab.lit.build import Experiment, build, quiet, sized
-from scorelab.lit.checkpoints import NAMES
-from scorelab.lit.config import UserError, completed
+from scorelab.lit.build import Experiment, build, build_denoiser, quiet, sized
+from scorelab.lit.config import UserError, checked, completed, instantiate
 from scorelab.lit.endings import JudgingFailed, failed_parts
+from scorelab.lit.identity import first_difference, is_machine, key_of
+from scorelab.lit.mishaps import in_one_line
 from scorelab.lit.pictures import draw_judged, save_samples
-from scorelab.lit.run import first_difference, plain, shown
-from scorelab.lit.stored import load_run, refuse_training_keys, slug
-from scorelab.lit.weights import load_weights
+from scorelab.lit.run import RunDir, plain, shown
+from scorelab.lit.stored import DENOISER, Changes, checkpoint_of, load_run, run_directory, slug
+from scorelab.lit.weights import load_judged, load_weights
 from scorelab.report.status import sweep, whole, write_json
 from scorelab.report.table import table
-from scorelab.samplers import draw_samples
+from scorelab.samplers import Sampler, draw_samples
 from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def stored(cfg: DictConfig, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """The config of the run that eval or sample was pointed at, with its overrides; checked afresh."""
-    own = set(yaml.safe_load(_primary()).keys()) - {"defaults", "hydra", "metric"}
-    overrides = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in own]
-    refuse_training_keys(overrides, allowed)
-    return sized(completed_run(str(cfg.run), overrides, completed(cfg)))
+DRAWN = (*DENOISER, "sampler", "metric")  # what sampling uses of a run
+JUDGED = (*DRAWN, "loss", "times", "extractor", "judge")
 
 
-def completed_run(
-    directory: str, overrides: Sequence[str] = (), composed: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """A stored run's config with overrides, checked afresh."""
-    return completed(DictConfig(load_run(directory, list(overrides), composed or {})))
+@dataclass(frozen=True)
+class Asked:
+    """What eval or sample was asked: its own keys, checked, and what is to be changed in the run."""
+
+    own: dict[str, Any]
+    changes: Changes
+
+    @property
+    def run(self) -> Path:
+        """The directory of the run."""
+        return run_directory("run", self.own["run"])
 
 
-def _primary() -> str:
-    hydra = HydraConfig.get()
-    folder = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
-    return (Path(folder) / f"{hydra.job.config_name}.yaml").read_text(encoding="utf-8")
+def asked(cfg: DictConfig, allowed: tuple[str, ...]) -> Asked:
+    """Sort what was typed; ``allowed`` are the run's nodes that may be changed.
+
+    Raises:
+        UserError: for a value of the wrong type, or what belongs to training.
+    """
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("run=DIR is needed: the directory of a trained run")
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    own = {key: checked(value, key) for key, value in plain.items() if not isinstance(value, dict)}
+    overrides = [word for word in HydraConfig.get().overrides.task if key_of(word) not in own]
+    return Asked(own, Changes(overrides, plain, allowed))
 
 
-def restored(run: str, checkpoint: str, config: dict[str, Any]) -> Experiment:
-    """The run's objects with the weights of its checkpoint, on the GPU where there is one."""
-    path = Path(run) / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        raise UserError(f"checkpoint={checkpoint}: {run} has no such checkpoint; possible: {', '.join(NAMES)}")
-    experiment = build(config)
-    load_weights(experiment.module, path)
-    experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
-    return experiment
+def said() -> list[str]:
+    """What was typed of what is to be computed."""
+    words = HydraConfig.get().overrides.task
+    return [word.lstrip("+") for word in words if not is_machine(key_of(word))]
 
 
-def other_denoiser(cfg: DictConfig, source: dict[str, Any]) -> Denoiser | None:
+def on_its_device(module: Module) -> Module:
+    """On the GPU where there is one."""
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def trained(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
+    """The denoiser to judge of a stored run."""
+    denoiser = build_denoiser(config, data)
+    load_judged(denoiser, checkpoint)
+    return on_its_device(denoiser)
+
+
+def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any]) -> Denoiser | None:
     """The denoiser of the run that this one is compared with, where one is named.
 
     Raises:
         UserError: when it is no run, or of other data.
     """
-    if cfg.against is None:
+    if directory is None:
         return None
-    try:
-        stored_config = sized(completed_run(str(cfg.against)))
-    except UserError as error:
-        raise UserError(str(error).replace("run=", "against=", 1)) from error
-    if (difference := first_difference(source, stored_config["data"]["source"])) is not None:
-        raise UserError(f"against={cfg.against} is of other data ({difference})")
-    return restored(str(cfg.against), str(cfg.checkpoint), stored_config).module.judged
+    path = run_directory("against", directory)
+    file = checkpoint_of("against", path, checkpoint)
+    config = load_run(path, DENOISER)
+    its, mine = ({"data": {"source": node["source"]}} for node in (config["data"], data))
+    if (difference := first_difference(mine, its)) is not None:
+        raise UserError(f"against={directory} is of other data ({difference})")
+    return trained(config, instantiate(config["data"], "data"), file)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     """Judge a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
     quiet()
-    words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
-    config = stored(cfg, ("sampler", "extractor", "judge", "metric"))
-    experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
-    other = other_denoiser(cfg, config["data"]["source"])
-    case = experiment.case(experiment.module.judged, other)
-    return judged(experiment, case, words, config, Path(str(cfg.run)) / "eval" / slug(words))
+    typed = asked(cfg, ("sampler", "extractor", "judge", "metric"))
+    against, checkpoint = typed.own["against"], str(typed.own["checkpoint"])
+    with in_one_line(typed.run, "metric.chunk"):
+        weights = checkpoint_of("run", typed.run, checkpoint)
+        config = load_run(typed.run, JUDGED, typed.changes)
+        experiment = build(config, training=False)
+        load_weights(experiment.module, weights)
+        on_its_device(experiment.module)
+        other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
+        case = experiment.case(experiment.module.judged, other)
+        return judged(experiment, case, said(), config, typed.run / "eval" / slug(said()))
 
 
 def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     """Judge the exact denoiser of a data set, which no run has trained: what is left is sampler and estimator error."""
     quiet()
     hydra = HydraConfig.get()
-    folder, words = Path(hydra.runtime.output_dir), [word.lstrip("+") for word in hydra.overrides.task]
+    folder, words = Path(hydra.runtime.output_dir), said()
     try:
         config = sized(completed(cfg))
-        earlier = folder / "metrics.json"
-        if earlier.is_file() and (old := first_difference(json.loads(earlier.read_text())["config"], config)):
+        earlier = RunDir(folder).verdict()
+        if earlier and (old := first_difference(earlier["config"], plain(config))):
             raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
         experiment = build(config)
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
@@ -107,8 +132,9 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
-    return judged(experiment, experiment.case(experiment.module.denoiser), words, config, folder)
+    on_its_device(experiment.module)
+    with in_one_line(folder, "metric.chunk"):
+        return judged(experiment, experiment.case(experiment.module.denoiser), words, config, folder)
 
 
 def judged(
@@ -129,22 +155,51 @@ def judged(
 def sample(cfg: DictConfig) -> None:
     """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
     quiet()
-    config = stored(cfg, ("sampler",))
-    if not isinstance(cfg.n, int) or cfg.n < 1:
-        raise UserError(f"n={cfg.n}: draw at least 1 sample")
-    if not isinstance(cfg.seed, int):
-        raise UserError(f"seed={cfg.seed}: a seed is a whole number")
-    words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
-    experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
-    data, denoiser = experiment.data, experiment.module.judged
-    labels = torch.arange(cfg.n) % (data.classes or 1)
-    with torch.no_grad():
-        drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
-    folder = Path(str(cfg.run)) / "sample" / slug(words)
-    sweep(folder, shared=True)
-    save_samples(drawn, data, folder / "samples.png", 256)
-    array = drawn if data.levels is None else to_bytes(drawn, data.levels)
-    array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array
-    with whole(folder / "samples.npz") as file:
-        np.savez_compressed(file, array.numpy())
+    typed = asked(cfg, ("sampler", "metric.chunk"))
+    n, label, seed, checkpoint = (typed.own[key] for key in ("n", "label", "seed", "checkpoint"))
+    if n < 1:
+        raise UserError(f"n={n}: draw at least 1 sample")
+    with in_one_line(typed.run, "metric.chunk, or n"):
+        weights = checkpoint_of("run", typed.run, str(checkpoint))
+        config = load_run(typed.run, DRAWN, typed.changes)
+        data, sampler, metric = (instantiate(config[key], key) for key in ("data", "sampler", "metric"))
+        labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
+        denoiser = trained(config, data, weights)
+        refuse_sampler(sampler, denoiser)
+        with torch.no_grad():
+            drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, metric.chunk)
+        folder = typed.run / "sample" / slug(said())
+        sweep(folder, shared=True)
+        save_samples(drawn, data, folder / "samples.png", 256)
+        array = drawn if data.levels is None else to_bytes(drawn, data.levels)
+        array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array
+        with whole(folder / "samples.npz") as file:
+            np.savez_compressed(file, array.numpy())
     log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")
+
+
+def refuse_sampler(sampler: Sampler, denoiser: Denoiser) -> None:
+    """See that a sampler goes with a denoiser.
+
+    Raises:
+        UserError: in the sampler's own words.
+    """
+    try:
+        sampler.evaluations(denoiser)
+    except Refusal as error:
+        raise UserError(str(error)) from error
+
+
+def drawn_labels(n: int, label: int | None, conditional: bool, classes: int | None) -> Tensor:
+    """The labels of n samples: one for all, or each in turn.
+
+    Raises:
+        UserError: for a label that the run was not trained with.
+    """
+    if label is None:
+        return torch.arange(n) % (classes or 1)
+    if not conditional or classes is None:
+        raise UserError(f"label={label}: this run was trained without labels; model.conditional=true trains with them")
+    if not 0 <= label < classes:
+        raise UserError(f"label={label}: no such label; possible: 0 ... {classes - 1}")
+    return torch.full((n,), label)

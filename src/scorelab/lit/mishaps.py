@@ -2,6 +2,8 @@
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scorelab.errors import short_of_memory
@@ -11,6 +13,15 @@ WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}
 BATCH = "data.batch_size (with trainer.accumulate_grad_batches higher in proportion), or the model's size"
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+ODD = {
+    errno.EISDIR: "is a directory: a file belongs there",
+    errno.ENOTDIR: "lies in what is no directory",
+    errno.EEXIST: "is a file: a directory belongs there",
+    errno.ENAMETOOLONG: "is too long a name",
+    errno.ELOOP: "is a link to itself",
+    errno.EIO: "cannot be read or written: the disk reports an error",
+    errno.ESTALE: "cannot be read or written: its file system has let go of it",
+}
 
 
 class Mishap(UserError):
@@ -43,7 +54,7 @@ def of_files(error: BaseException, directory: Path) -> Mishap | None:
         return Mishap(f"{place} may not be read or written ({error.strerror}): give the run a place where it may")
     if isinstance(error, FileNotFoundError):
         return Mishap(f"{error.filename or missing_name(str(error))} is not there any more: put it back")
-    return None
+    return Mishap(f"{place} {ODD[error.errno]}") if error.errno in ODD else None
 
 
 def missing_name(text: str) -> str:
@@ -58,3 +69,20 @@ def mishap(error: Exception, directory: Path, memory: str) -> Mishap | None:
     ``memory`` is the key that makes less memory do in what was being done.
     """
     return of_memory(error, memory) or of_workers(error) or of_files(error, directory)
+
+
+@contextmanager
+def in_one_line(directory: Path, memory: str) -> Iterator[None]:
+    """Tell what the machine does in the meantime as such; ``directory`` is where the files are.
+
+    Raises:
+        Mishap: for what ``mishap`` knows.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if known := mishap(error, directory, memory):
+            raise known from error
+        raise

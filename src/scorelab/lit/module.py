@@ -25,7 +25,8 @@ class DiffusionModule(LightningModule):
     the way. ``truth`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
     submodule, so in no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is
     shown. ``gradient_norm`` is that of the last step, before clipping, and ``seen`` the times and losses of its
-    batches, of all processes. ``origin`` says where the first weights came from, if from another run.
+    batches, of all processes. ``origin`` says where the first weights came from, if from another run. One that is
+    judged alone has no ``optimizer`` and no ``lr_schedule``.
     """
 
     averaged: Denoiser | None
@@ -36,8 +37,8 @@ class DiffusionModule(LightningModule):
         loss: Loss,
         times: Times,
         sampler: Sampler,
-        optimizer: Callable[[list[nn.Parameter]], Optimizer],
-        lr_schedule: Callable[[Optimizer], LRScheduler],
+        optimizer: Callable[[list[nn.Parameter]], Optimizer] | None,
+        lr_schedule: Callable[[Optimizer], LRScheduler] | None,
         seed: int,
         normalizer: float = 1.0,
         truth: Exact | None = None,
@@ -125,6 +126,7 @@ class DiffusionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""
         parameters = [p for part in (self.denoiser, self.loss) for p in part.parameters() if p.requires_grad]
+        assert self.make_optimizer and self.make_lr_schedule, "made to be judged"
         optimizer = self.make_optimizer(parameters)
         schedule = self.make_lr_schedule(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -18,47 +18,13 @@ from typing import IO, Any
 import yaml
 
 from scorelab.lit.checkpoints import Newest, newest_checkpoint
-from scorelab.lit.config import UserError, read_config
+from scorelab.lit.config import UserError
+from scorelab.lit.identity import first_difference, read_config
 from scorelab.report.status import Status, read_status, sweep, write_json, write_status, write_text
 
-MACHINE = (
-    "run",
-    "name",
-    "best_of",
-    "overwrite",
-    "debug",
-    "logger",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "data.workers",
-    "callbacks.validation.chunk",
-    "callbacks.grid.chunk",
-    "metric.chunk",
-    "callbacks.log",
-    "callbacks.keep",
-)
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
 CLEARED = {"metrics.json": -1, "config.yaml": 1}  # which go first and last
 PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
-
-
-def dotted(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested config as {a.b.c: value}."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    return {k: v for key, inner in config.items() for k, v in dotted(inner, f"{prefix}.{key}".lstrip(".")).items()}
-
-
-def first_difference(stored: dict[str, Any], present: dict[str, Any]) -> str | None:
-    """The first key in which two configs differ, with both values; keys of the machine aside."""
-    old, new = dotted(stored), dotted(present)
-    for key in (*new, *old):
-        if key.startswith(MACHINE):
-            continue
-        before, now = old.get(key, "nothing"), new.get(key, "nothing")
-        if before != now:
-            return f"{key} was {before}, is now {now}"
-    return None
 
 
 @dataclass
@@ -92,15 +58,19 @@ class RunDir:
         """metrics.json; empty where there is none.
 
         Raises:
-            UserError: when it is no JSON.
+            UserError: when it is not what ``close`` writes.
         """
         file = self.path / "metrics.json"
+        if not file.exists():
+            return {}
+        told = f"{shown(file)} is damaged"
         try:
-            return json.loads(file.read_text()) if file.exists() else {}
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{shown(file)} is damaged ({error.msg}): remove it, and the run is judged again"
-            ) from error
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:  # no JSON, or no text
+            raise UserError(f"{told} ({error}): remove it, and the run is judged again") from error
+        if not isinstance(content, dict) or not {"metrics", "records", "config"} <= content.keys():
+            raise UserError(f"{told}: remove it, and the run is judged again")
+        return content
 
     def lock(self) -> None:
         """Take the directory for this process; the kernel gives it back however the process ends.

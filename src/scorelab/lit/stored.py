@@ -1,12 +1,17 @@
 """A stored run, taken up again: its own configuration, with the overrides that may change it."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from scorelab.lit.build import sized
+from scorelab.lit.checkpoints import NAMES
+from scorelab.lit.config import UserError, checked
+from scorelab.lit.identity import STORED, key_of, read_config
 
-from scorelab.lit.config import UserError
+DENOISER = ("data", "schedule", "prediction", "variance", "model")  # what a trained denoiser is made of
 
 
 def slug(overrides: list[str]) -> str:
@@ -14,43 +19,121 @@ def slug(overrides: list[str]) -> str:
     return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:10]
 
 
-def refuse_training_keys(overrides: list[str], allowed: tuple[str, ...]) -> None:
+def refuse_training_keys(overrides: Sequence[str], allowed: tuple[str, ...]) -> None:
     """Refuse overrides that would make another run of a stored one.
 
     Raises:
-        UserError: for a key of another group than those allowed.
+        UserError: for a key of another node than those allowed.
     """
-    for key in (override.lstrip("+~").partition("=")[0] for override in overrides):
-        if key.partition(".")[0] not in allowed:
-            raise UserError(f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(allowed)}")
+    for key in map(key_of, overrides):
+        if not any(key == each or key.startswith(f"{each}.") for each in allowed):
+            raise UserError(f"{key} is fixed in a stored run; possible: {', '.join(allowed)}")
 
 
-def load_run(directory: str, overrides: list[str], composed: dict[str, Any]) -> dict[str, Any]:
-    """A run's own stored config, with no budget for judging, and with overrides.
-
-    ``group=choice`` takes that node from ``composed``, a dotted key sets a key.
+def run_directory(word: str, directory: str) -> Path:
+    """The directory of a stored run; ``word`` is the key it was typed under.
 
     Raises:
-        UserError: when the directory is no run, or holds no checkpoint.
+        UserError: when it is none.
     """
     path = Path(directory)
     if not path.is_dir():
-        raise UserError(f"run={directory}: no such directory")
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"run={directory}: not a run's directory (it holds no config.yaml)")
-    if not (path / "checkpoints" / "last.ckpt").is_file():
-        raise UserError(f"run={directory}: holds no checkpoint; train it first")
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    config["metric"]["budget"] = None
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    for key in keys:
-        group, _, rest = key.partition(".")
+        what = "a file; the run's directory is needed" if path.exists() else "no such directory"
+        raise UserError(f"{word}={directory}: {what}")
+    if not (path / "config.yaml").exists():
+        raise UserError(f"{word}={directory}: not a run's directory (it holds no config.yaml)")
+    return path
+
+
+def checkpoint_of(word: str, path: Path, name: str) -> Path:
+    """The file of a run's checkpoint; ``word`` is the key the run was typed under.
+
+    Raises:
+        UserError: when the run has none of that name: with those it has.
+    """
+    held = [each for each in NAMES if (path / "checkpoints" / f"{each}.ckpt").exists()]
+    if not held:
+        raise UserError(f"{word}={path}: holds no checkpoint; train it first")
+    if name not in held:
+        raise UserError(f"checkpoint={name}: {path} has no such checkpoint; possible: {', '.join(held)}")
+    return path / "checkpoints" / f"{name}.ckpt"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a stored run is to be taken up with: the overrides of its nodes, and these nodes as Hydra composed them.
+
+    Args:
+        overrides: group=choice, which replaces the node, or group.key=value.
+        composed: the nodes under these overrides, unchecked.
+        allowed: the nodes that may be changed.
+
+    Raises:
+        UserError: for a key of another node.
+    """
+
+    overrides: Sequence[str] = ()
+    composed: dict[str, Any] = field(default_factory=dict)
+    allowed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse_training_keys(self.overrides, self.allowed)
+
+
+def load_run(path: Path, used: tuple[str, ...], changes: Changes | None = None) -> dict[str, Any]:
+    """A run's own stored config, with changes; the nodes ``used`` are checked, the others not even looked at.
+
+    There is no budget for judging, unless the changes say so.
+
+    Raises:
+        UserError: when the file is damaged or of another version, or for a key that its node does not take.
+    """
+    file, changes = path / "config.yaml", changes or Changes()
+    config = read_config(file, STORED)
+    keys = [key_of(override) for override in changes.overrides]
+    for group in used:
         if group in keys:
-            config[group] = composed[group]
+            config[group] = checked(changes.composed[group], group)
             continue
-        node, source = config[group], composed[group]
-        *way, last = rest.split(".")
+        config[group] = _own(config, group, file, group in changes.allowed)
+        if group == "metric":
+            config[group]["budget"] = None
+        if mine := [key for key in keys if key.startswith(f"{group}.")]:
+            config[group] = checked(_set(config[group], mine, changes.composed[group]), group)
+    config["seed"] = _own(config, "seed", file, False)
+    return sized(config)
+
+
+def _own(config: dict[str, Any], group: str, file: Path, replaceable: bool) -> Any:
+    """One entry of a stored config, checked.
+
+    Raises:
+        UserError: when it is not there, or of another version of this program.
+    """
+    if group not in config:
+        raise UserError(f"{file} is damaged, it says nothing of {group}: {STORED}")
+    value = config[group]
+    if group != "seed" and not isinstance(value, dict):
+        raise UserError(f"{file} is damaged, its {group} is {value!r}: {STORED}")
+    if isinstance(value, dict) and "_target_" not in value and group not in ("judge", "extractor"):
+        raise UserError(f"{file} is damaged, its {group} names no class: {STORED}")
+    try:
+        return checked(value, group)
+    except UserError as error:
+        told = f"{file} is of another version of scorelab: {error}"
+        raise UserError(f"{told}; {group}= chooses anew" if replaceable else told) from error
+
+
+def _set(node: dict[str, Any], keys: list[str], source: dict[str, Any]) -> dict[str, Any]:
+    """A node with values from another under the same dotted keys; another class begins without the old one's keys."""
+    changed = dict(node)
+    for key in sorted(keys, key=lambda key: not key.endswith("._target_")):
+        inner, value = changed, source
+        *way, last = key.split(".")[1:]
         for name in way:
-            node, source = node[name], source[name]
-        node[last] = source[last]
-    return config
+            inner[name] = dict(inner[name]) if isinstance(inner.get(name), dict) else {}
+            inner, value = inner[name], value[name]
+        if last == "_target_":
+            inner.clear()
+        inner[last] = value[last]
+    return changed

@@ -15,18 +15,13 @@ from omegaconf import DictConfig
 
 from scorelab.lit.build import build, build_trainer, quiet, sized
 from scorelab.lit.config import UserError, completed
-from scorelab.lit.run import MACHINE, RunDir
+from scorelab.lit.identity import is_machine, key_of
+from scorelab.lit.run import RunDir
 from scorelab.lit.weights import start_from
 from scorelab.report.status import read_status
 from scorelab.report.table import Row, sweep_table
 
-ASIDE = (*MACHINE, "sweep", "overwrite", "hydra")  # no part of what a run is
 LONGEST = 120
-
-
-def key_of(override: str) -> str:
-    """The key of key=value."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def value_of(override: str) -> str:
@@ -34,14 +29,9 @@ def value_of(override: str) -> str:
     return override.partition("=")[2]
 
 
-def is_aside(key: str) -> bool:
-    """Whether a key, or the node it belongs to, is no part of what a run is."""
-    return any(key == each or key.startswith((f"{each}.", f"{each}/")) for each in ASIDE)
-
-
 def identity(overrides: list[str]) -> list[str]:
     """The overrides that say what a run is, as key=value: choices of groups, then single values."""
-    pairs = [(key_of(word), value_of(word)) for word in overrides if not is_aside(key_of(word))]
+    pairs = [(key_of(word), value_of(word)) for word in overrides if not is_machine(key_of(word))]
     return [f"{key}={value}" for key, value in sorted(pairs, key=lambda pair: ("." in pair[0], pair))]
 
 
@@ -139,7 +129,7 @@ class Sweep:
         """The yardsticks of every run, or why it has none."""
         rows = []
         for job in self.jobs:
-            choices = {key_of(word): value_of(word) for word in job.overrides if not is_aside(key_of(word))}
+            choices = {key_of(word): value_of(word) for word in job.overrides if not is_machine(key_of(word))}
             rows.append(Row(choices, job.verdict.get("metrics", {}), job.failure(failures)))
         limited = [job.path.name for job in self.jobs if job.verdict.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""

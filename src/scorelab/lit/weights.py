@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from scorelab.denoisers import Denoiser
 from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, newest_checkpoint, read_checkpoint
-from scorelab.lit.config import UserError, read_config
+from scorelab.lit.config import UserError
 from scorelab.lit.ema import follower
+from scorelab.lit.identity import STORED, read_config
 from scorelab.lit.module import DiffusionModule
 
 
@@ -41,6 +43,22 @@ def load_weights(module: DiffusionModule, path: Path) -> int:
     return int(checkpoint["global_step"])
 
 
+def load_judged(denoiser: Denoiser, path: Path) -> None:
+    """Give a denoiser the weights of a checkpoint that count: the averaged ones where it has some.
+
+    Raises:
+        UserError: when the file cannot be read, or is of another network.
+    """
+    _load(denoiser, judged_weights(whole_checkpoint(path)["state_dict"]), path)
+    denoiser.eval()
+
+
+def judged_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """What a module's state says of the denoiser to judge, by its own names."""
+    prefix = "averaged." if any(key.startswith("averaged.") for key in state) else "denoiser."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a run's first weights come from."""
@@ -59,18 +77,17 @@ def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -
     """
     if not run.is_dir():
         raise UserError(f"init_from={run}: no such directory")
-    found = newest_checkpoint(run / "checkpoints")
+    found = newest_checkpoint(run / "checkpoints", "train that run anew, or begin without it")
     if found is None or not (run / "config.yaml").exists():
         raise UserError(f"init_from={run}: holds no run with a checkpoint")
-    its, mine = (
-        each["_target_"].rpartition(".")[2] for each in (read_config(run / "config.yaml")["prediction"], prediction)
-    )
+    stored = read_config(run / "config.yaml", STORED).get("prediction")
+    if not isinstance(stored, dict) or "_target_" not in stored:
+        raise UserError(f"{run / 'config.yaml'} is damaged, it names no prediction: {STORED}")
+    its, mine = (str(each["_target_"]).rpartition(".")[2] for each in (stored, prediction))
     if its != mine:
         raise UserError(f"init_from={run}: its network predicts {its.lower()}, not {mine.lower()}: set prediction=")
-    state = read_checkpoint(found.path)["state_dict"]
-    source = "averaged" if any(key.startswith("averaged.") for key in state) else "denoiser"
-    prefix = f"{source}.network."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    judged = judged_weights(read_checkpoint(found.path)["state_dict"])
+    weights = {key.removeprefix("network."): value for key, value in judged.items() if key.startswith("network.")}
     network: Any = module.denoiser.network
     _load(network, weights, found.path)
     return Origin(str(run), found.step)

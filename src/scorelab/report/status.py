@@ -111,7 +111,7 @@ def read_status(directory: Path) -> Status | None:
     None where there is none, or none that can be read.
     """
     try:
-        content = json.loads((directory / "status.json").read_text())
+        content = json.loads((directory / "status.json").read_text(encoding="utf-8"))
         status = Status(**content)
         silent = time.time() - status.time > SILENT
         gone = status.host == socket.gethostname() and not alive(status.pid)
