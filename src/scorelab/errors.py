@@ -6,3 +6,7 @@ class Refusal(ValueError):
 
     Whatever is raised that is no Refusal is a fault of the program, and shows itself as one.
     """
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can change; the message is one line that says what."""

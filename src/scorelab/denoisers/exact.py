@@ -126,4 +126,6 @@ class Exact(Denoiser):
             Refusal: for one.
         """
         if self.variance.outputs > 1:
-            raise Refusal("model=oracle says nothing of a learned variance: set variance=fixed_small or fixed_large")
+            raise Refusal(
+                "an exact denoiser says nothing of a learned variance: set variance=fixed_small or fixed_large"
+            )

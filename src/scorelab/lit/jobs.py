@@ -19,9 +19,10 @@ from scorelab.lit.build import Experiment, build, quiet, sized
 from scorelab.lit.checkpoints import NAMES
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.pictures import draw_judged, save_samples
-from scorelab.lit.run import first_difference, plain, shown
+from scorelab.lit.run import first_difference, first_free, plain, shown
 from scorelab.lit.stored import load_run, refuse_training_keys, slug
 from scorelab.lit.weights import load_weights
+from scorelab.lit.words import key_of
 from scorelab.report.status import write_json
 from scorelab.report.table import table
 from scorelab.tensors import to_bytes
@@ -94,8 +95,10 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     quiet()
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), [word.lstrip("+") for word in hydra.overrides.task]
+    free = None if "name" in map(key_of, words) else first_free(folder)
+    folder = folder if free is None else free.path
     try:
-        config = sized(completed(cfg))
+        config = sized(completed(cfg)) | {"name": folder.name}
         earlier = folder / "metrics.json"
         if earlier.is_file() and (old := first_difference(json.loads(earlier.read_text())["config"], config)):
             raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
@@ -103,7 +106,9 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
             raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
     except BaseException:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if free is not None:
+            free.discard()
+        elif folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
     experiment.module.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,16 +132,13 @@ def sample(cfg: DictConfig) -> None:
     """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
     quiet()
     config = stored(cfg, ("sampler",))
-    if not isinstance(cfg.n, int) or cfg.n < 1:
-        raise UserError(f"n={cfg.n}: draw at least 1 sample")
-    if not isinstance(cfg.seed, int):
-        raise UserError(f"seed={cfg.seed}: a seed is a whole number")
+    n, seed = (completed(cfg)[key] for key in ("n", "seed"))
     words = [word.lstrip("+") for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
     experiment = restored(str(cfg.run), str(cfg.checkpoint), config)
     data, denoiser = experiment.data, experiment.module.judged
-    labels = torch.arange(cfg.n) % (data.classes or 1)
+    labels = torch.arange(n) % (data.classes or 1)
     with torch.no_grad():
-        drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, cfg.seed, experiment.metric.chunk)
+        drawn = draw_samples(denoiser, experiment.sampler, data.shape, labels, seed, experiment.metric.chunk)
     folder = Path(str(cfg.run)) / "sample" / slug(words)
     save_samples(drawn, data, folder / "samples.png", 256)
     array = drawn if data.levels is None else to_bytes(drawn, data.levels)

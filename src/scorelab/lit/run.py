@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,6 +134,17 @@ class RunDir:
         file.flush()
         self.left_by = read_status(self.path)
 
+    def release(self) -> None:
+        """Give the directory back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no run has begun there."""
+        return {file.name for file in self.path.iterdir()} <= set(BEFORE)
+
     def check(self, config: dict[str, Any]) -> None:
         """See that the directory is new, or left by a job of the very same config.
 
@@ -166,7 +178,7 @@ class RunDir:
                 self.lock()
         except (UserError, OSError):
             return
-        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
+        if self.path.is_dir() and self.untouched:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def tidy(self) -> None:
@@ -224,6 +236,20 @@ class RunDir:
         """Write status.json, if it can be: a run does not end because it cannot say how it does."""
         with suppress(OSError):
             write_status(self.path, state, step, it_per_s, self.seconds, reason)
+
+
+def first_free(path: Path) -> RunDir:
+    """The directory, or the first with -2, -3 ... added that holds nothing and that no other job has; locked."""
+    for number in count(1):
+        run = RunDir(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        try:
+            run.lock()
+        except UserError:
+            continue
+        if run.untouched:
+            return run
+        run.release()
+    raise AssertionError("numbers do not end")
 
 
 def shown(path: Path) -> str:

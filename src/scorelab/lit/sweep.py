@@ -17,21 +17,12 @@ from scorelab.lit.build import build, build_trainer, quiet, sized
 from scorelab.lit.config import UserError, completed
 from scorelab.lit.run import MACHINE, RunDir
 from scorelab.lit.weights import start_from
+from scorelab.lit.words import key_of, value_of
 from scorelab.report.status import read_status
 from scorelab.report.table import Row, sweep_table
 
 ASIDE = (*MACHINE, "sweep", "overwrite", "hydra")  # no part of what a run is
 LONGEST = 120
-
-
-def key_of(override: str) -> str:
-    """The key of key=value."""
-    return override.partition("=")[0].lstrip("+~")
-
-
-def value_of(override: str) -> str:
-    """The value of key=value."""
-    return override.partition("=")[2]
 
 
 def is_aside(key: str) -> bool:
@@ -108,8 +99,13 @@ class Sweep:
         quiet()
         words = [word for word in words if not word.startswith("-")]
         with initialize_config_dir(str(configs), version_base="1.3"):
-            jobs = _expanded(words, name)
-            configs_of = [compose(name, overrides) for overrides in jobs]
+            return cls._planned(words, name)
+
+    @classmethod
+    def _planned(cls, words: list[str], name: str) -> "Sweep":
+        jobs = _expanded(words, name)
+        path_of_choices = [word for word in words if key_of(word) == "hydra.searchpath"]
+        configs_of = [compose(name, [*path_of_choices, *overrides]) for overrides in jobs]
         swept = _varied(jobs)
         path = Path("logs/sweeps") / _named(words, swept)
         planned: dict[Path, Job] = {}
@@ -144,13 +140,6 @@ class Sweep:
         limited = [job.path.name for job in self.jobs if job.verdict.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
         return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
-
-
-def sweeping(words: list[str]) -> bool:
-    """Whether a command line asks for several runs, and for running them."""
-    flags = {word for word in words if word.startswith("-")}
-    named = any(key_of(word) == "sweep" and value_of(word) not in ("", "null") for word in words)
-    return (named or bool(flags)) and flags <= {"-m", "--multirun"}
 
 
 def _expanded(words: list[str], name: str) -> list[list[str]]:

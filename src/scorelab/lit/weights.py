@@ -10,6 +10,7 @@ from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, 
 from scorelab.lit.config import UserError, read_config
 from scorelab.lit.ema import follower
 from scorelab.lit.module import DiffusionModule
+from scorelab.lit.refusals import called
 
 
 def whole_checkpoint(path: Path) -> dict[str, Any]:
@@ -62,11 +63,11 @@ def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -
     found = newest_checkpoint(run / "checkpoints")
     if found is None or not (run / "config.yaml").exists():
         raise UserError(f"init_from={run}: holds no run with a checkpoint")
-    its, mine = (
-        each["_target_"].rpartition(".")[2] for each in (read_config(run / "config.yaml")["prediction"], prediction)
-    )
-    if its != mine:
-        raise UserError(f"init_from={run}: its network predicts {its.lower()}, not {mine.lower()}: set prediction=")
+    its = read_config(run / "config.yaml")["prediction"]
+    if its["_target_"] != prediction["_target_"]:
+        raise UserError(
+            f"init_from={run}: its network was trained with another prediction: set {called('prediction', its)}"
+        )
     state = read_checkpoint(found.path)["state_dict"]
     source = "averaged" if any(key.startswith("averaged.") for key in state) else "denoiser"
     prefix = f"{source}.network."
