@@ -36,7 +36,7 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
         (["+foo=1"], "foo: no such key"),
         (["~loss"], "~loss: a choice is needed; choices: dsm, esm, hybrid, ism"),
         (["loss=null"], "loss=null: a choice is needed; choices: dsm, esm, hybrid, ism"),
-        (["seed=-1"], "seed=-1: a seed lies in 0"),
+        (["seed=-1"], "seed=-1: a whole number in 0 ... 4294967295"),
         (
             ["trainer.devices=auto"],
             "trainer.devices=auto, num_nodes=1: a run trains on 1, 2, ... devices of one machine",
@@ -44,7 +44,7 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
         (["trainer.num_nodes=2"], "trainer.devices=1, num_nodes=2: a run trains on 1, 2, ... devices"),
         (["trainer.max_time=soon"], "is not a valid duration"),
         (["trainer.max_time=20"], "trainer.max_time=20: type days, hours, minutes and seconds as DD:HH:MM:SS"),
-        (["trainer.max_epochs=1"], "trainer.max_epochs is set by the program"),
+        (["trainer.max_epochs=1"], "trainer.max_epochs is set by the program: leave it out; a run's length is trainer.max_steps"),
         (["on_nan=hope"], "on_nan='hope': expected Literal['stop', 'skip']"),
         (["callbacks.guard=null"], "callbacks.guard cannot be left out"),
         (["callbacks.keep.minutes=0"], "minutes must be above 0, got 0"),
@@ -53,7 +53,7 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: possible: 32-true, bf16-mixed"),
         (["callbacks.validation=null"], "callbacks.validation cannot be left out"),
         (["schedule.num_steps=1"], "the bound needs schedule.num_steps of 2 or more"),
-        (["extractor=digits", "extractor.weights=/no/file"], "extractor: "),
+        (["extractor=digits", "extractor.weights=/no/file"], "extractor.weights=/no/file: No such file"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) -> None:

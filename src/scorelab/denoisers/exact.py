@@ -100,7 +100,7 @@ class Exact(Denoiser):
     ) -> None:
         super().__init__(schedule, variance, levels)
         if conditional and law.labels is None:
-            raise ValueError("a conditional denoiser needs a law with labels")
+            raise Refusal("a conditional denoiser needs a law with labels")
         self.law, self.conditional = law, conditional
 
     def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:

@@ -9,11 +9,12 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -124,16 +125,25 @@ def _imported(name: str, told: str) -> Any:
     """The object of a dotted name.
 
     Raises:
-        UserError: when there is no such module or object, or when the user's own module fails.
+        UserError: when there is no such module or object, or when a module of the user's fails.
     """
+    parts = name.split(".")
+    if not all(parts):
+        raise UserError(f"{told}: cannot be imported")
     try:
-        return get_object(name)
+        found: Any = import_module(parts[0])
+        for number, part in enumerate(parts[1:], 2):
+            if isinstance(found, ModuleType) and not hasattr(found, part):
+                found = import_module(".".join(parts[:number]))
+            else:
+                found = getattr(found, part)
     except Exception as error:
-        cause = error.__cause__ or error
-        absent = isinstance(cause, AttributeError | ModuleNotFoundError | ValueError)
-        if name.partition(".")[0] == "scorelab" and not absent:
-            raise cause from None  # a module of ours that cannot be imported is our fault
-        raise UserError(f"{told}: cannot be imported ({type(cause).__name__}: {one_line(cause)})") from error
+        absent = isinstance(error, AttributeError | ModuleNotFoundError)
+        if parts[0] == "scorelab" and not absent:
+            raise  # a module of ours that cannot be imported is our fault
+        kind = "" if absent else f"{type(error).__name__}: "
+        raise UserError(f"{told}: cannot be imported ({kind}{one_line(error)})") from error
+    return found
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

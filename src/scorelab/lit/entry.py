@@ -48,6 +48,7 @@ def entry(configs: Path, name: str, job: str) -> None:
     full = "debug=true" in map(str.lower, sys.argv) or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, to be told below
 
+    folders = [configs]
     failed: list[Exception] = []
     failures: dict[str, str] = {}  # of a sweep, by the job's directory
 
@@ -59,7 +60,7 @@ def entry(configs: Path, name: str, job: str) -> None:
             if (place := _place_in_sweep()) is not None:
                 if full:
                     traceback.print_exc()
-                failures[place] = one_line(error, configs, name).text
+                failures[place] = one_line(error, folders).text
                 print(f"{place} failed: {failures[place]}", file=sys.stderr)
             else:  # of a sweep's job only the line is kept: an error holds its run's lock and all it had in memory
                 failed.append(error)
@@ -67,9 +68,10 @@ def entry(configs: Path, name: str, job: str) -> None:
 
     try:
         line = Line.typed(sys.argv[1:])
+        folders += line.directories
         if name == "eval" and _without_run(line.words):
             name, job = "oracle", "scorelab.lit.jobs:evaluate_exact"
-        _refuse(line, configs, name)
+        _refuse(line, folders, name)
         line = line.for_hydra(name)
         sys.argv[1:] = line.argv()
         main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(call)
@@ -89,7 +91,7 @@ def entry(configs: Path, name: str, job: str) -> None:
     except Exception as error:
         if full:
             raise
-        told = one_line(error, configs, name)
+        told = one_line(error, folders)
         print(f"error: {told.text}", file=sys.stderr)
         sys.exit(told.status)
 
@@ -131,21 +133,21 @@ class Told:
     status: int
 
 
-def one_line(error: Exception, configs: Path, name: str) -> Told:
+def one_line(error: Exception, folders: list[Path]) -> Told:
     """What the person at the keyboard is told of an error."""
-    from scorelab.lit.mishaps import of_files
+    from scorelab.lit.mishaps import BATCH, mishap
 
     if isinstance(error, UserError):
         return Told(str(error), 2)
-    if (told := composition_error(error, configs, name)) is not None:
+    if (told := composition_error(error, folders)) is not None:
         return Told(told, 2)
-    if (mishap := of_files(error, Path.cwd())) is not None:
-        return Told(str(mishap), 2)
+    if (known := mishap(error, Path.cwd(), BATCH)) is not None:
+        return Told(str(known), 2)
     where = " ".join(getattr(error, "__notes__", ())) or "debug=true shows where"
     return Told(f"{type(error).__name__}: {' '.join(str(error).split())}: {FAULT} ({where})", 1)
 
 
-def composition_error(error: Exception, configs: Path, name: str) -> str | None:
+def composition_error(error: Exception, folders: list[Path]) -> str | None:
     """What Hydra's refusal of an override comes to, in one line; None for an error that is no such refusal."""
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
@@ -160,7 +162,8 @@ def composition_error(error: Exception, configs: Path, name: str) -> str | None:
             return _unreadable(cause.override)
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
-            told = f"{group}={choice}: no such choice; choices: {', '.join(sorted(cause.options or ()))}"
+            choices = choices_of(group, folders) | set(cause.options or ())
+            told = f"{group}={choice}: no such choice; choices: {', '.join(sorted(choices))}"
             return told + (f"; others come with {PLUGINS}" if group == "hydra/launcher" else "")
     if isinstance(error, OmegaConfBaseException):
         return of_omegaconf(error)
@@ -172,12 +175,12 @@ def _unreadable(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key):
         return f"{word}: not of the form key=value"
-    quote = '"' if "'" in value else "'"
+    quote = "'" if '"' in value else '"'
     typed = shlex.quote(f"{key.lstrip('+')}={quote}{value}{quote}")
     return f"{word.lstrip('+')}: such a value needs quotes that the shell leaves: type {typed}"
 
 
-def _refuse(line: Line, configs: Path, name: str) -> None:
+def _refuse(line: Line, folders: list[Path], name: str) -> None:
     """Look at the words before Hydra composes, makes directories, or adds a key that nothing reads.
 
     Raises:
@@ -187,7 +190,7 @@ def _refuse(line: Line, configs: Path, name: str) -> None:
         return
     if name == "oracle" and "--multirun" in line.flags:
         raise UserError("-m: an exact denoiser is judged one choice at a time")
-    known = known_keys(configs, name)
+    known = known_keys(folders[0], name)
     for word in line.words:
         key, value = key_of(word), value_of(word)
         top = re.split(r"[.@]", key)[0]
@@ -195,13 +198,13 @@ def _refuse(line: Line, configs: Path, name: str) -> None:
             raise UserError(f"{word}: {told}")
         if top.startswith("hydra") or not ("=" in word or word.startswith("~")):
             continue
-        if top not in known and top in known_keys(configs, "train"):
+        if top not in known and top in known_keys(folders[0], "train"):
             raise UserError(
                 f"{key} belongs to training and is fixed in a stored run; possible: {', '.join(sorted(known))}"
             )
         if top not in known:
             raise UserError(f"{key}: no such key{nearest(top, known)}")
-        choices = {file.stem for folder in (configs, *line.directories) for file in (folder / key).glob("*.yaml")}
+        choices = choices_of(key, folders)
         if choices and (word.startswith("~") or value in ("", "null")):
             raise UserError(f"{word}: a choice is needed; choices: {', '.join(sorted(choices))}")
         if word.startswith("~") and key == top:
@@ -222,6 +225,11 @@ def _of_hydra(key: str, value: str) -> str | None:
     if key == "hydra.job.chdir" and value.lower() in ("false", "null"):
         return None
     return next((told for own, told in OWN.items() if key == own or key.startswith(f"{own}.")), None)
+
+
+def choices_of(group: str, folders: list[Path]) -> set[str]:
+    """The names of a group's files."""
+    return {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
 
 
 def known_keys(configs: Path, name: str) -> set[str]:

@@ -128,7 +128,7 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
-    """What is said goes to train.log too, with dates; so does an error, with the traceback where it is our own fault."""
+    """What is said goes to train.log too, with dates; so does an error, with its traceback where it is our own."""
     handler = LogFile(directory / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -185,7 +185,7 @@ def _readable(word: str, name: str, several: bool) -> str:
     key, equals, value = word.partition("=")
     bare = key.lstrip("+")
     if bare in NAMES and equals:
-        if several and bare == "init_from":
+        if several and (bare == "init_from" or name in ("eval", "sample")):
             if FUNCTION.fullmatch(value):
                 return word
             return f"{bare}={','.join(_name(each, bare, name) for each in _elements(value))}"
