@@ -125,6 +125,9 @@ def test_every_choice_builds(choice: str) -> None:
         ("++trainer.max_steps=-3", "trainer.max_steps must be at least 1, got -3"),
         ("++trainer.max_steps=0", "trainer.max_steps must be at least 1, got 0"),
         ("++optimizer.betas=[1.5,0.9]", "optimizer.betas: Invalid beta parameter at index 0: 1.5"),
+        ("++optimizer.foreach=true", "optimizer.foreach: `fused` and `foreach` cannot be `True` together"),
+        ("++data.source.split_seed=-1", "data.source: split_seed must lie in 0 ... 4294967295, got -1"),
+        ("++schedule.s=1e15", "schedule: s=1000000000000000.0 leaves the curve no room to fall"),
         ("++optimizer.weight_decay=-2", "optimizer.weight_decay: Invalid weight_decay value: -2"),
         ("++trainer.accelerator=abacus", "trainer.accelerator: You selected an invalid accelerator name"),
         ("++trainer.strategy=hope", "trainer.strategy: You selected an invalid strategy name"),
@@ -172,11 +175,17 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
 
 INCOMPATIBLE = [
     ("loss=vlb ++schedule.num_steps=1", "loss=vlb: the bound needs steps"),
-    ("loss=vlb schedule=vp variance=learned", "loss=vlb: a continuous process has no steps whose variance could be learned"),
+    (
+        "loss=vlb schedule=vp variance=learned",
+        "loss=vlb: a continuous process has no steps whose variance could be learned",
+    ),
     ("loss=hybrid variance=fixed_small", "loss=hybrid: with a fixed variance this loss is loss=simple plus a constant"),
     ("loss=hybrid variance=fixed_large", "loss=hybrid: with a fixed variance this loss is loss=simple plus a constant"),
     ("loss=hybrid schedule=vp", "loss=hybrid: this loss learns the variance of steps: set schedule.num_steps"),
-    ("loss=hybrid ++schedule.num_steps=null", "loss=hybrid: this loss learns the variance of steps: set schedule.num_steps"),
+    (
+        "loss=hybrid ++schedule.num_steps=null",
+        "loss=hybrid: this loss learns the variance of steps: set schedule.num_steps",
+    ),
     ("loss=simple variance=learned", "loss=simple: this loss gives a learned variance no gradient"),
     ("loss=dsm variance=learned", "loss=dsm: this loss gives a learned variance no gradient"),
     ("loss=likelihood variance=learned", "loss=likelihood: this loss gives a learned variance no gradient"),
@@ -203,8 +212,14 @@ INCOMPATIBLE = [
     ("loss=ssm ++loss.slices=sphere", "loss.slices='sphere': expected Literal['rademacher', 'gaussian']"),
     ("loss=esm variance=learned", "loss=esm: this loss gives a learned variance no gradient: set variance=fixed_small"),
     ("loss=ssm schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=ssm: this loss is silent where alpha = 0"),
-    ("model=oracle variance=learned", "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small"),
-    ("model=oracle loss=hybrid", "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small"),
+    (
+        "model=oracle variance=learned",
+        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+    ),
+    (
+        "model=oracle loss=hybrid",
+        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+    ),
     ("model=oracle data=swiss_roll ++model.conditional=true", "model: a conditional denoiser needs a law with labels"),
     ("model=oracle ++model.law=3", "model.law is set by the program: leave it out; data=... decides it"),
     ("data=moons model=unet", "model: this network is for images, and the data are of shape (2,): set model=mlp"),
@@ -350,7 +365,11 @@ def test_a_name_that_yaml_reads_as_a_number_is_refused(key: str) -> None:
     [
         ("loss", {"_target_": "scorelab.losses.VariationalBound", "normalize": False}, "loss=vlb"),
         ("model", {"_target_": "scorelab.networks.UNet", "channels": 32}, "model=unet"),
-        ("model", {"_target_": "scorelab.networks.UNet", "channels": 128, "dropout": 0.2, "blocks": 2, "conditioning": "add"}, "model=unet_cifar"),
+        (
+            "model",
+            {"_target_": "scorelab.networks.UNet", "channels": 128, "multipliers": [1, 2, 2, 2], "dropout": 0.2},
+            "model=unet_cifar",
+        ),
         ("loss", {"_target_": "mine.Loss"}, "loss._target_=mine.Loss"),
     ],
 )

@@ -149,7 +149,10 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> 
     [
         (("loss=simple,hybrid", "variance=fixed_small"), "loss-hybrid_variance-fixed_small: loss=hybrid: with a fixed"),
         (("schedule=cosine,linear", "schedule.num_steps=20"), "schedule: beta reaches 1 at num_steps=20"),
-        (("schedule=cosine,vp", "loss=hybrid"), "loss-hybrid_schedule-vp: loss=hybrid: this loss learns the variance of steps"),
+        (
+            ("schedule=cosine,vp", "loss=hybrid"),
+            "loss-hybrid_schedule-vp: loss=hybrid: this loss learns the variance of steps",
+        ),
         (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, esm, hybrid, ism"),
         (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
         (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),

@@ -38,9 +38,12 @@ def by_constructor(target: type, path: str, arguments: Mapping[str, Any], error:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     ours = target.__module__.partition(".")[0] == "scorelab"
-    if ours or not isinstance(error, (*LIBRARY, MisconfigurationException)):
+    if ours:
         return None
-    return f"{_place(target, path, arguments, str(error))}: {one_line(error)}"
+    place = _place(target, path, arguments, str(error))
+    known = isinstance(error, (*LIBRARY, MisconfigurationException))
+    of_arguments = isinstance(error, RuntimeError) and place != path and "memory" not in str(error)
+    return f"{place}: {one_line(error)}" if known or of_arguments else None
 
 
 def _place(target: type, path: str, arguments: Mapping[str, Any], message: str) -> str:
