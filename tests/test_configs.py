@@ -367,7 +367,7 @@ def test_a_name_that_yaml_reads_as_a_number_is_refused(key: str) -> None:
         ("model", {"_target_": "scorelab.networks.UNet", "channels": 32}, "model=unet"),
         (
             "model",
-            {"_target_": "scorelab.networks.UNet", "channels": 128, "multipliers": [1, 2, 2, 2], "dropout": 0.2},
+            yaml.safe_load((CONFIGS / "model" / "unet_cifar.yaml").read_text()) | {"dropout": 0.2},
             "model=unet_cifar",
         ),
         ("loss", {"_target_": "mine.Loss"}, "loss._target_=mine.Loss"),
