@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from scorelab.errors import UserError
 from scorelab.lit import checkpoints
 from scorelab.lit.checkpoints import (
     FORMAT,
@@ -18,7 +19,6 @@ from scorelab.lit.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from scorelab.lit.config import UserError
 from scorelab.report.status import sweep, temporary
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from scorelab.errors import UserError
 from scorelab.judge.samples import kind
-from scorelab.lit.build import build, sized
-from scorelab.lit.config import GIVEN, UserError, completed
+from scorelab.lit.build import Experiment, build, sized
+from scorelab.lit.config import GIVEN, completed
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
@@ -33,6 +35,12 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 def config(*overrides: str) -> dict:
     return sized(completed(composed("run=test", *overrides)))
+
+
+def built(*overrides: str) -> Experiment:
+    """As an entry builds it: with Hydra at work, whose choices refusals name."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return build(sized(completed(compose("train", ["run=test", *overrides]))))
 
 
 NEEDS = {
@@ -55,6 +63,19 @@ def test_every_choice_composes_and_is_whole(choice: str) -> None:
     if hasattr(network, "sizes"):
         assert whole["model"]["channels"]  # a size the data decides, filled in
     assert whole["extractor"]["_target_"]
+
+
+@pytest.mark.parametrize(("group", "key"), [(group, key) for group in GIVEN for key in GIVEN[group]])
+def test_what_the_program_sets_itself_is_refused_with_what_to_set_instead(group: str, key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config(f"++{group}.{key}=1", "logger=wandb")
+    assert str(caught.value) == f"{group}.{key} is set by the program: leave it out; {GIVEN[group][key]}"
+    whole = config()
+    for named in re.findall(r"(?<![/\w])[a-z_]+(?:\.[a-z_]+)+", GIVEN[group][key]):
+        node = whole
+        for step in named.split("."):
+            assert step in node, named
+            node = node[step]
 
 
 def nodes_of(value: object) -> list[dict]:
@@ -127,7 +148,19 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++schedule.num_steps=1.5", "schedule.num_steps=1.5: expected int"),
         ("++trainer.max_steps=-3", "trainer.max_steps must be at least 1, got -3"),
         ("++trainer.max_steps=0", "trainer.max_steps must be at least 1, got 0"),
-        ("++optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("++optimizer.betas=[1.5,0.9]", "optimizer.betas: Invalid beta parameter at index 0: 1.5"),
+        ("++optimizer.foreach=true", "optimizer.foreach: `fused` and `foreach` cannot be `True` together"),
+        ("++data.source.split_seed=-1", "data.source: split_seed must lie in 0 ... 4294967295, got -1"),
+        ("++schedule.s=1e15", "schedule: s=1000000000000000.0 leaves the curve no room to fall"),
+        ("++optimizer.weight_decay=-2", "optimizer.weight_decay: Invalid weight_decay value: -2"),
+        ("++trainer.accelerator=abacus", "trainer.accelerator: You selected an invalid accelerator name"),
+        ("++trainer.strategy=hope", "trainer.strategy: You selected an invalid strategy name"),
+        ("++trainer.profiler=x", "trainer.profiler: When passing string value"),
+        ("++model.channels=true", "model.channels=True: expected int"),
+        ("++model.multipliers=[true,1]", "model.multipliers=[True, 1]: expected Sequence[int]"),
+        ("++model.dropout=true", "model.dropout=True: expected float"),
+        ("++trainer.max_steps=1e30", "trainer.max_steps=1e+30: expected int"),
+        ("++optimizer.lr=-1", "optimizer.lr: Invalid learning rate: -1"),
         ("++data.batch_size=0", "data: batch_size must be at least 1, got 0"),
         ("++model.dropout=2", "model: dropout must lie in [0, 1), got 2"),
         ("++model.multipliers=[1,2,2,2,2]", "model: images of 8x8 cannot be halved 4 times"),
@@ -165,15 +198,21 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
 
 
 INCOMPATIBLE = [
-    ("loss=vlb ++schedule.num_steps=1", "loss=vlb needs steps"),
-    ("loss=vlb schedule=vp variance=learned", "a continuous process has no steps whose variance could be learned"),
-    ("loss=hybrid variance=fixed_small", "loss=hybrid with a fixed variance is loss=simple plus a constant"),
-    ("loss=hybrid variance=fixed_large", "loss=hybrid with a fixed variance is loss=simple plus a constant"),
-    ("loss=hybrid schedule=vp", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
-    ("loss=hybrid ++schedule.num_steps=null", "loss=hybrid learns the variance of steps: set schedule.num_steps"),
-    ("loss=simple variance=learned", "loss=simple gives a learned variance no gradient"),
-    ("loss=dsm variance=learned", "loss=dsm gives a learned variance no gradient"),
-    ("loss=likelihood variance=learned", "loss=likelihood gives a learned variance no gradient"),
+    ("loss=vlb ++schedule.num_steps=1", "loss=vlb: the bound needs steps"),
+    (
+        "loss=vlb schedule=vp variance=learned",
+        "loss=vlb: a continuous process has no steps whose variance could be learned",
+    ),
+    ("loss=hybrid variance=fixed_small", "loss=hybrid: with a fixed variance this loss is loss=simple plus a constant"),
+    ("loss=hybrid variance=fixed_large", "loss=hybrid: with a fixed variance this loss is loss=simple plus a constant"),
+    ("loss=hybrid schedule=vp", "loss=hybrid: this loss learns the variance of steps: set schedule.num_steps"),
+    (
+        "loss=hybrid ++schedule.num_steps=null",
+        "loss=hybrid: this loss learns the variance of steps: set schedule.num_steps",
+    ),
+    ("loss=simple variance=learned", "loss=simple: this loss gives a learned variance no gradient"),
+    ("loss=dsm variance=learned", "loss=dsm: this loss gives a learned variance no gradient"),
+    ("loss=likelihood variance=learned", "loss=likelihood: this loss gives a learned variance no gradient"),
     ("++schedule.num_steps=1 judge=[vlb] ++loss.normalize=false", "the bound needs schedule.num_steps of 2 or more"),
     ("++schedule.num_steps=1 judge=[simple]", "set loss.normalize=false"),
     ("schedule=vp ++metric.bound=exact", "a continuous schedule has no steps to sum exactly"),
@@ -190,17 +229,23 @@ INCOMPATIBLE = [
     ("schedule=sigmoid ++schedule.tau=nan", "tau above 0"),
     ("schedule=vp ++schedule.beta_end=inf", "0 < beta_start < beta_end is needed"),
     ("schedule=scaled_linear ++schedule.beta_start=-1", "beta_start and beta_end must be above 0"),
-    ("schedule=linear ++schedule.beta_end=0.5", "prediction=eps says nothing of the data where alpha = 0"),
-    ("schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=simple is silent where alpha = 0"),
+    ("schedule=linear ++schedule.beta_end=0.5", "prediction=eps: the noise says nothing of the data where alpha = 0"),
+    ("schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=simple: this loss is silent where alpha = 0"),
     ("loss=dsm ++loss.weight=sigma", "loss.weight='sigma': expected Literal['one', 'sigma2', 'g2']"),
     ("loss=esm ++loss.references=0", "loss: references must be at least 1, or null for the exact score, got 0"),
     ("loss=ssm ++loss.slices=sphere", "loss.slices='sphere': expected Literal['rademacher', 'gaussian']"),
-    ("loss=esm variance=learned", "loss=esm gives a learned variance no gradient: set variance=fixed_small"),
-    ("loss=ssm schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=ssm is silent where alpha = 0"),
-    ("model=oracle variance=learned", "model=oracle says nothing of a learned variance: set variance=fixed_small"),
-    ("model=oracle loss=hybrid", "model=oracle says nothing of a learned variance: set variance=fixed_small"),
+    ("loss=esm variance=learned", "loss=esm: this loss gives a learned variance no gradient: set variance=fixed_small"),
+    ("loss=ssm schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=ssm: this loss is silent where alpha = 0"),
+    (
+        "model=oracle variance=learned",
+        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+    ),
+    (
+        "model=oracle loss=hybrid",
+        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+    ),
     ("model=oracle data=swiss_roll ++model.conditional=true", "model: a conditional denoiser needs a law with labels"),
-    ("model=oracle ++model.law=3", "model.law is set by the program from the other choices: leave it out"),
+    ("model=oracle ++model.law=3", "model.law is set by the program: leave it out; data=... decides it"),
     ("data=moons model=unet", "model: this network is for images, and the data are of shape (2,): set model=mlp"),
     ("data=digits model=mlp", "model: this network is for points, and the data are of shape (1, 8, 8): set model=unet"),
     ("data=moons ++model.width=3", "model: width must be even and blocks at least 1, got 3 and 3"),
@@ -222,7 +267,7 @@ INCOMPATIBLE = [
 @pytest.mark.parametrize(("words", "told"), INCOMPATIBLE)
 def test_choices_that_do_not_go_together_are_refused_in_one_sentence(words: str, told: str) -> None:
     with pytest.raises(UserError) as caught:
-        build(config(*words.split()))
+        built(*words.split())
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -319,3 +364,96 @@ def test_a_class_of_another_kind_is_refused_in_a_group(override: str) -> None:
 
 def test_a_class_of_a_user_is_accepted_where_it_is_a_network() -> None:
     assert config("++model._target_=torch.nn.Identity")["model"]["_target_"] == "torch.nn.Identity"
+
+
+def test_a_missing_value_is_named_by_its_whole_path() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        nested = compose("train", ["run=x", "++extractor.weights=???"])
+        top = compose("eval")
+    with pytest.raises(UserError, match=r"^extractor\.weights has no value: type extractor\.weights=\.\.\.$"):
+        completed(nested)
+    with pytest.raises(UserError, match=r"^run has no value: type run=\.\.\.$"):
+        completed(top)
+
+
+@pytest.mark.parametrize("key", ["run", "name", "init_from"])
+def test_a_name_that_yaml_reads_as_a_number_is_refused(key: str) -> None:
+    whole = composed("run=x")
+    whole[key] = 20240105
+    with pytest.raises(UserError, match=f"{key}=20240105: expected .* a name stands in quotes"):
+        completed(whole)
+
+
+@pytest.mark.parametrize(
+    ("group", "node", "choice"),
+    [
+        ("loss", {"_target_": "scorelab.losses.VariationalBound", "normalize": False}, "loss=vlb"),
+        ("model", {"_target_": "scorelab.networks.UNet", "channels": 32}, "model=unet"),
+        (
+            "model",
+            yaml.safe_load((CONFIGS / "model" / "unet_cifar.yaml").read_text()) | {"dropout": 0.2},
+            "model=unet_cifar",
+        ),
+        ("loss", {"_target_": "mine.Loss"}, "loss._target_=mine.Loss"),
+    ],
+)
+def test_a_node_is_called_by_the_choice_that_is_most_like_it(group: str, node: dict, choice: str) -> None:
+    from scorelab.lit.refusals import called
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert called(group, node) == choice
+
+
+USERS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, outputs=1, classes=None, width: int = 3, fault: str = ""):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        if width > 5:
+            raise ValueError(f"no network is {width} wide")
+        if fault:
+            raise {"KeyError": KeyError, "RuntimeError": RuntimeError}[fault]("of my own")
+
+    def forward(self, x, t, label=None):
+        return self.layer("no tensor")
+"""
+
+
+@pytest.fixture
+def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_net.py").write_text(USERS)
+    (tmp_path / "users_broken.py").write_text(USERS + "undefined\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_users_class_refuses_with_a_value_error_and_any_other_error_is_a_fault(users_module: None) -> None:
+    words = ["data=moons", "++model._target_=users_net.Net"]
+    with pytest.raises(UserError, match=r"^model\.width: no network is 7 wide$"):
+        build(config(*words, "++model.width=7"))
+    for fault in (KeyError, RuntimeError):
+        with pytest.raises(fault, match="of my own"):
+            build(config(*words, f"++model.fault={fault.__name__}"))
+
+
+def test_a_class_of_ours_refuses_with_a_refusal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scorelab.schedules import Cosine
+
+    monkeypatch.setattr(Cosine, "__init__", lambda self, num_steps=1000: [].index(num_steps))
+    with pytest.raises(ValueError, match="is not in list") as caught:
+        build(config())
+    assert not isinstance(caught.value, UserError)
+
+
+def test_a_module_that_fails_while_it_is_imported_says_how(users_module: None) -> None:
+    with pytest.raises(UserError, match=r"cannot be imported \(NameError: name 'undefined' is not defined\)$"):
+        config("data=moons", "++model._target_=users_broken.Net")
+    with pytest.raises(UserError, match=r"cannot be imported \(.*has no attribute 'Nett?'|No module named"):
+        config("data=moons", "++model._target_=users_net.Nett")
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("none")
+    with pytest.raises(UserError, match=r"^extractor: weights=.* are none of this classifier's$"):
+        build(config("extractor=digits", f"++extractor.weights={tmp_path}/w"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import SMALL
 
+from scorelab.errors import UserError
 from scorelab.lit.checkpoints import read_checkpoint
-from scorelab.lit.config import UserError
 from scorelab.lit.guard import Guard
 from scorelab.schedules import Cosine
 

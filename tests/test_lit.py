@@ -18,7 +18,8 @@ from lightning import LightningModule, Trainer
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.lit.config import UserError, checked_node, instantiate, nearest
+from scorelab.errors import UserError
+from scorelab.lit.config import checked, instantiate, nearest
 from scorelab.lit.ema import AveragedWeights, follow, follower
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.optim import Constant, WarmupCosine
@@ -198,7 +199,7 @@ def tensors(value: object) -> list[torch.Tensor]:
 def test_what_a_callback_kept_goes_on_where_the_run_is(name: str) -> None:
     """A checkpoint is read on the CPU, in whatever type it was written; a run may go on elsewhere."""
     node = yaml.safe_load((CONFIGS / "callbacks" / "default.yaml").read_text())[name]
-    callback = instantiate(checked_node({"_target_": node["_target_"]}, f"callbacks.{name}"), f"callbacks.{name}")
+    callback = instantiate(checked({name: {"_target_": node["_target_"]}}, "callbacks")[name], f"callbacks.{name}")
     state = callback.state_dict()
     if name == "log":
         state["sums"] = {"loss": torch.ones(2, dtype=torch.float64)}

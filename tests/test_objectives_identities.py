@@ -445,11 +445,10 @@ def test_costs_are_told_in_evaluations():
 
 @pytest.mark.parametrize("loss", [ESM, ISM, SSM])
 def test_a_learned_variance_silence_and_an_unknown_weight_are_refused(loss):
-    name = loss.__name__.lower()
     network = MLP((2,), width=8, blocks=1, outputs=2)
-    with pytest.raises(ValueError, match=f"loss={name} gives a learned variance no gradient"):
+    with pytest.raises(ValueError, match="this loss gives a learned variance no gradient"):
         loss().check(NetworkDenoiser(VP(), network, Eps(), Learned()))
-    with pytest.raises(ValueError, match=f"loss={name} is silent where alpha = 0"):
+    with pytest.raises(ValueError, match="this loss is silent where alpha = 0"):
         loss().check(NetworkDenoiser(Straight(None), network, Eps(), FixedSmall()))
     with pytest.raises(ValueError, match="weight must be one of one, sigma2, g2, got sigma"):
         loss("sigma")
@@ -496,7 +495,7 @@ def test_more_than_the_own_point_needs_the_truth(references):
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 5)
     loss = ESM(references=references)
     assert loss.needs_truth
-    with pytest.raises(ValueError, match="loss=esm needs the exact denoiser of the training data"):
+    with pytest.raises(ValueError, match="the exact score needs the exact denoiser of the training data"):
         loss(denoiser, x0, t, eps)
     loss(denoiser, x0, t, eps, truth=oracle, generator=seeded())
 

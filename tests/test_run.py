@@ -1,6 +1,7 @@
 """A run's directory: who works in it, whether it still does, where its weights come from, how long it may take."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from faults.compare import differences
 
 from scorelab.lit.checkpoints import read_checkpoint
 from scorelab.lit.heart import Heart
-from scorelab.lit.run import RunDir
+from scorelab.lit.run import RunDir, first_free
 from scorelab.lit.signals import ENDING, SIGNALS
 from scorelab.report.status import SILENT, Status, read_status, write_status
 
@@ -55,6 +56,29 @@ def test_a_job_at_work_that_is_silent_or_gone_is_lost(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(json.dumps(said | {"pid": int(gone.stdout)}))
     found = read_status(tmp_path)
     assert found is not None and str(found) == "lost at step 7"
+
+
+def take(path: Path, start: Any, stop: Any, taken: Any) -> None:
+    start.wait()
+    run = first_free(path)
+    taken.put(run.path.name)
+    stop.wait()
+
+
+def test_jobs_that_nobody_named_take_a_directory_each_however_many_start_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, stop, taken = context.Barrier(4), context.Event(), context.Queue()
+    jobs = [context.Process(target=take, args=(tmp_path / "now", start, stop, taken)) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    names = {taken.get(timeout=60) for _ in jobs}
+    stop.set()
+    for job in jobs:
+        job.join()
+    assert names == {"now", "now-2", "now-3", "now-4"}
+    (tmp_path / "now" / "config.yaml").touch()
+    (tmp_path / "now-2" / "train.log").touch()
+    assert first_free(tmp_path / "now").path.name == "now-2"
 
 
 def test_a_corpse_that_nobody_has_buried_is_gone_too(tmp_path: Path) -> None:
@@ -149,7 +173,10 @@ def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
 
     typed("train", "run=a", *SMALL)
     said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "prediction=v")
-    assert said.last == "error: init_from=logs/train/a: its network predicts eps, not v: set prediction="
+    assert (
+        said.last
+        == "error: init_from=logs/train/a: its network was trained with another prediction: set prediction=eps"
+    )
     said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "model.channels=16")
     assert said.status == 2 and "last.ckpt is of another network: " in said.last
     assert not (tmp_path / "logs" / "train" / "c").exists()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from scorelab.lit.config import UserError
-from scorelab.lit.sweep import Sweep, job_directory, sweeping
+from scorelab.errors import UserError
+from scorelab.lit.sweep import Sweep, job_directory
 from scorelab.report.table import Row, best, sweep_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,9 +147,12 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("loss=simple,hybrid", "variance=fixed_small"), "loss-hybrid_variance-fixed_small: loss=hybrid with a fixed"),
+        (("loss=simple,hybrid", "variance=fixed_small"), "loss-hybrid_variance-fixed_small: loss=hybrid: with a fixed"),
         (("schedule=cosine,linear", "schedule.num_steps=20"), "schedule: beta reaches 1 at num_steps=20"),
-        (("schedule=cosine,vp", "loss=hybrid"), "loss-hybrid_schedule-vp: loss=hybrid learns the variance of steps"),
+        (
+            ("schedule=cosine,vp", "loss=hybrid"),
+            "loss-hybrid_schedule-vp: loss=hybrid: this loss learns the variance of steps",
+        ),
         (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, esm, hybrid, ism"),
         (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
         (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),
@@ -252,25 +255,10 @@ def test_long_or_cleaned_names_stay_apart_and_short_enough() -> None:
     assert len(names) == 54 and max(map(len, names)) <= 120
 
 
-@pytest.mark.parametrize(
-    ("words", "asked"),
-    [
-        (["-m", "loss=simple,vlb"], True),
-        (["--multirun", "loss=simple"], True),
-        (["sweep=fair"], True),
-        (["loss=simple"], False),
-        (["sweep=fair", "--cfg", "job"], False),
-        (["sweep=null"], False),
-    ],
-)
-def test_a_sweep_is_asked_for_by_a_flag_or_by_name(words: list[str], asked: bool) -> None:
-    assert sweeping(words) is asked
-
-
 def test_an_impossible_job_is_named_in_its_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"^loss-simple_variance-learned: loss=simple gives a learned variance no gradient"
+        UserError, match=r"^loss-simple_variance-learned: loss=simple: this loss gives a learned variance no gradient"
     ):
         planned("-m", "loss=vlb,simple", "variance=learned")
 

@@ -12,6 +12,10 @@ class Refusal(ValueError):
     """
 
 
+class UserError(Exception):
+    """Something the person at the keyboard can change; the message is one line that says what."""
+
+
 def short_of_memory(error: BaseException) -> bool:
     """Whether memory was short, of the machine or of a device: no fault of what was being done."""
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None

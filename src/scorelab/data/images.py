@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Law
+from scorelab.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Digits(Source):
 
     Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998. Split 1,437 / 180 / 180 into train,
     val and test, stratified by class, by ``split_seed`` alone: every run sees the same three sets.
+
+    Raises:
+        Refusal: for a seed that is none.
     """
 
     shape = (1, 8, 8)
@@ -66,6 +70,8 @@ class Digits(Source):
     extractor: Mapping[str, Any] = {"_target_": "scorelab.metrics.features.DigitsExtractor"}
 
     def __init__(self, split_seed: int = 0) -> None:
+        if not 0 <= split_seed < 2**32:
+            raise Refusal(f"split_seed must lie in 0 ... {2**32 - 1}, got {split_seed}")
         self.split_seed = split_seed
 
     def splits(self) -> dict[str, Split]:

@@ -100,7 +100,7 @@ class Exact(Denoiser):
     ) -> None:
         super().__init__(schedule, variance, levels)
         if conditional and law.labels is None:
-            raise ValueError("a conditional denoiser needs a law with labels")
+            raise Refusal("a conditional denoiser needs a law with labels")
         self.law, self.conditional = law, conditional
 
     def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:
@@ -126,4 +126,6 @@ class Exact(Denoiser):
             Refusal: for one.
         """
         if self.variance.outputs > 1:
-            raise Refusal("model=oracle says nothing of a learned variance: set variance=fixed_small or fixed_large")
+            raise Refusal(
+                "an exact denoiser says nothing of a learned variance: set variance=fixed_small or fixed_large"
+            )

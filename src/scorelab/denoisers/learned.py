@@ -44,7 +44,7 @@ class Eps(Prediction):
             Refusal: where alpha is 0 at t = 1.
         """
         if ends_without_signal(schedule):
-            raise Refusal("prediction=eps says nothing of the data where alpha = 0: set prediction=v or x0")
+            raise Refusal("the noise says nothing of the data where alpha = 0: set prediction=v or x0")
 
 
 class X0(Prediction):

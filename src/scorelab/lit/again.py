@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from scorelab.lit.words import key_of
+
 SAME = "the same command"
 
 
@@ -25,20 +27,15 @@ class Typed:
         A run that nobody named has to be named now, and ``overwrite=true`` would start it anew.
         """
         kept = [word for word in self.words if not anew(word)]
-        named = sweep or any(key(word) == "run" for word in kept)
+        named = sweep or any(key_of(word) == "run" for word in kept)
         if named and kept == self.words:
             return SAME
         return shlex.join([sys.orig_argv[0], self.program, *kept, *([] if named else [f"run={run}"])])
 
 
-def key(word: str) -> str:
-    """The key of key=value."""
-    return word.partition("=")[0].lstrip("+~")
-
-
 def anew(word: str) -> bool:
     """Whether a word asks for a run to be begun anew."""
-    return key(word) == "overwrite" and word.partition("=")[2].strip("'\"").lower() in ("true", "yes", "on", "1")
+    return key_of(word) == "overwrite" and word.partition("=")[2].strip("'\"").lower() in ("true", "yes", "on", "1")
 
 
 TYPED = Typed()

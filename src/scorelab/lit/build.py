@@ -3,6 +3,7 @@
 import inspect
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Exact, Law, NetworkDenoiser, Variance
-from scorelab.errors import Refusal
+from scorelab.errors import Refusal, UserError
 from scorelab.judge import Card, Case, Metric, Part, weight_card
-from scorelab.lit.config import UserError, checked, instantiate, target_of
+from scorelab.lit.config import checked, instantiate, target_of
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.ranks import Place
+from scorelab.lit.refusals import called
 from scorelab.losses import Loss, Times
 from scorelab.samplers import Sampler
 from scorelab.schedules import Schedule
@@ -110,7 +112,7 @@ def build(config: dict[str, Any], training: bool = True) -> Experiment:
     sampler = instantiate(config["sampler"], "sampler")
     parts = {name: instantiate(node, f"judge.{name}") for name, node in config.get("judge", {}).items() if node}
     metric = instantiate(config["metric"], "metric")
-    card = _card(denoiser, loss, times, sampler, parts, metric)
+    card = _card(config, denoiser, loss, times, sampler, parts, metric)
     scale = card.normalizer if loss.normalize else 1.0
     truth = exact(data.truth(), denoiser, conditional) if loss.needs_truth else None
     optimizer = lr_schedule = None
@@ -141,26 +143,43 @@ def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any)
     return instantiate(node, path, **{name: shared}, **given)
 
 
+def _check(path: str, config: dict[str, Any], check: Callable[[], object]) -> None:
+    """Have a part of a run see whether it goes with the others; its refusal names the choice that made it.
+
+    Raises:
+        UserError: when it does not.
+    """
+    try:
+        check()
+    except Refusal as error:
+        place = path if "." in path else called(path, config[path])
+        raise UserError(f"{place}: {error}") from error
+
+
 def _card(
-    denoiser: Denoiser, loss: Loss, times: Times, sampler: Sampler, parts: dict[str, Part], metric: Metric
+    config: dict[str, Any],
+    denoiser: Denoiser,
+    loss: Loss,
+    times: Times,
+    sampler: Sampler,
+    parts: dict[str, Part],
+    metric: Metric,
 ) -> Card:
     """The objective's weight card.
 
     Raises:
         UserError: for choices that cannot go together; each says so itself, where it arises.
     """
-    try:
-        denoiser.check()
-        loss.check(denoiser)
-        sampler.evaluations(denoiser)
-        for part in parts.values():
-            part.check(denoiser, metric)
-        card = weight_card(denoiser, loss, times)
-        if loss.normalize:
-            _ = card.normalizer  # which may not exist
-    except Refusal as error:
-        raise UserError(str(error)) from error
-    return card
+    _check("prediction" if isinstance(denoiser, NetworkDenoiser) else "model", config, denoiser.check)
+    _check("loss", config, lambda: loss.check(denoiser))
+    _check("sampler", config, lambda: sampler.evaluations(denoiser))
+    for name, part in parts.items():
+        _check(f"judge.{name}", config, partial(part.check, denoiser, metric))
+    cards: list[Card] = []
+    _check("loss", config, lambda: cards.append(weight_card(denoiser, loss, times)))
+    if loss.normalize:
+        _check("loss", config, lambda: cards[0].normalizer)  # which may not exist
+    return cards[0]
 
 
 NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}

@@ -11,9 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from scorelab.data.module import DataModule
-from scorelab.errors import Refusal
+from scorelab.errors import Refusal, UserError
 from scorelab.judge.yardsticks import noise_error
-from scorelab.lit.config import UserError
 from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.samplers import draw_samples

@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from scorelab.lit.config import UserError
+from scorelab.errors import UserError
 from scorelab.report.status import temporary
 
 FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it

@@ -9,57 +9,59 @@ import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Literal
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-GIVEN = {
-    "model": {"shape", "classes", "outputs", "schedule", "variance", "law", "levels"},
-    "optimizer": {"params"},
-    "lr_schedule": {"optimizer", "total_steps"},
-    "trainer": {
-        "callbacks",
-        "logger",
-        "default_root_dir",
-        "plugins",
-        "enable_progress_bar",
-        "enable_checkpointing",
-        "enable_model_summary",
-        "num_sanity_val_steps",
-        "use_distributed_sampler",
-        "log_every_n_steps",
-        # the length of a run is max_steps, or max_time
-        "fast_dev_run",
-        "max_epochs",
-        "min_epochs",
-        "min_steps",
-        "overfit_batches",
-        "limit_train_batches",
-        "limit_val_batches",
-        "limit_test_batches",
-        "limit_predict_batches",
+from scorelab.errors import Refusal, UserError
+from scorelab.lit.refusals import by_constructor, of_omegaconf, one_line
+from scorelab.lit.values import TYPES, is_plain, typed, value_of_run
+
+LENGTH = "a run's length is trainer.max_steps, or trainer.max_time"
+LESS = "data.limit=N trains on fewer items, trainer.max_steps sets the length"
+DATA = "data=... decides it"
+GIVEN = {  # what the program wires or means itself, and what does what is wanted
+    "model": {
+        "shape": DATA,
+        "classes": DATA,
+        "outputs": "variance=... decides it",
+        "schedule": "schedule=... decides it",
+        "variance": "variance=... decides it",
+        "law": DATA,
+        "levels": DATA,
     },
-    "logger": {"directory", "name", "config"},
+    "optimizer": {"params": "model=... decides them"},
+    "lr_schedule": {"optimizer": "optimizer=... decides it", "total_steps": "trainer.max_steps decides it"},
+    "trainer": {
+        "callbacks": "callbacks.NAME=null leaves one out",
+        "logger": "logger=... decides it",
+        "default_root_dir": "run=NAME names the directory",
+        "plugins": "checkpoints are written by callbacks.keep",
+        "enable_progress_bar": "callbacks.log.bar=false leaves the bar out",
+        "enable_checkpointing": "checkpoints are written by callbacks.keep",
+        "enable_model_summary": "the first line says how many weights there are",
+        "num_sanity_val_steps": "callbacks.validation.every says when to validate",
+        "use_distributed_sampler": "every process draws its own part of a batch",
+        "log_every_n_steps": "callbacks.log.every says how often",
+        "fast_dev_run": LENGTH,
+        "max_epochs": LENGTH,
+        "min_epochs": LENGTH,
+        "min_steps": LENGTH,
+        "overfit_batches": LESS,
+        "limit_train_batches": LESS,
+        "limit_val_batches": "callbacks.validation.every says when to validate, always on the whole split",
+        "limit_test_batches": "metric.samples and metric.budget say how much is judged",
+        "limit_predict_batches": "src/sample.py n=N draws samples",
+    },
+    "logger": {
+        "directory": "run=NAME names the directory",
+        "name": "run=NAME names the run",
+        "config": "it is the run's own",
+    },
 }
-TYPES: dict[str, Any] = {
-    "run": str,
-    "name": str | None,
-    "best_of": str | None,
-    "seed": int,
-    "debug": bool,
-    "overwrite": bool,
-    "deterministic": bool,
-    "on_nan": Literal["stop", "skip"],
-    "init_from": str | None,
-    "n": int,
-    "label": int | None,
-}
-PLAIN = (bool, int, float, str, type(None))
-
-
-class UserError(Exception):
-    """Something the person at the keyboard can change; the message is one line that says what."""
 
 
 @cache
@@ -110,13 +112,35 @@ def target_of(node: Mapping[str, Any], path: str) -> type:
     name = node["_target_"]
     group, *inner = path.split(".")
     base = bases().get(path) or bases().get(".".join([group, *["*"] * len(inner)])) or bases().get(group)
-    try:
-        found = get_object(str(name))
-    except Exception as error:
-        raise UserError(f"{path}._target_={name}: cannot be imported") from error
+    found = _imported(str(name), f"{path}._target_={name}")
     if base is None or not (isinstance(found, type) and issubclass(found, base)):
         wanted = "nothing" if base is None else f"a class of kind {base.__name__}"
         raise UserError(f"{path}._target_={name} is refused: {path} may only name {wanted}")
+    return found
+
+
+def _imported(name: str, told: str) -> Any:
+    """The object of a dotted name.
+
+    Raises:
+        UserError: when there is no such module or object, or when a module of the user's fails.
+    """
+    parts = name.split(".")
+    if not all(parts):
+        raise UserError(f"{told}: cannot be imported")
+    try:
+        found: Any = import_module(parts[0])
+        for number, part in enumerate(parts[1:], 2):
+            if isinstance(found, ModuleType) and not hasattr(found, part):
+                found = import_module(".".join(parts[:number]))
+            else:
+                found = getattr(found, part)
+    except Exception as error:
+        absent = isinstance(error, AttributeError | ModuleNotFoundError)
+        if parts[0] == "scorelab" and not absent:
+            raise  # a module of ours that cannot be imported is our fault
+        kind = "" if absent else f"{type(error).__name__}: "
+        raise UserError(f"{told}: cannot be imported ({kind}{one_line(error)})") from error
     return found
 
 
@@ -135,38 +159,34 @@ def completed(cfg: DictConfig) -> dict[str, Any]:
     """
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except Exception as error:
-        raise UserError(str(error).splitlines()[0]) from error
+    except OmegaConfBaseException as error:
+        raise UserError(of_omegaconf(error)) from error
     assert isinstance(plain, dict)
     return {str(key): _group(str(key), value) for key, value in plain.items()}
 
 
 def _group(key: str, value: Any) -> Any:
     """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, judge)."""
-    if key in ("run", "name") and value is not None:
-        value = str(value)  # a name of digits is still a name
-    if key == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
-        raise UserError(f"seed={value}: a seed lies in 0 ... {2**32 - 1}")
     if key in TYPES:
-        return _typed(value, TYPES[key], key)
+        return value_of_run(key, value)
     if not isinstance(value, dict):
         return value
     if "_target_" in value:
-        return _node(value, key, GIVEN.get(key, set()))
+        return _node(value, key, GIVEN.get(key, {}))
     nodes = {}
     for name, node in value.items():
         if node is not None and not (isinstance(node, dict) and "_target_" in node):
             named = [n for n, v in value.items() if isinstance(v, dict) and "_target_" in v]
             raise UserError(f"{key}.{name}: no such entry{nearest(str(name), named)}")
-        nodes[name] = None if node is None else _node(node, f"{key}.{name}", set())
+        nodes[name] = None if node is None else _node(node, f"{key}.{name}", {})
     return nodes
 
 
-def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
+def _node(node: dict[str, Any], path: str, given: Mapping[str, str]) -> dict[str, Any]:
     target = target_of(node, path)
     parameters = inspect.signature(target).parameters
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - given
+    known = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - given.keys()
     hints = _hints(target)
     checked: dict[str, Any] = {"_target_": node["_target_"]}
     for key, value in node.items():
@@ -174,14 +194,14 @@ def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
         if key == "_target_":
             continue
         if key in given:
-            raise UserError(f"{place} is set by the program from the other choices: leave it out")
+            raise UserError(f"{place} is set by the program: leave it out; {given[key]}")
         if key not in known and not free:
             raise UserError(f"{place}: no such key{nearest(key, known)}")
         if isinstance(value, dict) and "_target_" in value:
-            checked[key] = _node(value, place, set())
+            checked[key] = _node(value, place, {})
         else:
             _refuse_nested_targets(value, place)
-            checked[key] = _typed(value, hints.get(key, Any), place)
+            checked[key] = typed(value, hints.get(key, Any), place)
     defaults = defaults_of(target)
     for key in known - checked.keys():
         if parameters[key].default is inspect.Parameter.empty:
@@ -194,7 +214,7 @@ def _node(node: dict[str, Any], path: str, given: set[str]) -> dict[str, Any]:
 def defaults_of(target: type) -> dict[str, Any]:
     """The default arguments of a class, those that a config can hold."""
     given = {name: each.default for name, each in inspect.signature(target).parameters.items()}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if _is_plain(v)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if is_plain(v)}
 
 
 def _refuse_nested_targets(value: Any, path: str) -> None:
@@ -208,37 +228,12 @@ def _refuse_nested_targets(value: Any, path: str) -> None:
             _refuse_nested_targets(item, path)
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, PLAIN) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))
-
-
 def _hints(target: type) -> dict[str, Any]:
     """The annotations of a constructor; none where a library's cannot be evaluated."""
     try:
         return typing.get_type_hints(inspect.getattr_static(target, "__init__"))
     except (NameError, TypeError):
         return {}
-
-
-def _typed(value: Any, hint: Any, path: str) -> Any:
-    """The value as its annotation has it (a whole number for an int, and so on).
-
-    Raises:
-        UserError: when it is of another type.
-    """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
-
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        checked = adapter.validate_python(value)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
-        return value
-    except ValidationError:
-        name = getattr(hint, "__name__", None) if isinstance(hint, type) else None
-        wanted = name or str(hint).replace("typing.", "").replace("collections.abc.", "")
-        raise UserError(f"{path}={value!r}: expected {wanted}") from None
-    return list(checked) if isinstance(checked, tuple) else checked if _is_plain(checked) else value
 
 
 def checked(value: Any, key: str) -> Any:
@@ -252,7 +247,8 @@ def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
     Nothing is resolved or looked up but the targets themselves: a value that looks like an interpolation stays text.
 
     Raises:
-        UserError: when its constructor refuses a value, with the constructor's own sentence.
+        UserError: when its constructor refuses a value, with the constructor's own sentence; any other error of the
+            constructor is let through.
     """
     target = target_of(node, path)
     arguments = {
@@ -262,5 +258,9 @@ def instantiate(node: Mapping[str, Any], path: str, **given: Any) -> Any:
     }
     try:
         return target(**arguments, **given)
+    except Refusal as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
     except Exception as error:
-        raise UserError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        if (told := by_constructor(target, path, arguments, error)) is None:
+            raise  # a fault of the program, or of the machine
+        raise UserError(told) from error

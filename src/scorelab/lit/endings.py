@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Trainer
 
+from scorelab.errors import UserError
 from scorelab.judge import Verdict
 from scorelab.lit.again import TYPED
 from scorelab.lit.checkpoints import CheckpointError, kept_step
-from scorelab.lit.config import UserError
 from scorelab.lit.heart import Heart
 from scorelab.lit.mishaps import BATCH, Mishap, mishap, of_memory
 from scorelab.lit.ranks import Ranks

@@ -9,9 +9,8 @@ from lightning import Callback, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from scorelab.errors import Refusal
+from scorelab.errors import Refusal, UserError
 from scorelab.lit.callbacks import record
-from scorelab.lit.config import UserError
 from scorelab.lit.module import DiffusionModule
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
+from scorelab.errors import UserError
 from scorelab.lit.build import sized
 from scorelab.lit.checkpoints import ANEW
-from scorelab.lit.config import GIVEN, UserError, defaults_of, target_of
+from scorelab.lit.config import GIVEN, defaults_of, target_of
 
 MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "run",
@@ -53,11 +54,6 @@ def _named(value: Any) -> bool:
     return not isinstance(value, dict) or all(isinstance(k, str) and _named(each) for k, each in value.items())
 
 
-def key_of(override: str) -> str:
-    """The key of key=value."""
-    return override.partition("=")[0].lstrip("+~")
-
-
 def is_machine(key: str) -> bool:
     """Whether a whole key, or the node it belongs to, is no part of what a run is.
 
@@ -75,7 +71,7 @@ def dotted(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def of_today(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config with what today's classes would add to it, as far as they can be found."""
-    filled = {key: _filled(value, key, GIVEN.get(key, set())) for key, value in config.items()}
+    filled = {key: _filled(value, key, set(GIVEN.get(key, {}))) for key, value in config.items()}
     try:
         return sized(filled)
     except (UserError, KeyError, TypeError):  # of another version, or damaged: what is there still tells

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, NetworkDenoiser
-from scorelab.errors import Refusal
+from scorelab.errors import Refusal, UserError
 from scorelab.judge import Case, judge
 from scorelab.lit.build import Experiment, build, build_denoiser, quiet, sized
-from scorelab.lit.config import UserError, checked, completed, instantiate
+from scorelab.lit.config import checked, completed, instantiate
 from scorelab.lit.endings import JudgingFailed, failed_parts
-from scorelab.lit.identity import first_difference, is_machine, key_of
+from scorelab.lit.identity import first_difference, is_machine
 from scorelab.lit.mishaps import in_one_line
 from scorelab.lit.pictures import draw_judged, save_samples
-from scorelab.lit.run import RunDir, plain, shown
+from scorelab.lit.run import RunDir, first_free, plain, shown
 from scorelab.lit.stored import DENOISER, Changes, checkpoint_of, load_run, run_directory, slug
 from scorelab.lit.weights import load_judged, load_weights
+from scorelab.lit.words import key_of
 from scorelab.report.status import sweep, whole, write_json
 from scorelab.report.table import table
 from scorelab.samplers import Sampler, draw_samples
@@ -120,8 +121,10 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     quiet()
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), said()
+    free = None if "name" in map(key_of, hydra.overrides.task) else first_free(folder)
+    folder = folder if free is None else free.path
     try:
-        config = sized(completed(cfg))
+        config = sized(completed(cfg)) | {"name": folder.name}
         earlier = RunDir(folder).verdict()
         if earlier and (old := first_difference(earlier["config"], plain(config))):
             raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
@@ -129,7 +132,9 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
             raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
     except BaseException:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if free is not None:
+            free.discard()
+        elif folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
     on_its_device(experiment.module)
@@ -157,8 +162,6 @@ def sample(cfg: DictConfig) -> None:
     quiet()
     typed = asked(cfg, ("sampler", "metric.chunk"))
     n, label, seed, checkpoint = (typed.own[key] for key in ("n", "label", "seed", "checkpoint"))
-    if n < 1:
-        raise UserError(f"n={n}: draw at least 1 sample")
     with in_one_line(typed.run, "metric.chunk, or n"):
         weights = checkpoint_of("run", typed.run, str(checkpoint))
         config = load_run(typed.run, DRAWN, typed.changes)

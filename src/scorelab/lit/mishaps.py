@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorelab.errors import short_of_memory
-from scorelab.lit.config import UserError
+from scorelab.errors import UserError, short_of_memory
 
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}

@@ -12,13 +12,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+from scorelab.errors import UserError
 from scorelab.lit.checkpoints import Newest, newest_checkpoint
-from scorelab.lit.config import UserError
 from scorelab.lit.identity import first_difference, read_config
 from scorelab.report.status import Status, read_status, sweep, write_json, write_status, write_text
 
@@ -104,6 +105,17 @@ class RunDir:
         file.flush()
         self.left_by = read_status(self.path)
 
+    def release(self) -> None:
+        """Give the directory back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no run has begun there."""
+        return {file.name for file in self.path.iterdir()} <= set(BEFORE)
+
     def check(self, config: dict[str, Any]) -> None:
         """See that the directory is new, or left by a job of the very same config.
 
@@ -137,7 +149,7 @@ class RunDir:
                 self.lock()
         except (UserError, OSError):
             return
-        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= set(BEFORE):
+        if self.path.is_dir() and self.untouched:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def tidy(self) -> None:
@@ -197,6 +209,20 @@ class RunDir:
         """Write status.json, if it can be: a run does not end because it cannot say how it does."""
         with suppress(OSError):
             write_status(self.path, state, step, it_per_s, self.seconds, reason)
+
+
+def first_free(path: Path) -> RunDir:
+    """The directory, or the first with -2, -3 ... added that holds nothing and that no other job has; locked."""
+    for number in count(1):
+        run = RunDir(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        try:
+            run.lock()
+        except UserError:
+            continue
+        if run.untouched:
+            return run
+        run.release()
+    raise AssertionError("numbers do not end")
 
 
 def shown(path: Path) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scorelab.errors import UserError
 from scorelab.lit.build import sized
 from scorelab.lit.checkpoints import NAMES
-from scorelab.lit.config import UserError, checked
-from scorelab.lit.identity import STORED, key_of, read_config
+from scorelab.lit.config import checked
+from scorelab.lit.identity import STORED, read_config
+from scorelab.lit.words import key_of
 
 DENOISER = ("data", "schedule", "prediction", "variance", "model")  # what a trained denoiser is made of
 

@@ -13,20 +13,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from scorelab.errors import UserError
 from scorelab.lit.build import build, build_trainer, quiet, sized
-from scorelab.lit.config import UserError, completed
-from scorelab.lit.identity import is_machine, key_of
+from scorelab.lit.config import completed
+from scorelab.lit.identity import is_machine
 from scorelab.lit.run import RunDir
 from scorelab.lit.weights import start_from
+from scorelab.lit.words import key_of, value_of
 from scorelab.report.status import read_status
 from scorelab.report.table import Row, sweep_table
 
 LONGEST = 120
-
-
-def value_of(override: str) -> str:
-    """The value of key=value."""
-    return override.partition("=")[2]
 
 
 def identity(overrides: list[str]) -> list[str]:
@@ -98,8 +95,13 @@ class Sweep:
         quiet()
         words = [word for word in words if not word.startswith("-")]
         with initialize_config_dir(str(configs), version_base="1.3"):
-            jobs = _expanded(words, name)
-            configs_of = [compose(name, overrides) for overrides in jobs]
+            return cls._planned(words, name)
+
+    @classmethod
+    def _planned(cls, words: list[str], name: str) -> "Sweep":
+        jobs = _expanded(words, name)
+        path_of_choices = [word for word in words if key_of(word) == "hydra.searchpath"]
+        configs_of = [compose(name, [*path_of_choices, *overrides]) for overrides in jobs]
         swept = _varied(jobs)
         path = Path("logs/sweeps") / _named(words, swept)
         planned: dict[Path, Job] = {}
@@ -134,13 +136,6 @@ class Sweep:
         limited = [job.path.name for job in self.jobs if job.verdict.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
         return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
-
-
-def sweeping(words: list[str]) -> bool:
-    """Whether a command line asks for several runs, and for running them."""
-    flags = {word for word in words if word.startswith("-")}
-    named = any(key_of(word) == "sweep" and value_of(word) not in ("", "null") for word in words)
-    return (named or bool(flags)) and flags <= {"-m", "--multirun"}
 
 
 def _expanded(words: list[str], name: str) -> list[list[str]]:

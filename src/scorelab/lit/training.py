@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -14,11 +15,12 @@ from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.denoisers import NetworkDenoiser
+from scorelab.errors import UserError
 from scorelab.judge import Verdict, judge
 from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import Newest
-from scorelab.lit.config import UserError, completed, instantiate
+from scorelab.lit.config import completed, instantiate
 from scorelab.lit.endings import Job, JudgingFailed, failed_in, lost, recorded
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
@@ -26,10 +28,11 @@ from scorelab.lit.keeper import among
 from scorelab.lit.loggers import History, flat
 from scorelab.lit.pictures import draw_judged
 from scorelab.lit.ranks import Ranks, see_complete
-from scorelab.lit.run import RunDir, plain, shown
+from scorelab.lit.run import RunDir, first_free, plain, shown
 from scorelab.lit.signals import SIGNALS
 from scorelab.lit.sweep import job_directory
 from scorelab.lit.weights import start_from
+from scorelab.lit.words import key_of
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 
@@ -46,8 +49,9 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     quiet()
     run = RunDir(run_directory())
     try:
-        config = named(sized(completed(cfg)), run.path)
-        run.lock()
+        config = sized(completed(cfg))
+        run = taken(run)
+        config = named(config, run.path)
         if not config["overwrite"]:
             run.check(config)
             if run.finished:
@@ -80,10 +84,23 @@ def run_directory() -> Path:
     return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
 
 
+def taken(run: RunDir) -> RunDir:
+    """The directory locked; a free one beside it where nobody chose its name and another run has it.
+
+    Raises:
+        UserError: when the name was chosen, and another job works there.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN and "run" not in map(key_of, hydra.overrides.task):
+        return first_free(run.path)
+    run.lock()
+    return run
+
+
 def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
-    """The config of a sweep's job with its run named after its directory, its W&B group after the sweep's."""
+    """The config with its run named after its directory; of a sweep's job, its W&B group after the sweep's."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return config
+        return config | {"run": place.name}
     logger = dict(config["logger"] or {})
     if logger.get("group", "") is None:
         logger["group"] = place.parent.name
@@ -120,13 +137,20 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def log_file(directory: Path) -> Iterator[None]:
-    """What is said goes to train.log too, with dates."""
+    """What is said goes to train.log too, with dates; so does an error, with its traceback where it is our own."""
     handler = LogFile(directory / "train.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     log.setLevel(logging.DEBUG)  # tracebacks are for the file; the console shows INFO
     try:
         yield
+    except Exception as error:
+        ours = not isinstance(error, UserError)
+        about = (log.name, logging.ERROR, __file__, 0, "error: %s", (error,), sys.exc_info() if ours else None)
+        handler.handle(logging.LogRecord(*about))
+        if ours:
+            error.add_note(f"{shown(directory / 'train.log')} shows where")
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

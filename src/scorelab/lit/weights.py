@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from scorelab.denoisers import Denoiser
+from scorelab.errors import UserError
 from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, newest_checkpoint, read_checkpoint
-from scorelab.lit.config import UserError
 from scorelab.lit.ema import follower
 from scorelab.lit.identity import STORED, read_config
 from scorelab.lit.module import DiffusionModule
+from scorelab.lit.refusals import called
 
 
 def whole_checkpoint(path: Path) -> dict[str, Any]:
@@ -80,12 +81,13 @@ def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -
     found = newest_checkpoint(run / "checkpoints", "train that run anew, or begin without it")
     if found is None or not (run / "config.yaml").exists():
         raise UserError(f"init_from={run}: holds no run with a checkpoint")
-    stored = read_config(run / "config.yaml", STORED).get("prediction")
-    if not isinstance(stored, dict) or "_target_" not in stored:
+    its = read_config(run / "config.yaml", STORED).get("prediction")
+    if not isinstance(its, dict) or "_target_" not in its:
         raise UserError(f"{run / 'config.yaml'} is damaged, it names no prediction: {STORED}")
-    its, mine = (str(each["_target_"]).rpartition(".")[2] for each in (stored, prediction))
-    if its != mine:
-        raise UserError(f"init_from={run}: its network predicts {its.lower()}, not {mine.lower()}: set prediction=")
+    if its["_target_"] != prediction["_target_"]:
+        raise UserError(
+            f"init_from={run}: its network was trained with another prediction: set {called('prediction', its)}"
+        )
     judged = judged_weights(read_checkpoint(found.path)["state_dict"])
     weights = {key.removeprefix("network."): value for key, value in judged.items() if key.startswith("network.")}
     network: Any = module.denoiser.network

@@ -85,15 +85,14 @@ class Loss(nn.Module):
         """
         if denoiser.variance.outputs > 1 and not self.trains_variance:
             other = "" if denoiser.schedule.num_steps is None else ", or loss=hybrid"
-            name = type(self).__name__.lower()
-            raise Refusal(f"loss={name} gives a learned variance no gradient: set variance=fixed_small{other}")
+            raise Refusal(f"this loss gives a learned variance no gradient: set variance=fixed_small{other}")
 
 
-def refuse_silence(schedule: Schedule, name: str) -> None:
+def refuse_silence(schedule: Schedule) -> None:
     """Where alpha = 0, x_t is the noise: its error and its score tell nothing of the data.
 
     Raises:
         Refusal: for a schedule with alpha = 0 at t = 1.
     """
     if ends_without_signal(schedule):
-        raise Refusal(f"loss={name} is silent where alpha = 0: set loss=simple with loss.space=v or x0")
+        raise Refusal("this loss is silent where alpha = 0: set loss=simple with loss.space=v or x0")

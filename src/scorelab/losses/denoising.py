@@ -52,4 +52,4 @@ class Simple(Loss):
         """
         super().check(denoiser)
         if self.space == "eps":
-            refuse_silence(denoiser.schedule, "simple")
+            refuse_silence(denoiser.schedule)

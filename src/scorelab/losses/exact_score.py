@@ -81,7 +81,7 @@ class ESM(ScoreLoss):
         if self.references == 1:
             return target.score
         if truth is None:
-            raise ValueError("loss=esm needs the exact denoiser of the training data")
+            raise ValueError("the exact score needs the exact denoiser of the training data")
         if self.references is None:
             return truth(target.x_t, t, label).score
         drawn = truth.law.references(self.references, generator)

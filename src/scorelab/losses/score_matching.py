@@ -48,7 +48,7 @@ class ScoreLoss(Loss):
     def check(self, denoiser: Denoiser) -> None:
         """Refuse what gives no gradient."""
         super().check(denoiser)
-        refuse_silence(denoiser.schedule, type(self).__name__.lower())
+        refuse_silence(denoiser.schedule)
 
 
 class DSM(ScoreLoss):
@@ -108,7 +108,7 @@ class Likelihood(Loss):
     def check(self, denoiser: Denoiser) -> None:
         """Refuse what gives no gradient."""
         super().check(denoiser)
-        refuse_silence(denoiser.schedule, "likelihood")
+        refuse_silence(denoiser.schedule)
 
 
 def score_error(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:

@@ -60,7 +60,7 @@ class VariationalBound(Loss):
         """
         steps = denoiser.schedule.num_steps
         if steps is not None and steps < 2:
-            raise Refusal("loss=vlb needs steps between prior and data: set schedule.num_steps to 2 or more")
+            raise Refusal("the bound needs steps between prior and data: set schedule.num_steps to 2 or more")
         if steps is None and denoiser.variance.outputs > 1:
             raise Refusal(
                 "a continuous process has no steps whose variance could be learned: set schedule.num_steps, or "
@@ -117,12 +117,12 @@ class Hybrid(Loss):
         Raises:
             Refusal: for a fixed variance, or T < 2, or no T, or alpha = 0 at t = 1.
         """
-        refuse_silence(denoiser.schedule, "hybrid")
+        refuse_silence(denoiser.schedule)
         if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
-            raise Refusal("loss=hybrid learns the variance of steps: set schedule.num_steps to 2 or more")
+            raise Refusal("this loss learns the variance of steps: set schedule.num_steps to 2 or more")
         if denoiser.variance.outputs < 2:
             raise Refusal(
-                "loss=hybrid with a fixed variance is loss=simple plus a constant: set variance=learned, or loss=simple"
+                "with a fixed variance this loss is loss=simple plus a constant: set variance=learned, or loss=simple"
             )
 
 

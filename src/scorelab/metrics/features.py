@@ -176,11 +176,15 @@ class DigitsExtractor(Extractor):
     Args:
         weights: a file written by ``python -m scorelab.metrics.train_digits``; by default the packaged one.
 
+    Raises:
+        Refusal: for a file of something else.
+
     """
 
     num_features = DigitClassifier.num_features
 
     def __init__(self, weights: str | Path | None = None) -> None:
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         super().__init__()
@@ -190,7 +194,12 @@ class DigitsExtractor(Extractor):
         self.name = f"scorelab-digits-{self.hash}"
         with torch.device("meta"):  # no random initial values, so no draw from anyone's generator
             self.net = DigitClassifier()
-        self.net.load_state_dict(load(data), assign=True)
+        try:
+            self.net.load_state_dict(load(data), assign=True)
+        except (SafetensorError, RuntimeError) as error:
+            if weights is None:
+                raise
+            raise Refusal(f"weights={weights} are none of this classifier's") from error
         self.net.double().requires_grad_(False)
 
     def features(self, images: Tensor) -> Tensor:

@@ -82,6 +82,8 @@ class Cosine(Curve):
         if not 0 <= s < math.inf:
             raise Refusal(f"s must be at least 0 and finite, got {s}")
         self.s = s
+        if self._start == 1:
+            raise Refusal(f"s={s} leaves the curve no room to fall: take it near 0.008")
         super().__init__(num_steps, beta_max)
 
     @property

@@ -1,0 +1,96 @@
+"""In whose words a value is refused, and by which key: ours, a library's, Hydra's."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+LIBRARY = (ValueError, TypeError, ImportError)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's words in one line; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def of_omegaconf(error: OmegaConfBaseException) -> str:
+    """What OmegaConf found wrong, by the whole path of the key."""
+    key = getattr(error, "full_key", None)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} has no value: type {key}=..."
+    told = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{key}: {told}" if key and key not in told else told
+
+
+def by_constructor(target: type, path: str, arguments: Mapping[str, Any], error: Exception) -> str | None:
+    """What is told where a constructor refuses what was typed; None where it fails by a fault of its own.
+
+    A class of ours refuses with a ``Refusal`` alone, which is told elsewhere. A class from outside has its own kinds of
+    error for it, and seldom says the key as it is typed: the key is then found by the value or the name it says.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        key = next((key for key, value in arguments.items() if str(value) == str(error.filename)), None)
+        return None if key is None else f"{path}.{key}={error.filename}: {error.strerror}"
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    ours = target.__module__.partition(".")[0] == "scorelab"
+    if ours:
+        return None
+    place = _place(target, path, arguments, str(error))
+    known = isinstance(error, (*LIBRARY, MisconfigurationException))
+    of_arguments = isinstance(error, RuntimeError) and place != path and "memory" not in str(error)
+    return f"{place}: {one_line(error)}" if known or of_arguments else None
+
+
+def _place(target: type, path: str, arguments: Mapping[str, Any], message: str) -> str:
+    """The argument that a message is about; the node where none can be told."""
+    parameters = inspect.signature(target).parameters
+    found: dict[str, int] = {}
+    for key, value in arguments.items():
+        default = parameters[key].default if key in parameters else inspect.Parameter.empty
+        said = value != default and any(_says(message, str(leaf)) for leaf in _leaves(value))
+        found[key] = 2 * said + _says(message, key)
+    best = max(found, key=lambda key: found[key], default=None)
+    return f"{path}.{best}" if best is not None and found[best] else path
+
+
+def _says(message: str, word: str) -> bool:
+    return bool(word) and re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w.]*\w)", message) is not None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def called(group: str, node: Mapping[str, Any]) -> str:
+    """A node by the choice that is most like it: loss=vlb. By its class where no choice of its group names that."""
+    likeness = {choice: _likeness(own, node) for choice, own in _choices(group) if own["_target_"] == node["_target_"]}
+    if not likeness:
+        return f"{group}._target_={node['_target_']}"
+    return f"{group}={max(likeness, key=lambda choice: likeness[choice])}"
+
+
+def _likeness(own: Mapping[str, Any], node: Mapping[str, Any]) -> int:
+    return sum(1 if node.get(key) == value else -1 for key, value in own.items() if key != "defaults")
+
+
+def _choices(group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The choices of a group, as the files have them; none where Hydra is not at work."""
+    if not GlobalHydra.instance().is_initialized():
+        return
+    loader = GlobalHydra.instance().config_loader()
+    for choice in loader.get_group_options(group):
+        for source in loader.get_sources():
+            if source.available() and source.is_config(f"{group}/{choice}"):
+                own = OmegaConf.to_container(source.load_config(f"{group}/{choice}").config)
+                if isinstance(own, dict) and "_target_" in own:
+                    yield choice, {str(key): value for key, value in own.items()}
+                break
