@@ -188,7 +188,7 @@ class SampleGrid(EverySteps):
     ``val/fid`` is of ``samples`` images only, so its bias is large: for the trend, not for comparison.
     """
 
-    memory = "callbacks.grid.chunk"
+    memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
     def __init__(self, every: int = 1000, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
