@@ -65,13 +65,12 @@ def test_no_launcher_says_which_process_this_is_or_how_many_there_are(
 
 
 def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_added(tmp_path: Path) -> None:
-    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "WANDB_CACHE_DIR"), "/proc/nowhere")
-    del nowhere["WANDB_CACHE_DIR"]
-    line = f"env -u WANDB_CACHE_DIR -u WANDB_CONFIG_DIR {TRAIN} run=a {POINTS} trainer=ddp_cpu trainer.max_steps=4"
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/nowhere")
+    line = f"env -u WANDB_CACHE_DIR -u WANDB_CONFIG_DIR {TRAIN} run=a {POINTS} trainer=ddp_cpu"
     told = shell(f"{line} logger=wandb", tmp_path, PYTHONIOENCODING="ascii", **SLURM, **TORCHRUN, **OTHERS, **nowhere)
     assert told.returncode == 0, told.stderr
     assert left(tmp_path)["status"] == "finished" and left(tmp_path)["records"]["training"]["processes"] == 2
-    assert all(line.strip().startswith("training:") for line in told.stderr.splitlines()), told.stderr
+    assert all(line.startswith("training:") for line in told.stderr.splitlines() if line), told.stderr
     beginnings = ("logs/train/a: ", "judging: ", "W&B: offline (no login)", "  simple", "weight card: ")
     assert all(line.startswith(beginnings) for line in told.stdout.splitlines()), told.stdout
 
@@ -84,12 +83,22 @@ def test_fewer_processes_than_asked_for_never_finish(typed, tmp_path: Path, monk
     assert left(tmp_path)["status"] == "failed" and "2 processes" in left(tmp_path, "status.json")["reason"]
 
 
+HELP, REFUSED = ("--help", 0), ("loss=foo", 2)
+
+
 @pytest.mark.parametrize(
-    "streams",
-    ["2>&-", ">&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>&1", "2>/dev/full", "| true", "2>&1 | true"],
+    ("words", "status", "streams"),
+    [
+        (*HELP, ">&-"),
+        (*HELP, "<&- >&- 2>&-"),
+        (*HELP, ">/dev/full"),
+        (*HELP, "| true"),
+        (*REFUSED, "2>&-"),
+        (*REFUSED, ">/dev/full 2>&1"),
+        (*REFUSED, "2>&1 | true"),
+    ],
 )
-@pytest.mark.parametrize(("words", "status"), [("--help", 0), ("loss=foo", 2)])
-def test_streams_that_take_nothing_change_no_exit_status(tmp_path: Path, streams: str, words: str, status: int) -> None:
+def test_streams_that_take_nothing_change_no_exit_status(tmp_path: Path, words: str, status: int, streams: str) -> None:
     told = shell(f"{TRAIN} {words} {streams}", tmp_path)
     assert told.returncode == status
     assert "Traceback" not in told.stderr and "BrokenPipe" not in told.stderr
