@@ -275,10 +275,11 @@ def test_what_a_run_does_not_take_is_refused_in_one_line(typed, run: Path, words
 
 
 def test_another_class_begins_without_the_keys_of_the_old_one(typed, run: Path) -> None:
-    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDIM", "judge=[simple]", *FEW)
+    edit(run, lambda config: config.update(sampler={"_target_": "scorelab.samplers.DDIM", "steps": 2, "eta": 0.5}))
+    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDPM", "judge=[simple]", *FEW)
     said = typed("eval", "run=logs/train/a", *words)
     assert said.status == 0, said.err
-    assert verdict(run)["config"]["sampler"]["steps"] == 3
+    assert verdict(run)["config"]["sampler"]["steps"] == 3 and "eta" not in verdict(run)["config"]["sampler"]
 
 
 def test_a_memory_setting_makes_no_other_evaluation(typed, run: Path) -> None:
