@@ -1,14 +1,18 @@
 """What the person at the keyboard types and sees."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import yaml
+
+from scorelab.judge import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -149,6 +153,23 @@ def test_help_lists_groups_and_choices_within_a_second(name: str) -> None:
     assert "sampler: ddim, ddpm" in told.stdout
     assert f"python src/{name}.py" in told.stdout
     assert min(seconds) < 1.0  # of the processor: other work on the machine does not count
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "sample"])
+def test_help_lists_what_the_entry_takes_and_nothing_else(typed, name: str) -> None:
+    own = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    groups = {group for entry in own.pop("defaults") if isinstance(entry, dict) for group in entry if " " not in group}
+    said = typed(name, "--help")
+    assert said.status == 0
+    listed = {line.split(":")[0] for line in said.out.splitlines() if re.fullmatch(r"\w+: [\w, ]+", line)}
+    assert listed == groups
+    del own["hydra"]
+    keys = {f"{key}.{inner}" for key in own if isinstance(own[key], dict) for inner in own[key]} | {
+        key for key in own if not isinstance(own[key], dict)
+    }
+    assert {line.split("=")[0] for line in said.out.splitlines() if re.match(r"[\w.]+=", line)} == keys
+    if name == "eval":
+        assert all(f"metric.{key.name}" in said.out for key in fields(Metric))
 
 
 def test_cfg_shows_the_composed_config_and_trains_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from scorelab.errors import UserError
+from scorelab.lit.run import RunDir
 from scorelab.lit.sweep import Sweep, job_directory
 from scorelab.report.table import Row, best, sweep_table
 
@@ -331,7 +332,7 @@ def test_without_a_validation_figure_no_rate_is_called_best() -> None:
 def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: Path) -> None:
     from scorelab.lit.sweep import Job
 
-    (tmp_path / "metrics.json").write_text('{"status": "finished", "metrics": {}}')
+    RunDir(tmp_path).close("finished", {})
     refused = {tmp_path.name: "being worked on by another"}
     assert Job([], {"overwrite": False}, tmp_path).failure(refused) is None
     assert Job([], {"overwrite": True}, tmp_path).failure(refused) == "failed: being worked on by another"
