@@ -151,6 +151,7 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++optimizer.betas=[1.5,0.9]", "optimizer.betas: Invalid beta parameter at index 0: 1.5"),
         ("++optimizer.foreach=true", "optimizer.foreach: `fused` and `foreach` cannot be `True` together"),
         ("++data.source.split_seed=-1", "data.source: split_seed must lie in 0 ... 4294967295, got -1"),
+        ("data=gaussian ++data.source.covariance=[[1,2],[3]]", "data.source: covariance has 2 rows of 2 numbers"),
         ("++schedule.s=1e15", "schedule: s=1000000000000000.0 leaves the curve no room to fall"),
         ("++optimizer.weight_decay=-2", "optimizer.weight_decay: Invalid weight_decay value: -2"),
         ("++trainer.accelerator=abacus", "trainer.accelerator: You selected an invalid accelerator name"),
@@ -190,7 +191,7 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
     from scorelab.lit.build import build_trainer
 
     with pytest.raises(UserError) as caught:
-        whole = config(override)
+        whole = config(*override.split())
         build(whole)
         build_trainer(whole, Path("nowhere"))
     assert told in str(caught.value)

@@ -80,6 +80,8 @@ class Gaussian(Points):
         split_seed: int = 0,
     ) -> None:
         super().__init__(split_seed)
+        if [len(row) for row in covariance] != [2, 2]:
+            raise Refusal(f"covariance has 2 rows of 2 numbers, got {list(covariance)}")
         self.mean, self.covariance = (torch.tensor(each, dtype=torch.float64) for each in (mean, covariance))
         if self.mean.shape != (2,):
             raise Refusal(f"mean has 2 numbers, got {list(mean)}")
