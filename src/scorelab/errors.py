@@ -16,6 +16,10 @@ class UserError(Exception):
     """Something the person at the keyboard can change; the message is one line that says what."""
 
 
+class JudgingFailed(Exception):
+    """Parts of the judging failed, by the program's fault; the other figures are told and stand."""
+
+
 def short_of_memory(error: BaseException) -> bool:
     """Whether memory was short, of the machine or of a device: no fault of what was being done."""
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None

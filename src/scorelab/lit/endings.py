@@ -90,10 +90,6 @@ def again(run: RunDir) -> str:
     return TYPED.again(run.path.name, sweep)
 
 
-class JudgingFailed(Exception):
-    """Parts of the judging failed, by the program's fault; the other figures are told and stand."""
-
-
 def failed_parts(verdict: Verdict, place: Path, onward: str = "") -> str | None:
     """Which parts failed, why, and where the traceback is, in one line; None where none did."""
     if not verdict.failed:

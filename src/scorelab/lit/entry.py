@@ -145,7 +145,7 @@ class Told:
 
 def one_line(error: Exception, folders: list[Path]) -> Told:
     """What the person at the keyboard is told of an error."""
-    from scorelab.lit.endings import JudgingFailed
+    from scorelab.errors import JudgingFailed
     from scorelab.lit.mishaps import BATCH, mishap
 
     if isinstance(error, UserError):

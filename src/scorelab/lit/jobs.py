@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, NetworkDenoiser
-from scorelab.errors import Refusal, UserError
+from scorelab.errors import JudgingFailed, Refusal, UserError
 from scorelab.judge import Case, judge
 from scorelab.lit.build import Experiment, build, build_denoiser, quiet, sized
 from scorelab.lit.config import checked, completed, instantiate
-from scorelab.lit.endings import JudgingFailed, failed_parts
+from scorelab.lit.endings import failed_parts
 from scorelab.lit.identity import first_difference, is_machine
 from scorelab.lit.mishaps import in_one_line
 from scorelab.lit.pictures import draw_judged, save_samples

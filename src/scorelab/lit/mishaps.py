@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorelab.errors import UserError, short_of_memory
+from scorelab.errors import JudgingFailed, UserError, short_of_memory
 
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}
@@ -79,7 +79,7 @@ def in_one_line(directory: Path, memory: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, JudgingFailed):
         raise
     except Exception as error:
         if known := mishap(error, directory, memory):

@@ -15,13 +15,13 @@ from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.denoisers import NetworkDenoiser
-from scorelab.errors import UserError
+from scorelab.errors import JudgingFailed, UserError
 from scorelab.judge import Verdict, judge
 from scorelab.lit.build import Experiment, build, build_trainer, quiet, sized
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoints import Newest
 from scorelab.lit.config import completed, instantiate
-from scorelab.lit.endings import Job, JudgingFailed, failed_in, lost, recorded
+from scorelab.lit.endings import Job, failed_in, lost, recorded
 from scorelab.lit.guard import Guard
 from scorelab.lit.heart import Heart
 from scorelab.lit.keeper import among
