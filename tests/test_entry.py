@@ -124,7 +124,7 @@ def test_a_missing_or_empty_run_is_refused_in_one_line(typed, tmp_path: Path, na
         ("run=nowhere", "run=nowhere: no such directory"),
         ("run=empty", "run=empty: not a run's directory"),
         ("run=fresh", "run=fresh: holds no checkpoint"),
-        ("checkpoint=last", "run has no value: type run=..."),
+        ("checkpoint=last", "run=DIR is needed: the directory of a trained run"),
         ("run=1e3", "run=1e3: no such directory"),
         ("run=2024_01_05", "run=2024_01_05: no such directory"),
         ("hydra.job.chdir=true", "a command works where it was typed"),

@@ -203,7 +203,7 @@ def test_a_source_is_without_levels_of_its_own_shape_and_says_which_labels_there
         (lambda: Gaussian((0.0, 0.0, 0.0)), "mean has 2 numbers"),
         (lambda: Gaussian(covariance=((1.0, 0.0), (0.5, 1.0))), "not symmetric"),
         (lambda: Gaussian(covariance=((1.0, 2.0), (2.0, 1.0))), "below 0"),
-        (lambda: Gaussian(covariance=((1.0,),)), "do not fit"),
+        (lambda: Gaussian(covariance=((1.0,),)), "2 rows of 2 numbers"),
         (lambda: Ring(radius=0.0), "radius must be above 0 and finite, got 0.0"),
         (lambda: Ring(std=-1.0), "std must be above 0 and finite, got -1.0"),
         (lambda: Moons(std=0.0), "std must be above 0"),

@@ -79,7 +79,7 @@ class OnDisk:
     """Rows that are read when they are asked for."""
 
     def __init__(self, file: Path, labels: torch.Tensor) -> None:
-        self.file, self.labels = file, labels
+        self.file, self.labels, self.chance = file, labels, 0.0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -204,9 +204,13 @@ def test_a_class_that_is_gone_is_not_missed_where_another_is_chosen_or_none_is_n
 @pytest.mark.parametrize(
     ("entry", "group", "told"),
     [
-        ("eval", "schedule", "schedule._target_=no.such.Class: cannot be imported"),
-        ("sample", "model", "model._target_=no.such.Class: cannot be imported"),
-        ("eval", "sampler", "sampler._target_=no.such.Class: cannot be imported; sampler= chooses anew"),
+        ("eval", "schedule", "schedule._target_=no.such.Class: cannot be imported (No module named 'no')"),
+        ("sample", "model", "model._target_=no.such.Class: cannot be imported (No module named 'no')"),
+        (
+            "eval",
+            "sampler",
+            "sampler._target_=no.such.Class: cannot be imported (No module named 'no'); sampler= chooses anew",
+        ),
     ],
 )
 def test_one_that_is_needed_is_named_with_what_helps(typed, run: Path, entry: str, group: str, told: str) -> None:
@@ -428,7 +432,7 @@ def test_a_damaged_verdict_is_told_in_one_line(typed, run: Path, content: str) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("n=0",), "n=0: draw at least 1 sample"),
+        (("n=0",), "n=0: a whole number in 1 ... "),
         (("n=many",), "n='many': expected int"),
         (("seed=abc",), "seed='abc': expected int"),
         (("label=2",), "label=2: no such label; possible: 0 ... 1"),

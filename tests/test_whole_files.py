@@ -104,8 +104,8 @@ def test_what_fails_before_the_first_step_is_in_status_json_and_the_run_goes_on_
     place = tmp_path / "logs" / "train" / "a"
     (place / "metrics.csv").mkdir(parents=True)  # history cannot be read
     said = typed("train", "run=a", *SMALL)
-    assert said.status != 0 and "Is a directory" in said.last
-    assert state(place)["state"] == "failed" and "Is a directory" in state(place)["reason"]
+    assert said.status != 0 and "is a directory" in said.last
+    assert state(place)["state"] == "failed" and "is a directory" in state(place)["reason"]
     (place / "metrics.csv").rmdir()
     assert typed("train", "run=a", *SMALL).status == 0
 

@@ -63,7 +63,7 @@ PLACES = (
     Place("metrics.csv appended", r"write=/metrics\.csv$", most=4, late=1),
     Place("metrics.csv rewritten", r"rename=/metrics\.csv$", most=3, late=1),
     Place("status.json written", r"write=/\.?status\.json", most=3, late=3),
-    Place("judging", "call=scorelab.judge.base:judge", END, late=500),
+    Place("judging", "call=scorelab.judge.verdict:judge", END, late=500),
     *(Place(f"judging: {part}", f"call={run}", END, late=200, needs=part) for part, run in JUDGED.items()),
     Place("metrics.json written", r"write=/\.?metrics\.json", END, late=2),
     Place("metrics.json renamed", r"rename=/metrics\.json$", END, late=5),

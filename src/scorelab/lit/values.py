@@ -19,7 +19,7 @@ TYPES: dict[str, Any] = {
     "deterministic": bool,
     "on_nan": Literal["stop", "skip"],
 }
-RANGES = {"seed": (0, 2**32 - 1), "n": (1, 2**31 - 1)}
+RANGES = {"seed": (0, 2**32 - 1), "n": (1, 2**63 - 1)}
 PLAIN = (bool, int, float, str, type(None))
 
 
