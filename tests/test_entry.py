@@ -1,5 +1,6 @@
 """What the person at the keyboard types and sees."""
 
+import json
 import os
 import re
 import resource
@@ -261,6 +262,8 @@ def test_a_fault_of_the_program_is_told_as_one_and_shown_in_train_log(typed, tmp
     assert said.last == f"error: RuntimeError: first line second line: {fault} (logs/train/mine/train.log shows where)"
     log = (tmp_path / "logs/train/mine/train.log").read_text()
     assert "Traceback" in log and "faulty_net.py" in log
+    status = json.loads((tmp_path / "logs/train/mine/status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "RuntimeError: first line second line")
     said = typed("train", *words, "run=other", "model.broken=true")
     assert said.status == 1 and said.last == f"error: KeyError: 'of my own': {fault} (debug=true shows where)"
     swept = typed("train", "-m", "seed=1,2", "name=faults", *words[1:])

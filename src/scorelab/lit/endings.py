@@ -62,7 +62,7 @@ def recorded(job: Job) -> Iterator[None]:
         raise
     except Exception as error:
         known = known_error(error, job)
-        reason = str(known) if known else " ".join(str(error).split()) or type(error).__name__
+        reason = str(known) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
         if known:
             raise known from error
         raise
