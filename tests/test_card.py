@@ -489,6 +489,7 @@ def test_a_continuous_process_that_ends_without_signal_has_a_law_of_levels_and_a
     assert (found.probability >= 0).all() and float(found.probability.sum()) == pytest.approx(1, rel=5e-3)
     rest = 1 - float(schedule.inverse(torch.tensor([-30.0]).double()))
     assert float(found.probability[-1]) == pytest.approx(rest / (1 - schedule.t_min))
+    assert 1 - float(found.t[-1]) == pytest.approx(rest / 2), "the middle of its time"
     assert 0 < found.normalizer < math.inf
     edges, densities = curve(found.rows())
     assert all(map(math.isfinite, edges)) and len(edges) == len(densities) + 1

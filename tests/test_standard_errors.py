@@ -27,7 +27,7 @@ from scorelab.judge import (
 )
 from scorelab.judge.bound import sampled_bound
 from scorelab.judge.score import errors_against
-from scorelab.judge.yardsticks import COMMON, SIMPLE, ByBin, Mean, integral
+from scorelab.judge.yardsticks import COMMON, SIMPLE, ByBin, Mean, integral, standard_error
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
@@ -169,6 +169,9 @@ def test_the_excess_on_pixels_is_what_the_common_bounds_integral_has_above_the_f
     assert found.metrics["train/score_error"] == pytest.approx(
         float(torch.stack([each.score for each in seen[:19]]).mean()), rel=1e-9
     )
+    told, curve = NoiseError().run(judged, None).records["vlb_common_se"], noise_error(far, *judged.held_out_data())
+    cut, whole = (standard_error(integral(each.each)) for each in (curve.cut, curve.errors))
+    assert told == pytest.approx(cut, rel=0.01) and whole > 1.03 * cut, "the bound's ends hardly scatter"
 
 
 def test_one_set_of_perfect_samples_differs_from_the_next_by_the_spread_told_beside_the_floor():
