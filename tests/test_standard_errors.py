@@ -26,8 +26,9 @@ from scorelab.judge import (
     noise_error,
 )
 from scorelab.judge.bound import sampled_bound
+from scorelab.judge.objectives import Row
 from scorelab.judge.score import errors_against
-from scorelab.judge.yardsticks import COMMON, SIMPLE, ByBin, Mean, integral, standard_error
+from scorelab.judge.yardsticks import BINS, COMMON, SIMPLE, ByBin, Mean, integral, standard_error
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
@@ -133,6 +134,25 @@ def test_the_error_told_covers_the_noise_as_well():
     curve = noise_error(denoiser, image.expand(len(SEEDS) * ITEMS, -1, -1, -1), None)
     blocks = [ByBin(each, curve.errors.reached) for each in curve.errors.each.split(ITEMS, 1)]
     assert 0.7 < scatter([block.over(SIMPLE) for block in blocks]) < 1.4
+
+
+def test_items_that_leave_their_bin_for_the_grid_take_nothing_from_its_error():
+    """What each of 24 items adds has the mean of the few that stay, and the error of that mean."""
+    fresh, simple = Ring().splits()["test"], Simple()
+    law = Exact(Linear(30), FixedSmall(), Ring().law())
+    values, labels = fresh.values[:ITEMS], fresh.labels[:ITEMS] % 2 * 4
+    judged = case(Labelled(law), fresh.values[:2], values, labels, law=law)
+    row = Row(torch.full((BINS, ITEMS), math.nan, dtype=torch.float64))
+    staying = {}
+    for bin in range(SIMPLE.start, SIMPLE.stop):
+        Objectives(None, simple=simple)._look(judged, simple, row, values, labels, bin, torch.zeros(()))
+        staying[bin] = int((row.each[bin] != row.value[bin]).sum())
+    thinned = {bin: stay for bin, stay in staying.items() if 2 <= stay < ITEMS}
+    assert len(thinned) > 5
+    for bin, stay in thinned.items():
+        assert float(row.each[bin].mean()) == pytest.approx(float(row.value[bin]))
+        known = math.sqrt(ITEMS * (stay - 1) / (stay * (ITEMS - 1)))  # both divide by one less than there are
+        assert standard_error(row.each[bin]) == pytest.approx(known * float(row.se[bin]))
 
 
 def test_a_bound_that_stops_at_its_tolerance_scatters_as_it_says():

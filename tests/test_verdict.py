@@ -165,11 +165,12 @@ def test_a_gradient_counts_three_times_where_the_measurement_fails_too():
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.02])
-@pytest.mark.parametrize(("more", "told"), [(10, False), (100_000, True)])
+@pytest.mark.parametrize(("more", "told"), [(0.1, False), (0.3, False), (0.9, False), (1000, True)])
 def test_the_bound_takes_what_is_left_and_so_decides_of_no_other_part(more, told, tolerance):
-    """Its draws cost more at a smaller tolerance, and what else is judged stays the same."""
+    """Its draws cost more at a smaller tolerance, and what else is judged stays the same, whatever is left for them."""
     named = {"vlb": VariationalBound(), "simple": NoiseError()}
-    metric = Metric(tolerance=tolerance, budget=NoiseError().cost(case(oracle())) + more)
+    fixed, least = (part.cost(case(oracle())) for part in (NoiseError(), VariationalBound()))
+    metric = Metric(tolerance=tolerance, budget=int(fixed + more * least))
     verdict = judge(named, case(oracle(), metric), lambda line: None)
     assert verdict.metrics["test/simple"] > 0
     assert (verdict.metrics["test/vlb"] is not None) is told
