@@ -140,7 +140,7 @@ def forecast(costs: dict[str, int], parts: dict[str, Part], case: Case) -> str:
         if short_of_memory(error):
             raise
         lasts = ""  # a network that cannot be asked shows itself in the parts
-    return f"judging: at least {total:,} network evaluations ({listed}; {limit}){lasts}"
+    return f"judging: at least {total:,} network evaluations ({'; '.join(filter(None, (listed, limit)))}){lasts}"
 
 
 def evaluations_per_second(case: Case) -> float:

@@ -151,7 +151,7 @@ def judged(
     content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
     draw_judged(verdict.records, case, folder)
-    log.info("%s\n%s", table(verdict.metrics, verdict.records), shown(folder / "metrics.json"))
+    log.info("%s", "\n".join(filter(None, (table(verdict.metrics, verdict.records), shown(folder / "metrics.json")))))
     if (told := failed_parts(verdict, folder / "metrics.json")) is not None:
         raise JudgingFailed(told)
     return plain(verdict.metrics)
