@@ -222,7 +222,7 @@ def test_a_part_that_does_not_apply_has_no_row_no_number_and_no_cost_and_says_wh
     assert all(verdict.records[name]["evaluations"] == 0 for name in named)
     for name in named:
         assert f"{name} does not apply: {verdict.records[name]['inapplicable']}" in lines
-    assert "at least 0 network evaluations (;" in lines[-1]
+    assert "at least 0 network evaluations (budget 0)" in lines[-1]
     assert "against=B" in verdict.records["agreement"]["inapplicable"]
 
 
