@@ -15,7 +15,7 @@ train: $(VENV)/.ready  ## train and judge a model: make train ARGS="loss=vlb sch
 	$(RUN) src/train.py $(ARGS)
 
 sync: $(VENV)/.ready  ## upload to W&B what runs kept on disk: make sync ARGS="logs/train/NAME"
-	@$(RUN) -m scorelab.lit.sync $(ARGS)
+	@$(RUN) -m scorelab.tracking.sync $(ARGS)
 
 test: $(VENV)/.ready-test  ## run the tests: make test ARGS="-k schedules"
 	$(RUN) -m pytest $(ARGS)

@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from scorelab.denoisers import FiniteSet
+from scorelab.laws import FiniteSet
 
 N, D, B, ROUNDS = 50_000, 3072, 256, 5
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.judge import weight_card
-from scorelab.losses import DSM, Simple, Uniform, VariationalBound
+from scorelab.losses import DSM, Simple, Uniform, VariationalBound, weight_card
 from scorelab.report.card import draw_cards
 from scorelab.schedules import Cosine, Linear
 

@@ -12,20 +12,11 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from scorelab.data.images import Digits
-from scorelab.data.laws import Ring
-from scorelab.denoisers import (
-    Denoiser,
-    Eps,
-    Estimate,
-    Exact,
-    FiniteSet,
-    FixedSmall,
-    GaussianMixture,
-    Law,
-    NetworkDenoiser,
-)
-from scorelab.judge import Case, Metric, Objectives
-from scorelab.judge.gradient import Gradients, levels_by_bin
+from scorelab.data.synthetic import Ring
+from scorelab.denoisers import Denoiser, Eps, Estimate, Exact, FixedSmall, NetworkDenoiser
+from scorelab.evaluation import Case, Metric, Objectives
+from scorelab.evaluation.gradient import Gradients, levels_by_bin
+from scorelab.laws import FiniteSet, GaussianMixture, Law
 from scorelab.losses import DSM, ESM, ISM, SSM, Loss, Simple, Uniform
 from scorelab.losses.exact_score import averaged_score
 from scorelab.networks import MLP

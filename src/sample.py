@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scorelab.lit.entry import entry
+from scorelab.app.entry import entry
 
 if __name__ == "__main__":
-    entry(Path(__file__).resolve().parent.parent / "configs", "sample", "scorelab.lit.jobs:sample")
+    entry(Path(__file__).resolve().parent.parent / "configs", "sample", "scorelab.app.sample:sample")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scorelab.judge import Case, Part, Result
+from scorelab.evaluation import Case, Part, Result
 
 
 class Breaks(Part):

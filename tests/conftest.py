@@ -125,10 +125,10 @@ class Said:
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Said]:
     """Type a command in this process, in an empty directory."""
-    from scorelab.lit.entry import entry
+    from scorelab.app.entry import entry
 
     def type_(name: str, *words: str) -> Said:
-        job = {"train": "training:train", "eval": "jobs:evaluate", "sample": "jobs:sample"}[name]
+        job = {"train": "train:train", "eval": "evaluate:evaluate", "sample": "sample:sample"}[name]
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
@@ -136,7 +136,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capture
         root = logging.getLogger()
         before = root.handlers[:]
         try:
-            entry(CONFIGS, name, f"scorelab.lit.{job}")
+            entry(CONFIGS, name, f"scorelab.app.{job}")
         except SystemExit as end:
             status = end.code
         finally:

@@ -7,7 +7,8 @@ import torch
 from conftest import choose
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, Exact, FiniteSet, NetworkDenoiser, Variance
+from scorelab.denoisers import Denoiser, Estimate, Exact, NetworkDenoiser, Variance
+from scorelab.laws import FiniteSet
 from scorelab.networks import UNet
 from scorelab.schedules import Schedule, Transition
 from scorelab.tensors import from_levels, like

@@ -10,8 +10,9 @@ from oracles import Exploding, normal, seeded
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from scorelab.denoisers import Boxes, Exact, FiniteSet, FixedSmall
-from scorelab.denoisers.boxes import legendre, truncated
+from scorelab.denoisers import Exact, FixedSmall
+from scorelab.laws import Boxes, FiniteSet
+from scorelab.laws.boxes import legendre, truncated
 from scorelab.schedules import VP, Cosine
 from scorelab.tensors import log_interval
 

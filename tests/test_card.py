@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser, V
 from scorelab.errors import Refusal
-from scorelab.judge import Card, Case, GradientNoise, Metric, weight_card
-from scorelab.judge.gradient import Gradients
+from scorelab.evaluation import Case, GradientNoise, Metric
+from scorelab.evaluation.gradient import Gradients
 from scorelab.losses import (
     DSM,
+    Card,
     Draw,
     Hybrid,
     Importance,
@@ -27,6 +28,7 @@ from scorelab.losses import (
     Times,
     Uniform,
     VariationalBound,
+    weight_card,
 )
 from scorelab.report.card import curve, draw_cards, write_card
 from scorelab.samplers import DDIM

@@ -8,18 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from scorelab.errors import UserError
-from scorelab.lit import checkpoints
-from scorelab.lit.checkpoints import (
-    FORMAT,
-    Checkpoints,
-    DamagedCheckpoint,
-    digest,
-    newest_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
-from scorelab.report.status import sweep, temporary
+from scorelab.errors import DamagedCheckpoint, UserError
+from scorelab.files import sweep, temporary
+from scorelab.lit.checkpoint_io import Checkpoints
+from scorelab.run import checkpoints
+from scorelab.run.checkpoints import FORMAT, digest, newest_checkpoint, read_checkpoint, write_checkpoint
 
 
 def content(step: int, size: int = 1000) -> dict[str, Any]:

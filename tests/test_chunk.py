@@ -10,9 +10,10 @@ from conftest import SMALL
 from oracles import Watched, digits_like, network, shaken, truth_of
 from torch import Tensor
 
-from scorelab.data.laws import Moons
-from scorelab.denoisers import Denoiser, Eps, Exact, FiniteSet, FixedSmall, NetworkDenoiser
-from scorelab.judge import Case, FlowLikelihood, GradientNoise, Metric, Objectives
+from scorelab.data.synthetic import Moons
+from scorelab.denoisers import Denoiser, Eps, Exact, FixedSmall, NetworkDenoiser
+from scorelab.evaluation import Case, FlowLikelihood, GradientNoise, Metric, Objectives
+from scorelab.laws import FiniteSet
 from scorelab.losses import ESM, ISM, SSM, Simple, Uniform
 from scorelab.networks import MLP, UNet
 from scorelab.samplers import DDIM, DDPM, Sampler, draw_samples

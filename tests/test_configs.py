@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from scorelab.config.build import Experiment, build, sized
+from scorelab.config.check import GIVEN, completed
 from scorelab.errors import UserError
-from scorelab.judge.samples import kind
-from scorelab.lit.build import Experiment, build, sized
-from scorelab.lit.config import GIVEN, completed
+from scorelab.evaluation.samples import kind
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
@@ -188,7 +188,7 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told: str) -> None:
-    from scorelab.lit.build import build_trainer
+    from scorelab.config.trainer import build_trainer
 
     with pytest.raises(UserError) as caught:
         whole = config(*override.split())
@@ -325,7 +325,7 @@ def test_a_named_sweep_composes_and_sweeps_what_exists(path: Path) -> None:
         "torch.jit.load",
         "torch.utils.collect_env.run",
         "torchvision.datasets.utils.download_url",
-        "scorelab.lit.jobs.train",
+        "scorelab.app.evaluate.train",
         "no.such.thing",
         "",
     ],
@@ -338,7 +338,7 @@ def test_a_config_can_only_name_classes_of_ours_and_the_frameworks(target: str) 
 
 
 def test_a_value_that_looks_like_an_interpolation_stays_text(tmp_path: Path) -> None:
-    from scorelab.lit.config import instantiate
+    from scorelab.config.check import instantiate
 
     mark = tmp_path / "executed"
     text = f"${{oc.create:{{_target_: torch.utils.collect_env.run, command: 'touch {mark}'}}}}"
@@ -399,7 +399,7 @@ def test_a_name_that_yaml_reads_as_a_number_is_refused(key: str) -> None:
     ],
 )
 def test_a_node_is_called_by_the_choice_that_is_most_like_it(group: str, node: dict, choice: str) -> None:
-    from scorelab.lit.refusals import called
+    from scorelab.config.refusals import called
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert called(group, node) == choice

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scorelab.judge import Metric
+from scorelab.evaluation import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

@@ -9,7 +9,8 @@ from oracles import normal, seeded
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from scorelab.denoisers import Exact, FiniteSet, FixedSmall, GaussianMixture, LowRankMixture
+from scorelab.denoisers import Exact, FixedSmall
+from scorelab.laws import FiniteSet, GaussianMixture, LowRankMixture
 from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Schedule
 from scorelab.tensors import from_levels

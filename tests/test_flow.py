@@ -8,10 +8,11 @@ from conftest import each_form
 from oracles import Exploding, Straight, digits_like, normal, seeded
 from torch import Tensor
 
-from scorelab.data.laws import Gaussian, Known, Moons
-from scorelab.denoisers import Exact, FiniteSet, FixedSmall, GaussianMixture, Rescheduled
-from scorelab.judge import Case, FlowLikelihood, Metric, OverBudget
-from scorelab.judge.flow import start
+from scorelab.data.synthetic import Gaussian, Known, Moons
+from scorelab.denoisers import Exact, FixedSmall, Rescheduled
+from scorelab.evaluation import Case, FlowLikelihood, Metric, OverBudget
+from scorelab.evaluation.flow import start
+from scorelab.laws import FiniteSet, GaussianMixture
 from scorelab.likelihood import flow_log_prob, level_decoder_nll
 from scorelab.losses import Simple, Uniform
 from scorelab.samplers import DDIM

@@ -9,9 +9,21 @@ from oracles import GaussianOracle, Says, digits_like, network, normal, seeded, 
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Eps, FixedSmall, NetworkDenoiser
-from scorelab.judge import Case, GradientNoise, Metric, Unjudged, judge, weight_card
-from scorelab.judge.gradient import Gradients, Noise, levels_by_bin
-from scorelab.losses import DSM, ESM, SSM, Hybrid, Likelihood, Loss, Simple, Times, Uniform, VariationalBound
+from scorelab.evaluation import Case, GradientNoise, Metric, Unjudged, judge
+from scorelab.evaluation.gradient import Gradients, Noise, levels_by_bin
+from scorelab.losses import (
+    DSM,
+    ESM,
+    SSM,
+    Hybrid,
+    Likelihood,
+    Loss,
+    Simple,
+    Times,
+    Uniform,
+    VariationalBound,
+    weight_card,
+)
 from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Linear, Schedule
 from scorelab.tensors import to_levels

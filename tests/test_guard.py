@@ -12,8 +12,8 @@ import torch
 from conftest import SMALL
 
 from scorelab.errors import UserError
-from scorelab.lit.checkpoints import read_checkpoint
 from scorelab.lit.guard import Guard
+from scorelab.run.checkpoints import read_checkpoint
 from scorelab.schedules import Cosine
 
 POISONED = (*SMALL, "loss._target_=poisoned.Poisoned")

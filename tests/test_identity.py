@@ -13,8 +13,8 @@ import torch
 from conftest import CONFIGS, Said
 from faults.compare import rows, unlike
 
-from scorelab.lit.checkpoints import read_checkpoint
-from scorelab.lit.identity import MACHINE, dotted, first_difference, is_machine
+from scorelab.run.checkpoints import read_checkpoint
+from scorelab.run.identity import MACHINE, dotted, first_difference, is_machine
 
 TINY = (
     "data.limit=64",

@@ -17,11 +17,12 @@ import torch
 from conftest import SMALL
 from faults.compare import differences
 
+from scorelab.app.again import Typed
 from scorelab.data.module import ignore_ending
-from scorelab.judge.yardsticks import NoiseError
+from scorelab.errors import Interrupted
+from scorelab.evaluation.noise_error import NoiseError
 from scorelab.lit import callbacks
-from scorelab.lit.again import Typed
-from scorelab.lit.signals import ENDING, SIGNALS, Interrupted
+from scorelab.run.signals import ENDING, SIGNALS
 
 ROOT = Path(__file__).resolve().parent.parent
 

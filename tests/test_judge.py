@@ -10,7 +10,7 @@ from oracles import FiniteSetOracle, GaussianOracle, Watched, digits_like, netwo
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall, Rescheduled
-from scorelab.judge import (
+from scorelab.evaluation import (
     Bound,
     Case,
     Curve,
@@ -24,11 +24,12 @@ from scorelab.judge import (
     judge,
     noise_error,
 )
-from scorelab.judge.base import draw_samples
-from scorelab.judge.bound import exact_bound, sampled_bound
-from scorelab.judge.samples import class_chance, kind
-from scorelab.judge.terms import step_law
-from scorelab.judge.yardsticks import ByBin, common_bound, integral
+from scorelab.evaluation.base import draw_samples
+from scorelab.evaluation.bound import exact_bound, sampled_bound
+from scorelab.evaluation.curves import ByBin, integral
+from scorelab.evaluation.noise_error import common_bound
+from scorelab.evaluation.samples import class_chance, kind
+from scorelab.evaluation.terms import step_law
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Extractor
 from scorelab.metrics.fidelity import Chance, frechet_floor
@@ -402,7 +403,7 @@ def test_a_bound_that_would_take_more_rounds_than_there_are_is_refused_as_soon_a
 
 def test_whatever_the_tolerance_a_bound_is_told_within_its_rounds_or_given_up(monkeypatch):
     """Told; or refused once it is clear that there would be more; or, between these, after the last round."""
-    monkeypatch.setattr("scorelab.judge.bound.MOST", 42)
+    monkeypatch.setattr("scorelab.evaluation.bound.MOST", 42)
     x0, ends = from_levels(pixels(16), LEVELS), []
     spread = sampled_bound(oracle(Cosine(40)), x0, None, 1e9).se * math.sqrt(32)  # of a round
     for part in torch.linspace(1, 9, 41).tolist():

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from scorelab.data.images import Digits
-from scorelab.data.laws import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring, SwissRoll
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Exact, FiniteSet, FixedSmall
+from scorelab.data.synthetic import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring, SwissRoll
+from scorelab.denoisers import Exact, FixedSmall
+from scorelab.laws import FiniteSet
 from scorelab.schedules import VP
 from scorelab.tensors import from_levels
 

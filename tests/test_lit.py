@@ -15,18 +15,20 @@ import yaml
 from conftest import CONFIGS
 from lightning import LightningModule, Trainer
 
+from scorelab.config.check import checked, instantiate, nearest
+from scorelab.config.stored import of_today, slug
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import UserError
-from scorelab.lit.config import checked, instantiate, nearest
+from scorelab.files import plain
 from scorelab.lit.ema import AveragedWeights, follow, follower
-from scorelab.lit.loggers import History, flat
 from scorelab.lit.optim import Constant, WarmupCosine
-from scorelab.lit.run import RunDir, first_difference, plain
-from scorelab.lit.stored import slug
 from scorelab.networks import UNet
+from scorelab.run.directory import RunDir
+from scorelab.run.identity import first_difference
 from scorelab.schedules import Cosine
+from scorelab.tracking.history import History, flat
 
 
 def small() -> NetworkDenoiser:
@@ -249,7 +251,8 @@ def test_the_first_differing_key_is_named_and_the_machine_does_not_count() -> No
 def test_a_second_job_is_told_who_works_in_the_directory(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "r")
     run.lock()
-    code = "import sys; from pathlib import Path; from scorelab.lit.run import RunDir; RunDir(Path(sys.argv[1])).lock()"
+    code = "import sys; from pathlib import Path; from scorelab.run.directory import RunDir"
+    code += "; RunDir(Path(sys.argv[1])).lock()"
     code += "; print('taken')"
     (run.path / "train.log").touch()
     other = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=120)
@@ -295,11 +298,11 @@ def test_a_finished_run_is_one_whose_metrics_say_so(tmp_path: Path) -> None:
 
 def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.check({"loss": "a"})
+    run.check({"loss": "a"}, of_today)
     run.claim({"loss": "a"})
-    run.check({"loss": "a"})
+    run.check({"loss": "a"}, of_today)
     with pytest.raises(UserError, match="loss was a, is now b; choose another run=, or overwrite=true"):
-        run.check({"loss": "b"})
+        run.check({"loss": "b"}, of_today)
 
 
 def test_a_cleared_directory_holds_no_run_any_more(tmp_path: Path) -> None:
@@ -308,7 +311,7 @@ def test_a_cleared_directory_holds_no_run_any_more(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (run.checkpoints / "last.ckpt").touch()
     run.clear()
-    run.check({"loss": "b"})
+    run.check({"loss": "b"}, of_today)
     assert run.newest() is None
 
 

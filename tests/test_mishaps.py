@@ -16,10 +16,12 @@ import pytest
 import torch
 from conftest import SMALL
 
-from scorelab.data.images import Digits, Split
-from scorelab.lit.checkpoints import Checkpoints, read_checkpoint
-from scorelab.lit.mishaps import mishap
+from scorelab.data.base import Split
+from scorelab.data.images import Digits
+from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.module import DiffusionModule
+from scorelab.run.checkpoints import read_checkpoint
+from scorelab.run.machine import mishap
 
 
 def status(folder: Path) -> dict[str, Any]:

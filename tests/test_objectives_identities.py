@@ -10,17 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.nn import functional
 
-from scorelab.denoisers import (
-    Boxes,
-    Eps,
-    Exact,
-    FiniteSet,
-    FixedSmall,
-    GaussianMixture,
-    Learned,
-    NetworkDenoiser,
-    V,
-)
+from scorelab.denoisers import Eps, Exact, FixedSmall, Learned, NetworkDenoiser, V
+from scorelab.laws import Boxes, FiniteSet, GaussianMixture
 from scorelab.losses import DSM, ESM, ISM, SSM, ScoreLoss, Simple
 from scorelab.losses.exact_score import averaged_score
 from scorelab.networks import MLP, UNet

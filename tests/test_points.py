@@ -8,10 +8,10 @@ from oracles import Watched, normal, seeded
 from torch import Tensor
 
 from scorelab.data.images import Digits
-from scorelab.data.laws import Gaussian, Ring
 from scorelab.data.module import DataModule
+from scorelab.data.synthetic import Gaussian, Ring
 from scorelab.denoisers import Denoiser, Exact, FixedSmall
-from scorelab.judge import Case, Distances, Metric
+from scorelab.evaluation import Case, Distances, Metric
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.samplers import DDIM

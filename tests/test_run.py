@@ -16,11 +16,11 @@ import torch
 from conftest import SMALL
 from faults.compare import differences
 
-from scorelab.lit.checkpoints import read_checkpoint
-from scorelab.lit.heart import Heart
-from scorelab.lit.run import RunDir, first_free
-from scorelab.lit.signals import ENDING, SIGNALS
-from scorelab.report.status import SILENT, Status, read_status, write_status
+from scorelab.run.checkpoints import read_checkpoint
+from scorelab.run.directory import RunDir, first_free
+from scorelab.run.heartbeat import Heart
+from scorelab.run.signals import ENDING, SIGNALS
+from scorelab.run.status import SILENT, Status, read_status, write_status
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,11 +7,12 @@ import torch
 from oracles import Exploding, Watched, normal, seeded, shaken
 from torch import Tensor
 
+from scorelab.config.build import exact as of_law
 from scorelab.data.images import Digits
-from scorelab.data.laws import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring
 from scorelab.data.module import DataModule
+from scorelab.data.synthetic import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring
 from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall, Learned, NetworkDenoiser, V
-from scorelab.judge import (
+from scorelab.evaluation import (
     Agreement,
     Case,
     ErrorBudget,
@@ -23,14 +24,14 @@ from scorelab.judge import (
     OracleGap,
     ScoreError,
     judge,
-    weight_card,
 )
-from scorelab.judge.base import draw_samples
-from scorelab.judge.budget import copied
-from scorelab.judge.score import Errors, errors_against
-from scorelab.judge.yardsticks import SIMPLE, bins_in_range, errors_in_bin, yardstick_draws
-from scorelab.lit.build import exact as of_law
-from scorelab.losses import DSM, ESM, ISM, SSM, Likelihood, Simple, Uniform, VariationalBound
+from scorelab.evaluation.base import draw_samples
+from scorelab.evaluation.budget import copied
+from scorelab.evaluation.curves import bins_in_range, yardstick_draws
+from scorelab.evaluation.noise_error import errors_in_bin
+from scorelab.evaluation.score import Errors, errors_against
+from scorelab.log_snr import SIMPLE
+from scorelab.losses import DSM, ESM, ISM, SSM, Likelihood, Simple, Uniform, VariationalBound, weight_card
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.fidelity import frechet, frechet_floor
 from scorelab.networks import MLP

@@ -9,9 +9,9 @@ from oracles import Exploding, GaussianOracle, digits_like, seeded
 from test_score import Labelled
 from torch import Tensor
 
-from scorelab.data.laws import Ring
-from scorelab.denoisers import Exact, FiniteSet, FixedSmall
-from scorelab.judge import (
+from scorelab.data.synthetic import Ring
+from scorelab.denoisers import Exact, FixedSmall
+from scorelab.evaluation import (
     Agreement,
     Case,
     Distances,
@@ -25,10 +25,12 @@ from scorelab.judge import (
     ScoreError,
     noise_error,
 )
-from scorelab.judge.bound import sampled_bound
-from scorelab.judge.objectives import Row
-from scorelab.judge.score import errors_against
-from scorelab.judge.yardsticks import BINS, COMMON, SIMPLE, ByBin, Mean, integral, standard_error
+from scorelab.evaluation.bound import sampled_bound
+from scorelab.evaluation.curves import ByBin, Mean, integral, standard_error
+from scorelab.evaluation.objectives import Row
+from scorelab.evaluation.score import errors_against
+from scorelab.laws import FiniteSet
+from scorelab.log_snr import BINS, COMMON, SIMPLE
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.points import energy_distance, sliced_wasserstein

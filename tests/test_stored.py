@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from scorelab.lit.build import sized
-from scorelab.lit.config import UserError, checked
-from scorelab.lit.identity import first_difference
-from scorelab.lit.stored import DENOISER, load_run
+from scorelab.config.build import sized
+from scorelab.config.check import UserError, checked
+from scorelab.config.stored import DENOISER, load_run, of_today
+from scorelab.run.identity import first_difference
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
@@ -127,7 +127,7 @@ def test_nor_does_a_network_that_gains_a_size_which_the_data_decide() -> None:
     assert present["model"]["attention"] is not None
     older = copy.deepcopy(present)
     del older["model"]["attention"]
-    assert first_difference(older, present) is None
+    assert first_difference(of_today(older), present) is None
 
 
 @pytest.mark.parametrize(

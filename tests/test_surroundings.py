@@ -12,7 +12,7 @@ import pytest
 from conftest import SMALL
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from scorelab.lit.ranks import Place
+from scorelab.lit.environment import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = f"{sys.executable} {ROOT / 'src' / 'train.py'}"
@@ -116,7 +116,7 @@ def test_what_a_stream_cannot_spell_is_written_another_way_and_what_cannot_be_wr
     tmp_path: Path,
 ) -> None:
     lines = [
-        "from scorelab.lit.surroundings import settle",
+        "from scorelab.run.surroundings import settle",
         "import sys, os",
         "settle(); settle()",
         "print('log-SNR λ')",

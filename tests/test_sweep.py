@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from scorelab.app.sweep import Sweep, job_directory
 from scorelab.errors import UserError
-from scorelab.lit.run import RunDir
-from scorelab.lit.sweep import Sweep, job_directory
 from scorelab.report.table import Row, best, sweep_table
+from scorelab.run.directory import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -170,13 +170,13 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> 
 def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
     words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from scorelab.lit.entry import entry
+    from scorelab.app.entry import entry
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     with pytest.raises(SystemExit) as end:
-        entry(CONFIGS, "train", "scorelab.lit.training:train")
+        entry(CONFIGS, "train", "scorelab.app.train:train")
     lines = capsys.readouterr().err.strip().splitlines()
     assert end.value.code == 2
     assert len(lines) == 1 and told in lines[0]
@@ -330,7 +330,7 @@ def test_without_a_validation_figure_no_rate_is_called_best() -> None:
 
 
 def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: Path) -> None:
-    from scorelab.lit.sweep import Job
+    from scorelab.app.sweep import Job
 
     RunDir(tmp_path).close("finished", {})
     refused = {tmp_path.name: "being worked on by another"}

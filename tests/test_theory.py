@@ -13,7 +13,8 @@ from oracles import ExactReverse, Exploding, GaussianOracle, Straight, normal, s
 from torch import Tensor
 from torch.distributions import Normal
 
-from scorelab.denoisers import Boxes, Exact, FiniteSet, FixedLarge, FixedSmall, GaussianMixture
+from scorelab.denoisers import Exact, FixedLarge, FixedSmall
+from scorelab.laws import Boxes, FiniteSet, GaussianMixture
 from scorelab.likelihood import bound_term, prior_kl
 from scorelab.losses.exact_score import averaged_score
 from scorelab.samplers import DDIM, DDPM

@@ -300,7 +300,7 @@ def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(folder: Path)
     assert differences(folder / "logs" / "train" / "both", run) == []
     assert left(folder, "fallen")["records"]["training"]["processes"] == 2
     assert left(folder, "both")["metrics"] != left(folder, "a")["metrics"]  # twice the batch
-    others = subprocess.run(["pgrep", "-f", f"scorelab.lit.rank .*{folder}"], capture_output=True, text=True)
+    others = subprocess.run(["pgrep", "-f", f"scorelab.app.worker .*{folder}"], capture_output=True, text=True)
     assert others.stdout == ""
 
 

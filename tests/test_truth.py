@@ -7,12 +7,15 @@ import torch
 from oracles import digits_like, seeded
 from torch import Tensor
 
+from scorelab.config.build import exact as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, Estimate, Exact, FiniteSet, FixedSmall
-from scorelab.judge import Case, Curve, Metric, OracleGap
-from scorelab.judge.yardsticks import SIMPLE, bins_in_range, errors_in_bin
-from scorelab.lit.build import exact as of_law
+from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall
+from scorelab.evaluation import Case, Curve, Metric, OracleGap
+from scorelab.evaluation.curves import bins_in_range
+from scorelab.evaluation.noise_error import errors_in_bin
+from scorelab.laws import FiniteSet
+from scorelab.log_snr import SIMPLE
 from scorelab.losses import Simple, Uniform
 from scorelab.report.truth import draw_truth
 from scorelab.samplers import DDIM

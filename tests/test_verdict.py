@@ -12,9 +12,10 @@ from conftest import SMALL, choices, choose
 from oracles import GaussianOracle, Watched, digits_like, network, normal, seeded
 
 from scorelab import judge as parts
-from scorelab.denoisers import Exact, FiniteSet, FixedSmall, NetworkDenoiser, V
+from scorelab.denoisers import Exact, FixedSmall, NetworkDenoiser, V
 from scorelab.errors import Refusal
-from scorelab.judge import Case, Metric, NoiseError, Part, Result, Unjudged, VariationalBound, judge
+from scorelab.evaluation import Case, Metric, NoiseError, Part, Result, Unjudged, VariationalBound, judge
+from scorelab.laws import FiniteSet
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
 from scorelab.networks import UNet

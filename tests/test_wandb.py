@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 from wandb_server import StoredRun, WandbServer
 
-from scorelab.lit.sync import pending, within
-from scorelab.lit.wandb_files import Folder, folders, records, write
-from scorelab.lit.wandb_logger import Wandb
+from scorelab.tracking.sync import pending, within
+from scorelab.tracking.wandb_files import Folder, folders, records, write
+from scorelab.tracking.wandb_logger import Wandb
 
 pytestmark = pytest.mark.usefixtures("server")
 PATIENCE = 20.0
@@ -66,7 +66,7 @@ def logged(place: Path, rows: int = 100, first: int = 0, during: Callable[[], No
 
 def synced(*places: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """What ``make sync`` runs."""
-    command = [sys.executable, "-m", "scorelab.lit.sync", *map(str, places)]
+    command = [sys.executable, "-m", "scorelab.tracking.sync", *map(str, places)]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
@@ -298,7 +298,7 @@ def test_a_folder_that_cannot_be_made_costs_one_line(tmp_path: Path, said: Calla
 JOB = """
 import os, sys, time
 from pathlib import Path
-from scorelab.lit.wandb_recorder import Given, Recorder, Row
+from scorelab.tracking.wandb_recorder import Given, Recorder, Row
 directory, first, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 recorder = Recorder(Given(directory, "abcd1234", "name", {}, "scorelab", None, "auto", 20.0))
 recorder.start()

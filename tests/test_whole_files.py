@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import SMALL
 
+from scorelab.files import temporary
 from scorelab.lit.pictures import save_grid
-from scorelab.lit.run import RunDir
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
-from scorelab.report.status import temporary
 from scorelab.report.truth import draw_truth
+from scorelab.run.directory import RunDir
 
 LEVEL = {"log_snr_low": -1.0, "log_snr_high": 1.0, "density": 1.0, "mass": 2.0}
 PLACES = [(float(x), float(y)) for x in range(3) for y in range(3)]

@@ -7,8 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from scorelab.app.words import FLAGS, Line, value_of
 from scorelab.errors import UserError
-from scorelab.lit.words import FLAGS, Line, value_of
 
 LOOKS_LIKE_MORE = (
     *("2024_01_05", "1e3", "007", "0x10", "1_000", "12", "-3", ".5", "inf", "NaN", "true", "False", "None", "Null"),

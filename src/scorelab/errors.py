@@ -1,6 +1,7 @@
 """What a person is told."""
 
 import re
+import signal
 
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
 
@@ -23,3 +24,29 @@ class JudgingFailed(Exception):
 def short_of_memory(error: BaseException) -> bool:
     """Whether memory was short, of the machine or of a device: no fault of what was being done."""
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
+
+
+class CheckpointError(UserError):
+    """A checkpoint that this program cannot go on from."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file that is no whole checkpoint."""
+
+
+class Interrupted(BaseException):
+    """A signal has ended the run. No Exception, so that nothing on its way takes it for a failure."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum, self.name = signum, signal.Signals(signum).name
+        self.told = f"interrupted by {self.name}"
+        super().__init__(self.name)
+
+    @property
+    def status(self) -> int:
+        """The exit status a shell gives to a program that this signal ended."""
+        return 128 + self.signum
+
+
+class Mishap(UserError):
+    """Something the machine did; the run can go on once it is mended."""

@@ -90,7 +90,7 @@ def kind(process: int) -> str:
     place = Path("/proc") / str(process)
     if (place / "comm").read_text().strip() == WORKER:
         return "worker"
-    return "rank" if "\0scorelab.lit.rank\0" in (place / "cmdline").read_text(errors="replace") else "other"
+    return "rank" if "\0scorelab.app.worker\0" in (place / "cmdline").read_text(errors="replace") else "other"
 
 
 def code_of(path: str) -> CodeType:

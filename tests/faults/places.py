@@ -27,12 +27,12 @@ class Place:
 
 
 JUDGED = {
-    "simple": "scorelab.judge.yardsticks:NoiseError.run",
-    "vlb": "scorelab.judge.bound:VariationalBound.run",
-    "fid": "scorelab.judge.samples:Frechet.run",
-    "memorization": "scorelab.judge.samples:Memorization.run",
-    "gradient_noise": "scorelab.judge.gradient:GradientNoise.run",
-    "score_error": "scorelab.judge.score:ScoreError.run",
+    "simple": "scorelab.evaluation.noise_error:NoiseError.run",
+    "vlb": "scorelab.evaluation.bound:VariationalBound.run",
+    "fid": "scorelab.evaluation.samples:Frechet.run",
+    "memorization": "scorelab.evaluation.samples:Memorization.run",
+    "gradient_noise": "scorelab.evaluation.gradient:GradientNoise.run",
+    "score_error": "scorelab.evaluation.score:ScoreError.run",
 }
 
 PLACES = (
@@ -48,10 +48,10 @@ PLACES = (
     Place("training step", "call=scorelab.lit.module:DiffusionModule.training_step", most=11, late=100),
     Place("optimiser step", "call=torch.optim.adamw:AdamW.step", most=11),
     Place("averaging", "call=scorelab.lit.ema:follow", most=11, needs="averaging"),
-    Place("validation", "call=scorelab.judge.yardsticks:noise_error", most=2, late=100),
-    Place("end of a step", "call=scorelab.lit.keeper:Keeper.settle", most=11),
-    Place("checkpoint taken", "call=scorelab.lit.keeper:Keeper.save", most=2, late=20),
-    Place("checkpoint's thread", "call=scorelab.lit.checkpoints:write_checkpoint", most=2, late=20),
+    Place("validation", "call=scorelab.evaluation.noise_error:noise_error", most=2, late=100),
+    Place("end of a step", "call=scorelab.lit.checkpointing:Keeper.settle", most=11),
+    Place("checkpoint taken", "call=scorelab.lit.checkpointing:Keeper.save", most=2, late=20),
+    Place("checkpoint's thread", "call=scorelab.run.checkpoints:write_checkpoint", most=2, late=20),
     Place("checkpoint opened", r"write=/checkpoints/", most=2, late=20),
     Place("checkpoint linked", r"rename=/checkpoints/\.", most=3),
     Place("previous.ckpt renamed", r"rename=/previous\.ckpt$", late=3),
@@ -63,7 +63,7 @@ PLACES = (
     Place("metrics.csv appended", r"write=/metrics\.csv$", most=4, late=1),
     Place("metrics.csv rewritten", r"rename=/metrics\.csv$", most=3, late=1),
     Place("status.json written", r"write=/\.?status\.json", most=3, late=3),
-    Place("judging", "call=scorelab.judge.verdict:judge", END, late=500),
+    Place("judging", "call=scorelab.evaluation.verdict:judge", END, late=500),
     *(Place(f"judging: {part}", f"call={run}", END, late=200, needs=part) for part, run in JUDGED.items()),
     Place("metrics.json written", r"write=/\.?metrics\.json", END, late=2),
     Place("metrics.json renamed", r"rename=/metrics\.json$", END, late=5),

@@ -10,10 +10,10 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scorelab.data.images import Source, Split
-from scorelab.data.laws import Known
-from scorelab.denoisers import FiniteSet, Law
+from scorelab.data.base import Source, Split
+from scorelab.data.synthetic import Known
 from scorelab.errors import Refusal
+from scorelab.laws import FiniteSet, Law
 from scorelab.tensors import as_data, generator
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from scorelab.data.module import DataModule
 from scorelab.errors import Refusal, UserError
-from scorelab.judge.yardsticks import noise_error
+from scorelab.evaluation.noise_error import noise_error
 from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.samplers import draw_samples

@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from scorelab.data.module import DataModule
-from scorelab.judge import Case
-from scorelab.judge.field import score_fields
+from scorelab.evaluation import Case
+from scorelab.evaluation.field import score_fields
+from scorelab.files import whole
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
-from scorelab.report.status import whole
 from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 

@@ -1,18 +1,15 @@
 """The weights of a run, for whoever judges it or begins another run with them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from scorelab.denoisers import Denoiser
-from scorelab.errors import UserError
-from scorelab.lit.checkpoints import NAMES, CheckpointError, DamagedCheckpoint, newest_checkpoint, read_checkpoint
+from scorelab.errors import CheckpointError, DamagedCheckpoint, UserError
 from scorelab.lit.ema import follower
-from scorelab.lit.identity import STORED, read_config
 from scorelab.lit.module import DiffusionModule
-from scorelab.lit.refusals import called
+from scorelab.run.checkpoints import NAMES, read_checkpoint
 
 
 def whole_checkpoint(path: Path) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def load_weights(module: DiffusionModule, path: Path) -> int:
     state = checkpoint["state_dict"]
     if any(key.startswith("averaged.") for key in state):
         module.averaged = follower(module.denoiser)
-    _load(module, state, path)
+    load_state(module, state, path)
     module.eval()
     return int(checkpoint["global_step"])
 
@@ -50,7 +47,7 @@ def load_judged(denoiser: Denoiser, path: Path) -> None:
     Raises:
         UserError: when the file cannot be read, or is of another network.
     """
-    _load(denoiser, judged_weights(whole_checkpoint(path)["state_dict"]), path)
+    load_state(denoiser, judged_weights(whole_checkpoint(path)["state_dict"]), path)
     denoiser.eval()
 
 
@@ -60,42 +57,12 @@ def judged_weights(state: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a run's first weights come from."""
-
-    run: str
-    step: int
-
-
-def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> Origin:
-    """Give the network the judged weights of another run's newest whole checkpoint: averaged ones where it has some.
-
-    Schedule, loss and optimiser are this run's own; what the network predicts has to be the same.
+def load_state(into: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Give a network the state that a file holds.
 
     Raises:
-        UserError: when there is no such run, or its network is another or predicts something else.
+        UserError: when it is another network's.
     """
-    if not run.is_dir():
-        raise UserError(f"init_from={run}: no such directory")
-    found = newest_checkpoint(run / "checkpoints", "train that run anew, or begin without it")
-    if found is None or not (run / "config.yaml").exists():
-        raise UserError(f"init_from={run}: holds no run with a checkpoint")
-    its = read_config(run / "config.yaml", STORED).get("prediction")
-    if not isinstance(its, dict) or "_target_" not in its:
-        raise UserError(f"{run / 'config.yaml'} is damaged, it names no prediction: {STORED}")
-    if its["_target_"] != prediction["_target_"]:
-        raise UserError(
-            f"init_from={run}: its network was trained with another prediction: set {called('prediction', its)}"
-        )
-    judged = judged_weights(read_checkpoint(found.path)["state_dict"])
-    weights = {key.removeprefix("network."): value for key, value in judged.items() if key.startswith("network.")}
-    network: Any = module.denoiser.network
-    _load(network, weights, found.path)
-    return Origin(str(run), found.step)
-
-
-def _load(into: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
     try:
         into.load_state_dict(state)
     except RuntimeError as error:

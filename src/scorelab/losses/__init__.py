@@ -1,6 +1,7 @@
 """Objectives, and the laws that draw training times."""
 
 from scorelab.losses.base import Loss, Terms
+from scorelab.losses.card import Card, weight_card
 from scorelab.losses.denoising import Simple
 from scorelab.losses.exact_score import ESM
 from scorelab.losses.implicit import ISM, SSM
@@ -13,6 +14,7 @@ __all__ = [
     "ESM",
     "ISM",
     "SSM",
+    "Card",
     "Draw",
     "Hybrid",
     "Importance",
@@ -26,4 +28,5 @@ __all__ = [
     "Times",
     "Uniform",
     "VariationalBound",
+    "weight_card",
 ]

@@ -27,7 +27,7 @@ class Loss(nn.Module):
 
     Args:
         normalize: whether training divides the loss by its mean weight on the noise error over the training times
-            with log-SNR in [-4.8, 6.6] (see scorelab.judge.card), so that one learning rate and one clip mean the
+            with log-SNR in [-4.8, 6.6] (see scorelab.losses.card), so that one learning rate and one clip mean the
             same to all objectives.
     """
 

@@ -174,7 +174,7 @@ class DigitsExtractor(Extractor):
     the batch or the precision of training, and the Fréchet distance needs those digits.
 
     Args:
-        weights: a file written by ``python -m scorelab.metrics.train_digits``; by default the packaged one.
+        weights: a file written by ``python scripts/train_digits.py``; by default the packaged one.
 
     Raises:
         Refusal: for a file of something else.

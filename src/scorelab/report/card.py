@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scorelab.report.status import whole, write_text
+from scorelab.files import whole, write_text
 
 Rows = Sequence[Mapping[str, float]]
 LINES = ("-", "--", ":", "-.")

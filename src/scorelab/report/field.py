@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorelab.report.status import whole
+from scorelab.files import whole
 
 
 def draw_fields(path: Path, fields: Sequence[Mapping[str, Any]]) -> None:

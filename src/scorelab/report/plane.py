@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scorelab.report.status import whole
+from scorelab.files import whole
 
 
 def draw_plane(path: Path, sets: Mapping[str, Sequence[Sequence[float]]]) -> None:

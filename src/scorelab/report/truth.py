@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorelab.report.status import whole
+from scorelab.files import whole
 
 CURVES = (
     ("oracle_gap", "network_train", "network, training data"),

@@ -1,0 +1,66 @@
+"""What eval and sample share: what was asked of a stored run, and its denoiser."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from scorelab.config.build import build_denoiser
+from scorelab.config.check import checked
+from scorelab.config.stored import Changes, run_directory
+from scorelab.data.module import DataModule
+from scorelab.denoisers import Denoiser
+from scorelab.errors import UserError
+from scorelab.lit.weights import load_judged
+from scorelab.run.identity import is_machine, key_of
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What eval or sample was asked: its own keys, checked, and what is to be changed in the run."""
+
+    own: dict[str, Any]
+    changes: Changes
+
+    @property
+    def run(self) -> Path:
+        """The directory of the run."""
+        return run_directory("run", self.own["run"])
+
+
+def asked(cfg: DictConfig, allowed: tuple[str, ...]) -> Asked:
+    """Sort what was typed; ``allowed`` are the run's nodes that may be changed.
+
+    Raises:
+        UserError: for a value of the wrong type, or what belongs to training.
+    """
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("run=DIR is needed: the directory of a trained run")
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    own = {key: checked(value, key) for key, value in plain.items() if not isinstance(value, dict)}
+    overrides = [word for word in HydraConfig.get().overrides.task if key_of(word) not in own]
+    return Asked(own, Changes(overrides, plain, allowed))
+
+
+def said() -> list[str]:
+    """What was typed of what is to be computed."""
+    words = HydraConfig.get().overrides.task
+    return [word.lstrip("+") for word in words if not is_machine(key_of(word))]
+
+
+def on_its_device(module: Module) -> Module:
+    """On the GPU where there is one."""
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def trained(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
+    """The denoiser to judge of a stored run."""
+    denoiser = build_denoiser(config, data)
+    load_judged(denoiser, checkpoint)
+    return on_its_device(denoiser)

@@ -1,0 +1,105 @@
+"""What the entries eval and sample do with a stored run."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scorelab.app.asked import asked, on_its_device, said, trained
+from scorelab.app.sample import DRAWN
+from scorelab.config.build import Experiment, build, sized
+from scorelab.config.check import completed, instantiate
+from scorelab.config.stored import DENOISER, checkpoint_of, load_run, of_today, run_directory, slug
+from scorelab.config.trainer import quiet
+from scorelab.denoisers import Denoiser, NetworkDenoiser
+from scorelab.errors import JudgingFailed, UserError
+from scorelab.evaluation import Case, judge
+from scorelab.files import plain, shown, sweep, write_json
+from scorelab.lit.pictures import draw_judged
+from scorelab.lit.weights import load_weights
+from scorelab.report.table import table
+from scorelab.run.directory import RunDir, first_free
+from scorelab.run.failures import failed_parts
+from scorelab.run.identity import first_difference, key_of
+from scorelab.run.machine import in_one_line
+
+log = logging.getLogger("scorelab")
+
+
+JUDGED = (*DRAWN, "loss", "times", "extractor", "judge")
+
+
+def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any]) -> Denoiser | None:
+    """The denoiser of the run that this one is compared with, where one is named.
+
+    Raises:
+        UserError: when it is no run, or of other data.
+    """
+    if directory is None:
+        return None
+    path = run_directory("against", directory)
+    file = checkpoint_of("against", path, checkpoint)
+    config = load_run(path, DENOISER)
+    its, mine = ({"data": {"source": node["source"]}} for node in (config["data"], data))
+    if (difference := first_difference(of_today(mine), its)) is not None:
+        raise UserError(f"against={directory} is of other data ({difference})")
+    return trained(config, instantiate(config["data"], "data"), file)
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float | None]:
+    """Judge a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
+    quiet()
+    typed = asked(cfg, ("sampler", "extractor", "judge", "metric"))
+    against, checkpoint = typed.own["against"], str(typed.own["checkpoint"])
+    with in_one_line(typed.run, "metric.chunk"):
+        weights = checkpoint_of("run", typed.run, checkpoint)
+        config = load_run(typed.run, JUDGED, typed.changes)
+        experiment = build(config, training=False)
+        load_weights(experiment.module, weights)
+        on_its_device(experiment.module)
+        other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
+        case = experiment.case(experiment.module.judged, other)
+        return judged(experiment, case, said(), config, typed.run / "eval" / slug(said()))
+
+
+def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
+    """Judge the exact denoiser of a data set, which no run has trained: what is left is sampler and estimator error."""
+    quiet()
+    hydra = HydraConfig.get()
+    folder, words = Path(hydra.runtime.output_dir), said()
+    free = None if "name" in map(key_of, hydra.overrides.task) else first_free(folder)
+    folder = folder if free is None else free.path
+    try:
+        config = sized(completed(cfg)) | {"name": folder.name}
+        earlier = RunDir(folder).verdict()
+        if earlier and (old := first_difference(of_today(earlier["config"]), plain(config))):
+            raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
+        experiment = build(config)
+        if isinstance(experiment.module.denoiser, NetworkDenoiser):
+            raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
+    except BaseException:
+        if free is not None:
+            free.discard()
+        elif folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    on_its_device(experiment.module)
+    with in_one_line(folder, "metric.chunk"):
+        return judged(experiment, experiment.case(experiment.module.denoiser), words, config, folder)
+
+
+def judged(
+    experiment: Experiment, case: Case, words: list[str], config: dict[str, Any], folder: Path
+) -> dict[str, float | None]:
+    """Judge, write metrics.json and the pictures into a folder, say the table."""
+    verdict = judge(experiment.parts, case, log.info)
+    sweep(folder, shared=True)
+    content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
+    write_json(folder / "metrics.json", plain(content))
+    draw_judged(verdict.records, case, folder)
+    log.info("%s", "\n".join(filter(None, (table(verdict.metrics, verdict.records), shown(folder / "metrics.json")))))
+    if (told := failed_parts(verdict.failed, folder / "metrics.json")) is not None:
+        raise JudgingFailed(told)
+    return plain(verdict.metrics)

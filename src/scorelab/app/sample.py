@@ -1,0 +1,75 @@
+"""What the entry sample does with a stored run."""
+
+import logging
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from scorelab.app.asked import asked, said, trained
+from scorelab.config.check import instantiate
+from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug
+from scorelab.config.trainer import quiet
+from scorelab.denoisers import Denoiser
+from scorelab.errors import Refusal, UserError
+from scorelab.files import sweep, whole
+from scorelab.lit.pictures import save_samples
+from scorelab.run.machine import in_one_line
+from scorelab.samplers import Sampler, draw_samples
+from scorelab.tensors import to_bytes
+
+log = logging.getLogger("scorelab")
+
+DRAWN = (*DENOISER, "sampler", "metric")  # what sampling uses of a run
+
+
+def sample(cfg: DictConfig) -> None:
+    """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
+    quiet()
+    typed = asked(cfg, ("sampler", "metric.chunk"))
+    n, label, seed, checkpoint = (typed.own[key] for key in ("n", "label", "seed", "checkpoint"))
+    with in_one_line(typed.run, "metric.chunk, or n"):
+        weights = checkpoint_of("run", typed.run, str(checkpoint))
+        config = load_run(typed.run, DRAWN, typed.changes)
+        data, sampler, metric = (instantiate(config[key], key) for key in ("data", "sampler", "metric"))
+        labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
+        denoiser = trained(config, data, weights)
+        refuse_sampler(sampler, denoiser)
+        with torch.no_grad():
+            drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, metric.chunk)
+        folder = typed.run / "sample" / slug(said())
+        sweep(folder, shared=True)
+        save_samples(drawn, data, folder / "samples.png", 256)
+        array = drawn if data.levels is None else to_bytes(drawn, data.levels)
+        array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array
+        with whole(folder / "samples.npz") as file:
+            np.savez_compressed(file, array.numpy())
+    log.info("%s\n%s", folder / "samples.png", folder / "samples.npz")
+
+
+def refuse_sampler(sampler: Sampler, denoiser: Denoiser) -> None:
+    """See that a sampler goes with a denoiser.
+
+    Raises:
+        UserError: in the sampler's own words.
+    """
+    try:
+        sampler.evaluations(denoiser)
+    except Refusal as error:
+        raise UserError(str(error)) from error
+
+
+def drawn_labels(n: int, label: int | None, conditional: bool, classes: int | None) -> Tensor:
+    """The labels of n samples: one for all, or each in turn.
+
+    Raises:
+        UserError: for a label that the run was not trained with.
+    """
+    if label is None:
+        return torch.arange(n) % (classes or 1)
+    if not conditional or classes is None:
+        raise UserError(f"label={label}: this run was trained without labels; model.conditional=true trains with them")
+    if not 0 <= label < classes:
+        raise UserError(f"label={label}: no such label; possible: 0 ... {classes - 1}")
+    return torch.full((n,), label)

@@ -1,0 +1,264 @@
+"""What the entry train does: one run, from its directory to its verdict; resumed, skipped or refused as that says."""
+
+import logging
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning import Trainer
+from omegaconf import DictConfig
+
+from scorelab.app.again import TYPED
+from scorelab.app.sweep import job_directory
+from scorelab.config.build import Experiment, build, sized
+from scorelab.config.check import completed, instantiate
+from scorelab.config.stored import of_today, start_from
+from scorelab.config.trainer import build_trainer, quiet
+from scorelab.denoisers import NetworkDenoiser
+from scorelab.errors import JudgingFailed, UserError
+from scorelab.evaluation import Verdict, judge
+from scorelab.files import plain, shown
+from scorelab.lit.callbacks import Validation
+from scorelab.lit.checkpointing import among
+from scorelab.lit.environment import Place
+from scorelab.lit.guard import Guard
+from scorelab.lit.pictures import draw_judged
+from scorelab.report.card import draw_cards, write_card
+from scorelab.report.table import table
+from scorelab.run.checkpoints import Newest
+from scorelab.run.directory import RunDir, first_free
+from scorelab.run.failures import Job, lost, recorded
+from scorelab.run.heartbeat import Heart
+from scorelab.run.identity import key_of
+from scorelab.run.processes import Ranks, see_complete
+from scorelab.run.signals import SIGNALS
+from scorelab.tracking.history import History, flat
+
+WORKER = "scorelab.app.worker"
+log = logging.getLogger("scorelab")
+
+
+def train(cfg: DictConfig) -> dict[str, float | None]:
+    """Train, judge and record one run; resume it, skip it or refuse it where the directory says so.
+
+    Raises:
+        UserError: for what the person at the keyboard can change; the run is resumable wherever it has a checkpoint.
+        Interrupted: when a signal ended it, all that it had reached saved.
+    """
+    quiet()
+    run = RunDir(run_directory())
+    try:
+        config = sized(completed(cfg))
+        run = taken(run)
+        config = named(config, run.path)
+        if not config["overwrite"]:
+            run.check(config, of_today)
+            if run.finished:
+                verdict = run.finish()
+                log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
+                return verdict["metrics"]
+        experiment = ready(config, run)
+    except BaseException:
+        run.discard()
+        raise
+    with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
+        job = attempt(experiment, config, run)
+    log.info("%s", table(job.metrics, job.records))
+    log.info("%s: %s", shown(run.path), ", ".join(what_is_there(run.path)))
+    if job.reason is not None:
+        raise JudgingFailed(job.reason)
+    return job.metrics
+
+
+def what_is_there(directory: Path) -> list[str]:
+    """What a run has left, of what is worth looking at first."""
+    names = ("metrics.json", "metrics.csv", "config.yaml", "samples/", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    return [name for name in names if (directory / name).exists()]
+
+
+def run_directory() -> Path:
+    """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
+    hydra = HydraConfig.get()
+    place = Path(hydra.runtime.output_dir)
+    return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
+
+
+def taken(run: RunDir) -> RunDir:
+    """The directory locked; a free one beside it where nobody chose its name and another run has it.
+
+    Raises:
+        UserError: when the name was chosen, and another job works there.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN and "run" not in map(key_of, hydra.overrides.task):
+        return first_free(run.path)
+    run.lock()
+    return run
+
+
+def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The config with its run named after its directory; of a sweep's job, its W&B group after the sweep's."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return config | {"run": place.name}
+    logger = dict(config["logger"] or {})
+    if logger.get("group", "") is None:
+        logger["group"] = place.parent.name
+    return config | {"run": place.name, "logger": logger}
+
+
+def ready(config: dict[str, Any], run: RunDir) -> Experiment:
+    """All objects of a run that may begin, or go on.
+
+    Raises:
+        UserError: when it may not.
+    """
+    experiment = build(config)
+    if not isinstance(experiment.module.denoiser, NetworkDenoiser):
+        raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
+    build_trainer(config, run.path)  # to see that it can be
+    if config["init_from"] and (config["overwrite"] or run.newest() is None):
+        origin = start_from(experiment.module, Path(config["init_from"]), config["prediction"])
+        experiment.module.origin = asdict(origin)
+    return experiment
+
+
+class LogFile(logging.FileHandler):
+    """A log that says nothing of a disk that does not take it: whatever else meets it will."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write, if the file can be opened."""
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on; the terminal has the line too."""
+
+
+@contextmanager
+def log_file(directory: Path) -> Iterator[None]:
+    """What is said goes to train.log too, with dates; so does an error, with its traceback where it is our own."""
+    handler = LogFile(directory / "train.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    log.setLevel(logging.DEBUG)  # tracebacks are for the file; the console shows INFO
+    try:
+        yield
+    except Exception as error:
+        ours = not isinstance(error, UserError)
+        about = (log.name, logging.ERROR, __file__, 0, "error: %s", (error,), sys.exc_info() if ours else None)
+        handler.handle(logging.LogRecord(*about))
+        if ours:
+            error.add_note(f"{shown(directory / 'train.log')} shows where")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Job:
+    """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
+    SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
+    job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN))
+    with recorded(job):
+        if config["overwrite"]:
+            run.clear()
+        run.claim(config)
+        ranks = Ranks(run.path, config["trainer"]["devices"], WORKER, lambda why: lost(job, why))
+        job.fallen = lambda: ranks.fallen
+        trainer = build_trainer(config, run.path, Place(0, ranks.port))
+        job.steps = lambda: trainer.global_step
+        job.loggers.append(History(run.path))
+        job.heart = heart = Heart(run, lambda: trainer.global_step)
+        with heart, SIGNALS.waiting(False):
+            job.loggers += wanted_logger(config, run)
+            trainer.loggers = job.loggers
+            fit(experiment, trainer, run, ranks)
+            heart.enter("judging")
+            verdict = judged(experiment, trainer, run)
+            job.metrics, job.records, job.failed = verdict.metrics, verdict.records, verdict.failed
+    return job
+
+
+def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
+    """The logger that the config names beside metrics.csv, if any."""
+    if not config["logger"]:
+        return []
+    choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
+    given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
+    return [instantiate(config["logger"], "logger", **given)]
+
+
+def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> None:
+    """Train to the last step, from the newest checkpoint that is whole."""
+    module = experiment.module
+    weights = sum(p.numel() for p in module.denoiser.parameters())
+    log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    card = experiment.card
+    for note in card.notes:
+        log.info("weight card: %s", note)
+    write_card(run.path / "card.csv", card.rows(), card.notes)
+    denoiser: Any = module.denoiser
+    of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)
+    draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
+    found = run.newest()
+    say_where_it_starts(module.origin, run, found)
+    if found:
+        found.put_in_order()
+    trainer.loggers[0].cut(found.step if found else -1)  # type: ignore[attr-defined]
+    path = found.path if found else None
+    try:
+        with SIGNALS.waiting(), ranks.at(path):
+            trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
+            see_complete(ranks.devices)
+    finally:
+        for worker in multiprocessing.active_children():  # left where an error is, and deaf to gentler words
+            worker.kill()
+            worker.join()
+    if trainer.global_step < trainer.max_steps:
+        log.info(
+            "time-limited: stopped after %s steps, so its figures depend on how fast they were", trainer.global_step
+        )
+
+
+def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newest | None) -> None:
+    """How the job before ended, which checkpoints are damaged, and the step this one begins at."""
+    if run.left_by is not None:
+        step = "" if run.left_by.step is None else f" at step {run.left_by.step:,}"
+        log.info("%s was left by an earlier job: %s%s", shown(run.path), run.left_by.state, step)
+    for damaged in found.damaged.values() if found else ():
+        log.warning("%s", damaged)
+    if found:
+        log.info("resumed at step %s (%s)", f"{found.step:,}", found.path.name)
+    elif origin:
+        log.info("begun with the weights of %s at step %s", origin["run"], f"{origin['step']:,}")
+
+
+def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
+    """Judge the averaged weights of the last step, record and draw what is found."""
+    module = experiment.module
+    module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+    case = experiment.case(module.judged)
+    verdict = judge(experiment.parts, case, log.info)
+    for name in verdict.failed:
+        log.debug("%s failed:\n%s", name, "\n".join(verdict.records[name]["traceback"]))
+    for validation in among(trainer, Validation):
+        verdict.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
+    verdict.metrics, verdict.records = plain(verdict.metrics), plain(verdict.records)
+    for logger in trainer.loggers:
+        known = {key: value for key, value in verdict.metrics.items() if value is not None}
+        logger.log_metrics(known, trainer.global_step)
+    draw_judged(verdict.records, case, run.path)
+    verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
+    verdict.records["training"] = {
+        "steps": trainer.global_step,
+        "skipped": sum(guard.skipped for guard in among(trainer, Guard)),
+        "processes": trainer.world_size,
+        "init_from": module.origin,
+    }
+    return verdict

@@ -1,0 +1,37 @@
+"""A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Ranks``."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from scorelab.config.build import build
+from scorelab.config.trainer import build_trainer, quiet
+from scorelab.errors import Interrupted
+from scorelab.lit.environment import Place
+from scorelab.run.machine import BATCH, mishap
+from scorelab.run.processes import die_with, share_cores
+from scorelab.run.signals import SIGNALS
+
+
+def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
+    """Train with the first process; it alone writes, validates and judges."""
+    quiet()
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    share_cores(config["trainer"]["devices"])
+    with SIGNALS.listening(), SIGNALS.waiting():
+        experiment = build(config)
+        trainer = build_trainer(config, directory, place)
+        trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+
+
+if __name__ == "__main__":
+    parent, rank, port = map(int, sys.argv[1:4])
+    die_with(parent)
+    try:
+        main(Place(rank, port), Path(sys.argv[4]), *sys.argv[5:])
+    except Interrupted as stop:
+        sys.exit(stop.status)
+    except Exception as error:
+        known = mishap(error, Path(sys.argv[4]), BATCH)
+        sys.exit(" ".join(str(known or error).split()) or type(error).__name__)

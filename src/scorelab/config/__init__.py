@@ -1,0 +1,1 @@
+"""From words to objects: configs checked, built and taken up again."""

@@ -1,0 +1,84 @@
+"""The trainer of a config: what Lightning is given, and what it would do that is not meant."""
+
+import inspect
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from scorelab.config.check import instantiate
+from scorelab.errors import UserError
+from scorelab.lit.environment import Place
+
+NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
+
+
+def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
+    """What Lightning would accept and this program does not mean."""
+    for key in ("max_steps", "accumulate_grad_batches"):
+        if not isinstance(node[key], int) or node[key] < 1:
+            raise UserError(f"trainer.{key} must be at least 1, got {node[key]}")
+    if type(node["devices"]) is not int or node["devices"] < 1 or node["num_nodes"] != 1:
+        told = f"trainer.devices={node['devices']}, num_nodes={node['num_nodes']}"
+        raise UserError(f"{told}: a run trains on 1, 2, ... devices of one machine: type their number")
+    if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
+        raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
+    if isinstance(node["max_time"], int | float):
+        raise UserError(f"trainer.max_time={node['max_time']}: type days, hours, minutes and seconds as DD:HH:MM:SS")
+    clip = node["gradient_clip_val"]
+    if clip is not None and not 0 <= clip < float("inf"):
+        raise UserError(f"trainer.gradient_clip_val={clip}: the largest gradient norm, at least 0 (0 is no limit)")
+    if node["gradient_clip_algorithm"] not in (None, "norm"):
+        raise UserError(f"trainer.gradient_clip_algorithm={node['gradient_clip_algorithm']}: possible: norm")
+    for name, why in NEEDED.items():
+        if not callbacks.get(name):
+            raise UserError(f"callbacks.{name} cannot be left out: it {why}")
+
+
+def build_trainer(config: dict[str, Any], directory: Path, place: Place | None = None) -> lightning.Trainer:
+    """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
+
+    ``place`` is that of this process among those of the run: nothing around it says so, nor what a trainer's argument
+    is that the config does not have.
+
+    Raises:
+        UserError: for values that Lightning or this program refuses.
+    """
+    _refuse_trainer(config["trainer"], config["callbacks"])
+    from scorelab.lit.checkpoint_io import Checkpoints
+
+    node = dict(config["trainer"])
+    if node.get("accelerator") == "auto":
+        node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
+    made = {name: instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c}
+    keeper = made.pop("keep")
+    callbacks = [*made.values(), keeper]  # last: it saves what the others have done
+    parameters = inspect.signature(lightning.Trainer).parameters.values()
+    # said, for what is not said PL_TRAINER_... says
+    defaults = {each.name: each.default for each in parameters if each.name not in node}
+    fixed = {
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "log_every_n_steps": 10**9,
+    }
+    given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints(), place or Place()]}
+    given["default_root_dir"] = str(directory)
+    trainer = instantiate(node, "trainer", **defaults | fixed | given)
+    # Lightning's handler of SIGTERM waits for the other processes, and its own way of stopping saves nothing
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
+
+
+def quiet() -> None:
+    """Silence what Lightning says of hardware and of choices that are ours."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", module="torchmetrics")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -1,0 +1,248 @@
+"""Where a run's gradient noise comes from, by log-SNR, and what other laws of times would save."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.errors import Refusal
+from scorelab.evaluation.base import Case, Metric, Part, Result, Unjudged
+from scorelab.losses.card import FAINT, Card, weight_card
+from scorelab.tensors import Rows, generator
+
+EDGES = torch.cat([torch.tensor([-math.inf]), torch.arange(-12.0, 12.1, 1.2), torch.tensor([math.inf])]).double()
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The gradient g of one image's loss, its time in one bin of log-SNR.
+
+    Attributes:
+        levels: the card's levels that fall into it.
+        probability: p, of a training time to be in it.
+        t_low, t_high: the times between which it lies.
+        variance: trace of the covariance of g given the bin.
+        mean_square: ||E[g | bin]||^2, unbiased, so it may come out below 0.
+        error: by how much the square of the bin's estimated mean exceeds ``mean_square`` on average.
+        loss_square: E[L^2 | bin].
+    """
+
+    levels: Tensor
+    probability: float
+    t_low: float
+    t_high: float
+    variance: float
+    mean_square: float
+    error: float
+    loss_square: float
+
+    @property
+    def second_moment(self) -> float:
+        """E[||g||^2 | bin]."""
+        return self.variance + self.mean_square
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The variance of one image's gradient under laws of times that leave the expected gradient what it is.
+
+    With p the probability of each bin under uniform times and M = E[||g||^2 | bin]: a law q divided by its density
+    has variance sum p^2 M / q - ||E g||^2; stratified times, sum p Var(g | bin). ``mean`` is the estimate of E g.
+    """
+
+    bins: list[Bin]
+    mean: Tensor
+
+    @property
+    def mean_square(self) -> float:
+        """||E g||^2, unbiased."""
+        return float(self.mean.square().sum()) - sum(each.probability**2 * each.error for each in self.bins)
+
+    def under(self, q: list[float]) -> float:
+        """The variance when bins are drawn in proportion to q."""
+        total = sum(q)
+        found = zip(self.bins, q, strict=True)
+        return sum(b.probability**2 * b.second_moment * total / each for b, each in found) - self.mean_square
+
+    @property
+    def uniform(self) -> float:
+        """Independent uniform times."""
+        return self.under([each.probability for each in self.bins])
+
+    @property
+    def stratified(self) -> float:
+        """One time in each of many equal parts: what varies between the bins is gone."""
+        return sum(each.probability * each.variance for each in self.bins)
+
+    @property
+    def importance(self) -> float:
+        """Times drawn in proportion to the root of the mean squared loss, a thousandth uniform."""
+        q = [each.probability * math.sqrt(each.loss_square) for each in self.bins]
+        return self.under([0.999 * b / sum(q) + 0.001 * each.probability for b, each in zip(q, self.bins, strict=True)])
+
+    @property
+    def logitnormal(self) -> float:
+        """Times t = 1 / (1 + e^-z), z ~ N(0, 1), a tenth of the times uniform, without which the weights have no bound.
+
+        The logit-normal law of Esser et al. 2024, "Scaling rectified flow transformers", eq. 19.
+        """
+        ends = torch.tensor([[each.t_low, each.t_high] for each in self.bins], dtype=torch.float64)
+        cdf = torch.special.ndtr(torch.logit(ends))
+        law = (cdf[:, 1] - cdf[:, 0]) / (cdf[:, 1] - cdf[:, 0]).sum()
+        return self.under([0.9 * q + 0.1 * each.probability for q, each in zip(law.tolist(), self.bins, strict=True)])
+
+    @property
+    def least(self) -> float:
+        """The best law over these bins, in proportion to p sqrt(M)."""
+        return self.under([each.probability * math.sqrt(max(each.second_moment, 1e-30)) for each in self.bins])
+
+
+def levels_by_bin(card: Card) -> list[Tensor]:
+    """The card's levels in each bin of log-SNR that has any, from data to noise."""
+    place = torch.bucketize(card.log_snr, EDGES).clamp(min=1)  # no signal at all is in the noisiest bin
+    return [torch.nonzero(place == number).flatten() for number in place.unique(sorted=True).flip(0)]
+
+
+class Gradients:
+    """Gradients of a run's objective at chosen noise levels, over the train split."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.card = weight_card(case.denoiser, case.loss, case.times)
+        self.denoiser = copy.deepcopy(case.denoiser).requires_grad_(True).eval()
+        self.parameters = [p for p in self.denoiser.parameters() if p.is_floating_point()]
+        self.mean = torch.zeros(sum(p.numel() for p in self.parameters), dtype=torch.float64)
+
+    def times(self, levels: Tensor, n: int, draws: Generator) -> Tensor:
+        """Times of n images among these levels, as training draws them; anywhere in a continuous interval."""
+        chosen = levels[torch.multinomial(self.card.probability[levels], n, replacement=True, generator=draws)]
+        if self.denoiser.schedule.num_steps is not None:
+            return self.card.t[chosen]
+        low, high = self.card.low[chosen], self.card.high[chosen]
+        place = torch.rand(n, generator=draws, dtype=torch.float64)
+        faint = high <= FAINT  # one level however far it reaches: anywhere in its time
+        at = torch.where(faint, high, low + place * (high - low)).to(self.denoiser.device)
+        t = self.denoiser.schedule.inverse(at).cpu()
+        return torch.where(faint, t + place * (1 - t), t)
+
+    def at(self, levels: Tensor, n: int, draws: Generator) -> tuple[Tensor, Tensor]:
+        """The gradient (parameters,) of the mean loss of n images, and the losses (n,)."""
+        case, device = self.case, self.denoiser.device
+        rows = torch.randint(len(case.train), (n,), generator=draws)
+        x0, labels = case.data(case.train[rows]), case.train_labels[rows].to(device)
+        t = self.times(levels, n, draws).to(device)
+        eps = torch.randn(x0.shape, generator=draws).to(device)
+        total, losses = torch.zeros((), dtype=torch.float64), []
+        for first in range(0, n, case.metric.chunk):
+            some = slice(first, first + case.metric.chunk)
+            given = (x0[some], t[some], eps[some], labels[some], case.truth, Rows([draws], n, some))
+            with torch.enable_grad():
+                each = case.loss(self.denoiser, *given).loss
+                found = torch.autograd.grad(each.mean() * (len(each) / n), self.parameters, allow_unused=True)
+            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
+            total = total + torch.cat([part.flatten() for part in flat]).cpu().double()
+            losses.append(each.detach().cpu().double())
+        return total, torch.cat(losses)
+
+    def bin(self, number: int, levels: Tensor, batches: int, images: int) -> Bin:
+        """One bin from ``batches`` independent gradients of ``images`` each, whose mean is added to ``mean``."""
+        total, square, loss_square = torch.zeros(()), 0.0, 0.0
+        for batch in range(batches):
+            draws = generator("gradient noise", self.case.seed, number, batch)
+            gradient, losses = self.at(levels, images, draws)
+            total = total + gradient
+            square += float(gradient.square().sum())
+            loss_square += float(losses.square().mean()) / batches
+        mean = total / batches
+        of_batch = (square - batches * float(mean.square().sum())) / (batches - 1)
+        error = of_batch / batches
+        probability = float(self.card.probability[levels].sum())
+        self.mean += probability * mean
+        mean_square = float(mean.square().sum()) - error
+        begin, end = self.span(levels)
+        return Bin(levels, probability, begin, end, images * of_batch, mean_square, error, loss_square)
+
+    def span(self, levels: Tensor) -> list[float]:
+        """The times at which these levels begin and end."""
+        steps = self.denoiser.schedule.num_steps
+        if steps is not None:
+            return [float(self.card.t[levels].min()) - 1 / steps, float(self.card.t[levels].max())]
+        ends = torch.stack([self.card.high[levels].max(), self.card.low[levels].min().clamp(min=FAINT)])
+        begin, end = self.denoiser.schedule.inverse(ends.to(self.denoiser.device)).tolist()
+        return [begin, 1.0 if float(self.card.low[levels].min()) < FAINT else end]
+
+
+class GradientNoise(Part):
+    """``gradient_noise``: tr Var(g) / ||E g||^2 of one image's gradient g under the run's objective, uniform times.
+
+    It is the batch size at which noise and signal are equal (McCandlish et al. 2018, "An empirical model of
+    large-batch training", eq. 2.9). The other numbers are the variance under importance, stratified and logit-normal
+    times (all leaving the objective what it is) as a share of that under uniform ones: below 1 it saves. Between bins
+    of log-SNR only: within one, times stay as they are. The records have the variance by log-SNR.
+
+    Raises:
+        Refusal: for fewer than 2 batches or 1 image.
+    """
+
+    names = (
+        "gradient_noise",
+        "gradient_noise_importance",
+        "gradient_noise_stratified",
+        "gradient_noise_logitnormal",
+    )
+
+    def __init__(self, batches: int = 8, images: int = 16) -> None:
+        if batches < 2 or images < 1:
+            raise Refusal(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
+        self.batches, self.images = batches, images
+
+    def inapplicable(self, case: Case) -> str | None:
+        """Where nothing is trained."""
+        trained = any(p.is_floating_point() for p in case.denoiser.parameters())
+        return None if trained else "this denoiser has nothing to train"
+
+    def worth(self, case: Case) -> int:
+        """A gradient costs about three times its loss."""
+        return 3 * case.loss.cost(case.train[0].numel())
+
+    def cost(self, case: Case) -> int:
+        """Every image of every batch in every bin."""
+        card = weight_card(case.denoiser, case.loss, case.times)
+        return self.worth(case) * len(levels_by_bin(card)) * self.batches * self.images
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer batches of fewer images."""
+        return "lower judge.gradient_noise.batches or judge.gradient_noise.images"
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """All bins."""
+        gradients = Gradients(case)
+        by_bin = levels_by_bin(gradients.card)
+        bins = [gradients.bin(k, levels, self.batches, self.images) for k, levels in enumerate(by_bin)]
+        noise = Noise(bins, gradients.mean)
+        uniform = noise.uniform
+        if not math.isfinite(uniform):
+            raise Unjudged("the gradients are not finite", self.cost(case))
+        values = (
+            uniform / noise.mean_square if noise.mean_square > 0 else None,
+            noise.importance / uniform,
+            noise.stratified / uniform,
+            noise.logitnormal / uniform,
+        )
+        total = sum(each.probability * each.second_moment for each in noise.bins)
+        log_snr = gradients.card.log_snr
+        records = {
+            "images_per_bin": self.batches * self.images,
+            "best_law_of_bins": noise.least / uniform,
+            "log_snr": [
+                [round(float(log_snr[b.levels].min()), 3), round(float(log_snr[b.levels].max()), 3)] for b in noise.bins
+            ],
+            "probability": [float(f"{b.probability:.6g}") for b in noise.bins],
+            "variance": [float(f"{b.variance:.6g}") for b in noise.bins],
+            "share": [float(f"{b.probability * b.second_moment / total:.6g}") for b in noise.bins],
+        }
+        if values[0] is None:
+            records["missing"] = "the mean gradient is lost in its noise: raise judge.gradient_noise.batches"
+        return Result(dict(zip(self.names, values, strict=True)), records, self.cost(case))

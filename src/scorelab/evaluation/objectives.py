@@ -1,0 +1,165 @@
+"""The loss x loss matrix: one network under every objective, on one axis of log-SNR and in one unit."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scorelab.errors import Refusal
+from scorelab.evaluation.base import Case, Metric, Part, Result
+from scorelab.evaluation.curves import Curve, Mean, bins_in_range, plain_curve, standard_error, yardstick_draws
+from scorelab.evaluation.score import errors_against
+from scorelab.log_snr import BINS, LOWEST, WIDTH
+from scorelab.losses import Loss, Uniform
+from scorelab.losses.card import weight_card
+from scorelab.tensors import Rows, generator
+
+UNKNOWN = "the law of held-out data is not known"
+
+
+@dataclass
+class Row:
+    """One objective over its weight by bin of log-SNR, NaN where it has none; the noise error that this implies.
+
+    ``each`` (40, N) is what every item adds to it: its mean over items is ``value``.
+    """
+
+    each: Tensor
+    value: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+    se: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+    implied: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
+
+
+class Objectives(Part):
+    """``objective_NAME``: the mean of each objective under its own law of noise levels, over its mean weight.
+
+    Every objective is E w(lambda) ||eps - eps^||^2 / d up to a constant of the law, so over its weight it is a noise
+    error: the unit they share. By log-SNR (records): ``value``, the loss over its weight, and ``noise_error``, that
+    plus the constant: the same curve for all objectives, up to sampling noise, where the losses are right. The numbers
+    weigh the value by the objective's own card (see ``weight_card``), uniform training times: one row of the matrix,
+    whose columns are objectives.
+
+    Objectives that compare with the exact score are told on held-out data of a known law, and left out elsewhere.
+
+    Args:
+        items: held-out items per bin; None is all.
+        losses: the objectives by name; one that is None is left out.
+
+    Raises:
+        Refusal: for fewer than 2 items, no objective, or what is none.
+    """
+
+    def __init__(self, items: int | None = 64, **losses: Loss | None) -> None:
+        rows = {name: loss for name, loss in losses.items() if loss is not None}
+        if wrong := [name for name, loss in rows.items() if not isinstance(loss, Loss)]:
+            raise Refusal(f"{wrong[0]} is no objective: give it a _target_, or null to leave it out")
+        if (items is not None and items < 2) or not rows:
+            raise Refusal(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
+        self.items, self.losses = items, rows
+        self.names = tuple(f"objective_{name}" for name in rows)
+
+    def told(self, case: Case) -> dict[str, Loss]:
+        """Those that need no score, and where the law is known all."""
+        return {name: loss for name, loss in self.losses.items() if case.law is not None or not loss.needs_truth}
+
+    def inapplicable(self, case: Case) -> str | None:
+        """Where all need the score of held-out data."""
+        return None if self.told(case) else UNKNOWN
+
+    def names_of(self, case: Case) -> tuple[str, ...]:
+        """Of those that are told."""
+        return tuple(f"objective_{name}" for name in self.told(case))
+
+    def cheaper(self, metric: Metric) -> str:
+        """Fewer items."""
+        return "lower judge.objectives.items"
+
+    def count(self, case: Case) -> int:
+        """How many items are looked at in each bin."""
+        return min(len(case.held_out), self.items or len(case.held_out))
+
+    def cost(self, case: Case) -> int:
+        """Every objective that is told once for every item in every bin."""
+        dims = case.train[0].numel()
+        each = sum(loss.cost(dims) for loss in self.told(case).values()) + 1
+        return each * self.count(case) * len(bins_in_range(case.denoiser))
+
+    def run(self, case: Case, left: int | None) -> Result:
+        """The row of this network, and every curve."""
+        x0, labels = case.held_out_data()
+        x0, labels = x0[: self.count(case)], labels[: self.count(case)]
+        losses = self.told(case)
+        nothing = torch.full((BINS, len(x0)), torch.nan, dtype=torch.float64)
+        rows = {name: Row(nothing.clone()) for name in losses}
+        refused: dict[str, str] = {}
+        for bin in bins_in_range(case.denoiser):
+            floor = x0.new_full((), math.nan, dtype=torch.float64)
+            if case.law is not None:
+                floor = errors_against(case.denoiser, case.law, x0, labels, bin, case.metric.chunk).floor.mean()
+            for name, loss in losses.items():
+                if name in refused:
+                    continue
+                try:
+                    self._look(case, loss, rows[name], x0, labels, bin, floor)
+                except Refusal as error:
+                    refused[name] = str(error)
+        means = {name: weighted_mean(case, losses[name], row) for name, row in rows.items()}
+        metrics = {f"objective_{name}": None if mean is None else mean.value for name, mean in means.items()}
+        records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
+        records |= {"items": self.count(case), "refused": refused}
+        if left_out := [name for name in self.losses if name not in losses]:
+            records["inapplicable"] = dict.fromkeys(left_out, UNKNOWN)
+        if refused:
+            records["missing"] = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        records |= {
+            name: {
+                "mean_se": None if (mean := means[name]) is None else mean.se,
+                "value": plain_curve(row.value),
+                "se": plain_curve(row.se),
+                "noise_error": plain_curve(row.implied),
+            }
+            for name, row in rows.items()
+        }
+        return Result(metrics, records, self.cost(case))
+
+    def _look(self, case: Case, loss: Loss, row: Row, x0: Tensor, labels: Tensor, bin: int, floor: Tensor) -> None:
+        """One objective in one bin."""
+        draws, denoiser = yardstick_draws(case.denoiser, x0, bin), case.denoiser
+        t = on_grid(draws.t, denoiser.schedule.num_steps)
+        log_snr = denoiser.schedule.log_snr(t)
+        inside = (log_snr >= LOWEST + WIDTH * bin) & (log_snr <= LOWEST + WIDTH * (bin + 1))
+        if int(inside.sum()) < 2:
+            return
+        x0, t, eps, labels = x0[inside], t[inside], draws.eps[inside], labels[inside]
+        found = []
+        for first in range(0, len(x0), case.metric.chunk):
+            rows = slice(first, first + case.metric.chunk)
+            slices = Rows([generator("objectives", bin)], len(x0), rows)
+            terms = loss(denoiser, x0[rows], t[rows], eps[rows], labels[rows], case.law, slices)
+            found.append(terms.loss.detach().double())
+        each = torch.cat(found) / loss.weight(denoiser, t)
+        row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
+        # an item whose grid time falls into another bin adds the mean, the others so much more
+        row.each[bin] = row.value[bin]
+        row.each[bin, inside.cpu()] += (each.cpu() - row.value[bin]) * len(inside) / len(each)
+        row.implied[bin] = row.value[bin] + loss.shortfall(floor.cpu())
+
+
+def on_grid(t: Tensor, steps: int | None) -> Tensor:
+    """The nearest grid times t_i, or the times themselves of a continuous process."""
+    return t if steps is None else (t * steps).round().clamp(1, steps) / steps
+
+
+def weighted_mean(case: Case, loss: Loss, row: Row) -> Mean | None:
+    """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
+    card = weight_card(case.denoiser, loss, Uniform())
+    edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
+    place = torch.bucketize(card.log_snr.cpu(), edges) - 1
+    known = (place >= 0) & (place < BINS) & card.mass.isfinite().cpu()
+    mass = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place[known], card.mass.cpu()[known])
+    told = row.value.isfinite() & (mass > 0)
+    if not bool(told.any()):
+        return None
+    share = mass[told] / mass[told].sum()
+    return Mean(float((mass * row.value)[told].sum() / mass[told].sum()), standard_error(share @ row.each[told]))

@@ -1,0 +1,8 @@
+"""Laws of x_0 whose posterior given x_t is known in closed form."""
+
+from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.laws.boxes import Boxes
+from scorelab.laws.finite_set import FiniteSet
+from scorelab.laws.mixture import GaussianMixture, LowRankMixture
+
+__all__ = ["Boxes", "Drawn", "FiniteSet", "GaussianMixture", "Law", "LowRankMixture", "Posterior"]

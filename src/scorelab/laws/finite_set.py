@@ -1,0 +1,219 @@
+"""The uniform law over a finite set of points, such as a training set."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.laws.base import Drawn, Law, Posterior
+
+UNIT = 2.0**-24  # the rounding of float32
+FACTOR = 8.0  # a float32 product of d terms is off by at most this many UNIT |q| |y|, seen for d up to 10,000
+REACH = 50.0  # nats below the largest term at which a term no longer counts
+FINE = 1e-4  # nats: an error below this is left as it is
+CROWD = 16  # a query that more than one point in so many may count for is better served by products in float64
+
+
+@dataclass
+class Sums:
+    """Running sums over points y with weights e^(logit - top): of 1, y and ||y||^2, for each of B queries."""
+
+    top: Tensor
+    one: Tensor
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def empty(cls, queries: int, dims: int, device: torch.device) -> "Sums":
+        """Nothing seen yet."""
+        zeros = torch.zeros(queries, dtype=torch.float64, device=device)
+        return cls(torch.full_like(zeros, -math.inf), zeros, zeros.new_zeros(queries, dims), zeros.clone())
+
+    def rise(self, top: Tensor) -> None:
+        """Take new largest logits (B,) into account."""
+        top = torch.maximum(self.top, top)
+        shrink = torch.exp(self.top - top).nan_to_num(0.0)  # -inf before the first
+        self.top, self.one, self.second = top, self.one * shrink, self.second * shrink
+        self.first = self.first * shrink[:, None]
+
+    def put(self, rows: Tensor, part: "Sums") -> None:
+        """Take some queries' sums from another."""
+        self.top[rows], self.one[rows] = part.top, part.one
+        self.first[rows], self.second[rows] = part.first, part.second
+
+
+class FiniteSet(Law):
+    """x_0 uniform over N points: E[x_0 | x_t] = sum_i w_i x_i, w = softmax(-||x_t - alpha x_i||^2 / 2 sigma^2).
+
+    log p_t = log mean_i N(x_t; alpha x_i, sigma^2 I) (Karras et al. 2022, appendix B.3). Where the points have labels,
+    one given to the denoiser leaves only the points that carry it; else it is ignored.
+
+    Squared distances come from float32 products over chunks of centred points. Where their rounding could move a
+    logit by more than 1e-4 nats, the points within reach of the largest logit are listed and their distances taken
+    anew, as differences in float64; where too many are, all products are in float64. Memory is bounded by a chunk.
+
+    Args:
+        points: x_1 ... x_N (N, ...).
+        labels: of the points (N,), or None.
+        chunk: points per product.
+
+    Raises:
+        ValueError: without points, or for another number of labels.
+    """
+
+    points: Tensor
+    centred: Tensor
+    squares: Tensor
+    centre: Tensor
+    has_density = False
+
+    def __init__(
+        self,
+        points: Tensor,
+        labels: Tensor | None = None,
+        chunk: int = 8192,
+    ) -> None:
+        super().__init__()
+        if not len(points):
+            raise ValueError("a finite set needs at least one point")
+        if labels is not None and len(labels) != len(points):
+            raise ValueError(f"{len(points)} points, but {len(labels)} labels")
+        self.shape, self.chunk = points.shape[1:], chunk
+        flat = points.flatten(1)
+        centre = flat.mean(0, dtype=torch.float64)
+        centred = torch.cat([(part.double() - centre).float() for part in flat.split(chunk)])
+        squares = torch.cat([part.double().square().sum(1) for part in centred.split(chunk)])
+        buffers = {"points": flat, "centred": centred, "squares": squares, "centre": centre, "labels": labels}
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer, persistent=False)
+
+    def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None = None) -> Posterior:
+        """The law of x_0 given x = alpha x_0 + sigma eps (B, ...), for alpha and sigma (B,), in float64.
+
+        Raises:
+            ValueError: for a label that no point has.
+        """
+        flat, chosen = x.double().flatten(1), self.chosen(label)
+        count = len(self.points) if chosen is None else chosen.sum(1)
+        asked = Queries(flat, flat - alpha[:, None] * self.centre, alpha, sigma, None if chosen is None else label)
+        error = asked.error(float(self.squares.max()))
+        sums = Sums.empty(len(flat), flat.shape[1], flat.device)
+        sums.put(error <= FINE, self._all(asked.only(error <= FINE), torch.float32))
+        fine = torch.nonzero(error > FINE).flatten()
+        pairs, crowded = self._near(asked.only(fine), error[fine])
+        sums.put(fine[~crowded], self._few(asked.only(fine[~crowded]), pairs))
+        sums.put(fine[crowded], self._all(asked.only(fine[crowded]), torch.float64))
+        mean = sums.first / sums.one[:, None]
+        trace = (sums.second / sums.one - mean.square().sum(1)).clamp(min=0)
+        density = -0.5 * flat.shape[1] * torch.log(2 * math.pi * asked.sigma**2)
+        log_prob = sums.top + torch.log(sums.one / count) + density
+        return Posterior((mean + self.centre).reshape(x.shape), trace, log_prob)
+
+    def draw(self, n: int, generator: Generator | None) -> Drawn:
+        """N of the points, each any of them."""
+        rows = torch.randint(len(self.points), (n,), generator=generator).to(self.points.device)
+        return self._at(rows)
+
+    def references(self, n: int, generator: Generator | None) -> Drawn:
+        """N distinct points; all where there are no more."""
+        rows = torch.randperm(len(self.points), generator=generator)[:n].to(self.points.device)
+        return self._at(rows)
+
+    def _at(self, rows: Tensor) -> Drawn:
+        points = self.points[rows].reshape(len(rows), *self.shape)
+        return Drawn(points, None if self.labels is None else self.labels[rows])
+
+    def _logits(self, asked: "Queries", dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Chunk by chunk: log w up to ||x||^2 / 2 sigma^2, by products, (B, chunk); -inf for points of other labels."""
+        scaled = (asked.scale[:, None] * asked.centred).to(dtype)
+        half = (0.5 * asked.scale * asked.alpha).to(dtype)
+        for start in range(0, len(self.centred), self.chunk):
+            here = slice(start, start + self.chunk)
+            points = self._centred(here, dtype)
+            squares = self.squares[here].float() if dtype == torch.float32 else points.square().sum(1)
+            logits = torch.addmm(-half[:, None] * squares, scaled, points.T)
+            if asked.label is not None and self.labels is not None:
+                logits.masked_fill_(self.labels[None, here] != asked.label[:, None], -math.inf)
+            yield here, logits
+
+    def _centred(self, here: slice, dtype: torch.dtype) -> Tensor:
+        """Centred points: as they are kept, rounded, or in float64 from those that were given."""
+        return self.centred[here] if dtype == torch.float32 else self.points[here].double() - self.centre
+
+    def _all(self, asked: "Queries", dtype: torch.dtype) -> Sums:
+        """Over every point, by products alone."""
+        sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
+        for here, logits in self._logits(asked, dtype) if len(asked.x) else ():
+            top = logits.max(1).values.double()
+            if not bool((top >= sums.top - REACH).any()):
+                continue
+            sums.rise(top)
+            # a query that has met no point of its label yet has no largest logit to take off
+            weights = logits.sub_(sums.top.nan_to_num(neginf=0.0).to(dtype)[:, None]).exp_()
+            sums.one += weights.sum(1)
+            sums.first += weights @ self._centred(here, dtype)
+            sums.second += weights @ self.squares[here].to(dtype)
+        sums.top = sums.top - asked.centred.square().sum(1) / (2 * asked.sigma**2)
+        return sums
+
+    def _near(self, asked: "Queries", error: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs (2, P) of a query and a point whose weight may count; and which queries (B,) have too many to list.
+
+        Those that do are no longer listed, so that memory is bounded by a chunk; a query in the pairs is counted
+        among those that are not crowded.
+        """
+        top, reach = torch.full_like(error, -math.inf), REACH + 2 * error
+        count, most = torch.zeros_like(error), max(256, len(self.points) // CROWD)
+        listed = [torch.zeros(2, 0, dtype=torch.long, device=error.device)]
+        for here, logits in self._logits(asked, torch.float32) if len(error) else ():
+            top = torch.maximum(top, logits.max(1).values.double())
+            near = (logits >= (top - reach).float()[:, None]) & logits.isfinite() & (count <= most)[:, None]
+            count += near.sum(1)
+            query, place = torch.nonzero(near, as_tuple=True)
+            listed.append(torch.stack([query, place + here.start]))
+        pairs, crowded = torch.cat(listed, 1), count > most
+        pairs = pairs[:, ~crowded[pairs[0]]]
+        return torch.stack([(~crowded).cumsum(0)[pairs[0]] - 1, pairs[1]]), crowded
+
+    def _few(self, asked: "Queries", pairs: Tensor) -> Sums:
+        """Over listed points, their distances taken anew."""
+        sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
+        if not len(asked.x):
+            return sums
+        size = max(1, 2**22 // self.points.shape[1])
+        logits = torch.cat([self._exact(asked, part) for part in pairs.split(size, 1)])
+        sums.top = sums.top.scatter_reduce(0, pairs[0], logits, "amax")
+        kept = logits >= sums.top[pairs[0]] - REACH
+        pairs, weights = pairs[:, kept], torch.exp(logits[kept] - sums.top[pairs[0, kept]])
+        sums.one.index_add_(0, pairs[0], weights)
+        sums.second.index_add_(0, pairs[0], weights * self.squares[pairs[1]])
+        for (query, place), weight in zip(pairs.split(size, 1), weights.split(size), strict=True):
+            centred = self.points[place].double() - self.centre
+            sums.first.index_add_(0, query, weight[:, None] * centred)
+        return sums
+
+    def _exact(self, asked: "Queries", pairs: Tensor) -> Tensor:
+        """-||x - alpha y||^2 / 2 sigma^2 of pairs (2, P) of a query and a point, by differences in float64."""
+        query, place = pairs
+        away = asked.x[query] - asked.alpha[query, None] * self.points[place].double()
+        return -away.square().sum(1) / (2 * asked.sigma[query] ** 2)
+
+
+class Queries:
+    """Points x (B, d) in float64 as a finite set is asked about them; ``centred`` is x - alpha centre."""
+
+    def __init__(self, x: Tensor, centred: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None) -> None:
+        self.x, self.centred, self.alpha, self.sigma, self.label = x, centred, alpha, sigma, label
+        self.scale = alpha / sigma**2
+
+    def error(self, largest: float) -> Tensor:
+        """How far a logit (B,) may be off for points of at most this squared norm."""
+        size = largest**0.5
+        return FACTOR * UNIT * self.scale * (self.centred.norm(dim=1) * size + 0.5 * self.alpha * size**2)
+
+    def only(self, rows: Tensor) -> "Queries":
+        """Some of them."""
+        label = None if self.label is None else self.label[rows]
+        return Queries(self.x[rows], self.centred[rows], self.alpha[rows], self.sigma[rows], label)

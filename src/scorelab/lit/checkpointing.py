@@ -1,0 +1,164 @@
+"""The end of a step: what is due is done, what has been reached is saved, and a signal ends the run."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning import Callback, Trainer
+from torch import distributed
+
+from scorelab.errors import Interrupted, Refusal
+from scorelab.lit.callbacks import EverySteps, TrainingLog, Validation
+from scorelab.lit.checkpoint_io import Checkpoints
+from scorelab.lit.guard import Guard
+from scorelab.run.machine import of_memory
+from scorelab.run.processes import see_complete
+from scorelab.run.signals import SIGNALS
+
+
+class Keeper(Callback):
+    """Keeps a run: does what is due, writes last.ckpt after it (but not for a line of the log), best.ckpt if it is.
+
+    A checkpoint is also written when ``minutes`` have passed since the last one, and when a signal asks the run to
+    stop; when it is written changes nothing of what is computed. A signal cuts short what is done between steps: the
+    checkpoint then says that it is still to be done.
+
+    Raises:
+        Refusal: for minutes that are not above 0.
+    """
+
+    def __init__(self, minutes: float = 10) -> None:
+        if not minutes > 0:
+            raise Refusal(f"minutes must be above 0, got {minutes}")
+        self.minutes = minutes
+        self.seen, self.saved = 0, -1
+        self.at = time.monotonic()
+        self.group: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """See that all processes are there; have a way for them to agree that keeps no GPU waiting."""
+        see_complete(trainer.num_devices)
+        if trainer.world_size > 1:
+            self.group = distributed.new_group(backend="gloo")
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Make up for what an interruption came before."""
+        self.seen = self.saved = trainer.global_step
+        self.at = time.monotonic()
+        self.settle(trainer, pl_module, trainer.global_step == trainer.max_steps)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        """Act where an optimiser step has just been taken."""
+        if trainer.global_step != self.seen:
+            self.seen = trainer.global_step
+            self.settle(trainer, pl_module, trainer.global_step == trainer.max_steps)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Act where time ended the run, or where all steps had been taken but not what comes after the last.
+
+        All of it is on disk then.
+        """
+        self.settle(trainer, pl_module, True)
+        written(trainer).wait()
+
+    def settle(self, trainer: Trainer, module: Any, last: bool) -> None:
+        """Do what is due, save if there is reason to, stop if a signal says so.
+
+        Raises:
+            Interrupted: then, once all is on disk.
+        """
+        step, acted = trainer.global_step, int(self.act(trainer, module, last))
+        written(trainer).check()
+        late = int(time.monotonic() - self.at > 60 * self.minutes)
+        signum, late, acted = self.agreed(SIGNALS.received or 0, late, acted)
+        if acted or late or signum:
+            self.save(trainer, step, again=bool(acted))
+        if signum:
+            written(trainer).wait()
+            raise Interrupted(signum)
+
+    def act(self, trainer: Trainer, module: Any, last: bool) -> bool:
+        """Do what is due in turn, until a signal comes in; whether any of it is worth saving for."""
+        step, acted = trainer.global_step, False
+        due = [each for each in among(trainer, EverySteps) if each.due(step, last)]
+        if due:
+            look(trainer)
+        for each in due:
+            if trainer.is_global_zero:
+                try:
+                    with SIGNALS.waiting(each.brief), evaluating(module), aside(trainer, not each.brief):
+                        each.act(trainer, module, step)
+                except Interrupted:
+                    break
+                except Exception as error:
+                    if short := of_memory(error, each.memory):
+                        raise short from error
+                    raise
+            each.done = step
+            acted = acted or not each.brief
+        return acted
+
+    def agreed(self, *mine: int) -> tuple[int, ...]:
+        """The greatest of what the processes say, so that all do the same; of one alone, what it says."""
+        if self.group is None:
+            return mine
+        said = torch.tensor(mine)
+        distributed.all_reduce(said, distributed.ReduceOp.MAX, group=self.group)
+        return tuple(said.tolist())
+
+    def save(self, trainer: Trainer, step: int, again: bool) -> None:
+        """Write last.ckpt unless it is of this step already; best.ckpt with it where the last validation improved."""
+        if self.saved == step and not again:
+            return
+        look(trainer)
+        best = False
+        for each in among(trainer, Validation):
+            best, each.improved = each.improved, False
+        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        with aside(trainer):
+            trainer.save_checkpoint(path, weights_only=False, storage_options={"best": best})
+        self.saved, self.at = step, time.monotonic()
+
+
+Kind = TypeVar("Kind")
+
+
+def among(trainer: Trainer, kind: type[Kind]) -> list[Kind]:
+    """The trainer's callbacks of one kind."""
+    return [each for each in trainer.callbacks if isinstance(each, kind)]  # type: ignore[attr-defined]
+
+
+def look(trainer: Trainer) -> None:
+    """See that the numbers of the step just taken are sound, before anything is made of them."""
+    for guard in among(trainer, Guard):
+        guard.look()
+
+
+@contextmanager
+def aside(trainer: Trainer, long: bool = True) -> Iterator[None]:
+    """What is done here, if it is ``long``, counts as no training in the speed that is logged."""
+    began = time.perf_counter()
+    yield
+    for each in among(trainer, TrainingLog) if long else ():
+        each.leave_out(time.perf_counter() - began)
+
+
+def written(trainer: Trainer) -> Checkpoints:
+    """The trainer's way of writing checkpoints."""
+    found = trainer.strategy.checkpoint_io
+    assert isinstance(found, Checkpoints)
+    return found
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """The denoiser without dropout, as what is done between steps wants it."""
+    training = module.denoiser.training
+    module.denoiser.eval()
+    try:
+        yield
+    finally:
+        module.denoiser.train(training)

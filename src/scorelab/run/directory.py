@@ -1,0 +1,228 @@
+"""A run's directory: who it is, whether it is finished, and that one job at a time works in it."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from scorelab.errors import UserError
+from scorelab.files import plain, shown, sweep, write_json, write_text
+from scorelab.run.checkpoints import Newest, newest_checkpoint
+from scorelab.run.identity import first_difference, read_config
+from scorelab.run.status import Status, read_status, write_status
+
+BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
+CLEARED = {"metrics.json": -1, "config.yaml": 1}  # which go first and last
+PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
+
+
+@dataclass
+class RunDir:
+    """A run's directory, locked while this object lives.
+
+    ``finished`` says what an earlier job left in it, ``left_by`` how that job ended.
+    """
+
+    path: Path
+    started: float = field(default_factory=time.time)
+    left_by: Status | None = None
+    _lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, all its jobs together."""
+        return (self.left_by.seconds if self.left_by else 0) + time.time() - self.started
+
+    @property
+    def finished(self) -> bool:
+        """Whether metrics.json says so."""
+        return self.verdict().get("status") == "finished"
+
+    def verdict(self) -> dict[str, Any]:
+        """metrics.json; empty where there is none.
+
+        Raises:
+            UserError: when it is not what ``close`` writes.
+        """
+        file = self.path / "metrics.json"
+        if not file.exists():
+            return {}
+        told = f"{shown(file)} is damaged"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:  # no JSON, or no text
+            raise UserError(f"{told} ({error}): remove it, and the run is judged again") from error
+        if not isinstance(content, dict) or not {"metrics", "records", "config"} <= content.keys():
+            raise UserError(f"{told}: remove it, and the run is judged again")
+        return content
+
+    def lock(self) -> None:
+        """Take the directory for this process; the kernel gives it back however the process ends.
+
+        The lock is the process's own: one forked off does not hold it.
+
+        Raises:
+            UserError: when another process has it.
+        """
+        place = self.path / "lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = place.open("a+")
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks, say
+                    raise
+                file.seek(0)
+                holder = file.read().strip() or "another job"
+                raise UserError(
+                    f"run {shown(self.path)} is being worked on by {holder}: wait, or give this one another name"
+                ) from None
+            with suppress(OSError):
+                if os.fstat(file.fileno()).st_ino == place.stat().st_ino:
+                    break
+            file.close()  # a job that was refused has just removed the directory and this file with it
+        self._lock = file
+        file.truncate(0)
+        file.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
+        file.flush()
+        self.left_by = read_status(self.path)
+
+    def release(self) -> None:
+        """Give the directory back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no run has begun there."""
+        return {file.name for file in self.path.iterdir()} <= set(BEFORE)
+
+    def check(self, config: dict[str, Any], of_today: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """See that the directory is new, or left by a job of the very same config.
+
+        ``of_today`` fills in a stored config with what its classes have gained since.
+
+        Raises:
+            UserError: when it holds a run of another config.
+        """
+        file = self.path / "config.yaml"
+        begun = self.verdict() or (self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt")))
+        if not file.exists() and begun:
+            told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
+            raise UserError(f"{told}; choose another run=, or overwrite=true")
+        if file.exists() and (difference := first_difference(of_today(read_config(file)), config)):
+            told = f"run {shown(self.path)} has another configuration: {difference}"
+            raise UserError(f"{told}; choose another run=, or overwrite=true")
+
+    def newest(self) -> Newest | None:
+        """The checkpoint to go on from, where there is one."""
+        return newest_checkpoint(self.checkpoints)
+
+    def clear(self) -> None:
+        """Remove all that an earlier run left: first that it is finished, last what it was."""
+        self.left_by = None
+        for old in sorted(self.path.iterdir(), key=lambda old: CLEARED.get(old.name, 0)):
+            if old.name not in BEFORE:
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+
+    def discard(self) -> None:
+        """Remove the directory of a run that was refused before it began, where no other job has taken it."""
+        try:
+            if self._lock is None and self.path.is_dir():
+                self.lock()
+        except (UserError, OSError):
+            return
+        if self.path.is_dir() and self.untouched:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a killed job left half-written."""
+        for folder in (self.path, self.checkpoints, self.path / "samples"):
+            sweep(folder)
+        for folder in (*self.path.glob("eval/*"), *self.path.glob("sample/*")):  # where other entries may be at work
+            sweep(folder, shared=True)
+
+    def finish(self) -> dict[str, Any]:
+        """The verdict of a finished run, made good what a kill between it and the last status left."""
+        verdict = self.verdict()
+        if self.left_by is None or self.left_by.state != "finished":
+            self.tidy()
+            write_status(
+                self.path, "finished", verdict["records"].get("training", {}).get("steps"), None, verdict["seconds"]
+            )
+        return verdict
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Write the config that this run is now known by."""
+        self.tidy()
+        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def close(
+        self,
+        status: str,
+        config: dict[str, Any],
+        metrics: dict[str, float | None] | None = None,
+        records: dict[str, Any] | None = None,
+        step: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Write metrics.json and status.json; ``reason`` is why a run failed.
+
+        Raises:
+            OSError: when metrics.json cannot be written. The status is failed then, if it was to be finished.
+        """
+        content = {
+            "status": status,
+            **({} if reason is None else {"reason": reason}),
+            **({"time_limited": True} if config.get("trainer", {}).get("max_time") else {}),
+            "metrics": plain(metrics or {}),
+            "records": plain(records or {}),
+            "config": config,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "seconds": round(self.seconds, 1),
+        }
+        try:
+            write_json(self.path / "metrics.json", content)
+        except OSError as error:
+            self.say("failed" if status == "finished" else status, step, reason=reason or str(error))
+            raise
+        self.say(status, step, reason=reason)
+
+    def say(self, state: str, step: int | None, it_per_s: float | None = None, reason: str | None = None) -> None:
+        """Write status.json, if it can be: a run does not end because it cannot say how it does."""
+        with suppress(OSError):
+            write_status(self.path, state, step, it_per_s, self.seconds, reason)
+
+
+def first_free(path: Path) -> RunDir:
+    """The directory, or the first with -2, -3 ... added that holds nothing and that no other job has; locked."""
+    for number in count(1):
+        run = RunDir(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        try:
+            run.lock()
+        except UserError:
+            continue
+        if run.untouched:
+            return run
+        run.release()
+    raise AssertionError("numbers do not end")
