@@ -11,7 +11,7 @@ ARGS ?=
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
-train: $(VENV)/.ready  ## train and judge a model: make train ARGS="loss=vlb schedule=cosine"
+train: $(VENV)/.ready  ## train and evaluate a model: make train ARGS="loss=vlb schedule=cosine"
 	$(RUN) src/train.py $(ARGS)
 
 sync: $(VENV)/.ready  ## upload to W&B what runs kept on disk: make sync ARGS="logs/train/NAME"

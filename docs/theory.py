@@ -14,7 +14,7 @@ from torch import Tensor
 from scorelab.data.images import Digits
 from scorelab.data.synthetic import Ring
 from scorelab.denoisers import Denoiser, Eps, Estimate, Exact, FixedSmall, NetworkDenoiser
-from scorelab.evaluation import Case, Metric, Objectives
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, Objectives
 from scorelab.evaluation.gradient import Gradients, levels_by_bin
 from scorelab.laws import FiniteSet, GaussianMixture, Law
 from scorelab.losses import DSM, ESM, ISM, SSM, Loss, Simple, Uniform
@@ -197,11 +197,24 @@ def trained(law: Law, schedule: Schedule, steps: int) -> NetworkDenoiser:
     return denoiser
 
 
-def case_of(denoiser: Denoiser, law: Law, loss: Loss, items: int) -> Case:
-    """A network beside the truth of a known law, as judging sees it."""
+def case_of(denoiser: Denoiser, law: Law, loss: Loss, items: int) -> EvaluationContext:
+    """A network beside the truth of a known law, as evaluating sees it."""
     truth, data = Exact(denoiser.schedule, FixedSmall(), law), law.draw(items, generator("items")).x0.float()
     labels = torch.zeros(items, dtype=torch.long)
-    return Case(denoiser, DDIM(), Metric(), data, labels, data, labels, None, loss, Uniform(), truth=truth, law=truth)
+    return EvaluationContext(
+        denoiser,
+        DDIM(),
+        EvaluationSettings(),
+        data,
+        labels,
+        data,
+        labels,
+        None,
+        loss,
+        Uniform(),
+        truth=truth,
+        law=truth,
+    )
 
 
 def draw_scale(denoiser: NetworkDenoiser, law: Law) -> None:

@@ -1,4 +1,4 @@
-"""Judge a stored run: python src/eval.py run=DIR sampler=ddpm metric.bound=exact."""
+"""Evaluate a stored run: python src/eval.py run=DIR sampler=ddpm evaluation.bound=exact."""
 
 from pathlib import Path
 

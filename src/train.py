@@ -1,4 +1,4 @@
-"""Train, judge and record a diffusion model: python src/train.py loss=vlb schedule=cosine."""
+"""Train, evaluate and record a diffusion model: python src/train.py loss=vlb schedule=cosine."""
 
 from pathlib import Path
 

@@ -158,7 +158,7 @@ SMALL = (
     "callbacks.grid.shown=8",
     "callbacks.log.every=3",
     "sampler.steps=2",
-    "metric.samples=100",
-    "judge=[simple]",
+    "evaluation.samples=100",
+    "metrics=[simple]",
     "logger=none",
 )

@@ -154,7 +154,7 @@ def test_no_room_holds_more_than_its_share() -> None:
     lines = Counter({"all": 0})
     for path in MODULES:
         lines[room(path)] += len(path.read_text().splitlines())
-    assert max(lines.values()) <= 0.17 * sum(lines.values())
+    assert max(lines.values()) <= 0.18 * sum(lines.values())
 
 
 @BY_NAME

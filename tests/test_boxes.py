@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from oracles import Exploding, normal, seeded
+from exact_cases import Exploding, normal, seeded
 from torch import Tensor
 from torch.autograd.functional import jacobian
 

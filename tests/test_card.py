@@ -7,17 +7,16 @@ import math
 import pytest
 import torch
 from conftest import choices, choose
-from oracles import Exploding, GaussianOracle, Straight, digits_like, normal, seeded, tiny_unet, truth_of
+from exact_cases import Exploding, GaussianOracle, Straight, digits_like, normal, seeded, tiny_unet, truth_of
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser, V
 from scorelab.errors import Refusal
-from scorelab.evaluation import Case, GradientNoise, Metric
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, GradientNoise
 from scorelab.evaluation.gradient import Gradients
 from scorelab.losses import (
     DSM,
     Card,
-    Draw,
     Hybrid,
     Importance,
     Likelihood,
@@ -25,7 +24,8 @@ from scorelab.losses import (
     Loss,
     Simple,
     Stratified,
-    Times,
+    Timesteps,
+    TimestepSampler,
     Uniform,
     VariationalBound,
     weight_card,
@@ -57,7 +57,7 @@ class Point(Denoiser):
         return Estimate(said.x_t, said.alpha, said.sigma, said.x0, said.eps, fraction)
 
 
-class Late(Times):
+class Late(TimestepSampler):
     """t with density 2 t as part of the objective."""
 
     divides_by_density = False
@@ -65,12 +65,14 @@ class Late(Times):
     def density(self, schedule: Schedule, t: Tensor) -> Tensor:
         return 2 * t.double()
 
-    def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: torch.Generator) -> Draw:
+    def draw(
+        self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: torch.Generator
+    ) -> Timesteps:
         u = torch.rand(n, generator=generator, dtype=torch.float64)
-        return Draw(schedule.training_time(u), 2 * schedule.training_time(u))
+        return Timesteps(schedule.training_time(u), 2 * schedule.training_time(u))
 
 
-def card(schedule: Schedule, loss: Loss, times: Times | None = None, variance=None) -> Card:
+def card(schedule: Schedule, loss: Loss, times: TimestepSampler | None = None, variance=None) -> Card:
     return weight_card(Point(schedule, variance), loss, times or Uniform())
 
 
@@ -147,7 +149,9 @@ def test_the_weight_is_by_how_much_the_squared_noise_error_moves_the_mean_predic
             assert torch.allclose(gradient, expected, rtol=1e-6, atol=1e-12), i
 
 
-@pytest.mark.parametrize("times", [Uniform(), Stratified(), LogSNRUniform(), Importance(4, bins=30), Late()], ids=named)
+@pytest.mark.parametrize(
+    "timesteps", [Uniform(), Stratified(), LogSNRUniform(), Importance(4, bins=30), Late()], ids=named
+)
 @pytest.mark.parametrize("steps", [40, None])
 @pytest.mark.parametrize("loss", [Simple(), Simple("v"), DSM(), Likelihood()], ids=named)
 def test_the_expected_loss_is_the_cards_sum_of_mass_times_error(loss, steps, times):
@@ -282,7 +286,7 @@ def test_laws_that_divide_by_their_density_leave_the_card_what_it_is_and_others_
 # --- what a training loss is divided by
 
 
-@pytest.mark.parametrize("times", [Uniform(), Late()], ids=named)
+@pytest.mark.parametrize("timesteps", [Uniform(), Late()], ids=named)
 def test_the_normalizer_is_the_mean_weight_over_the_drawn_times_with_log_snr_in_the_yardsticks_range(times):
     """The 19 bins of ``simple``; the noisiest and the cleanest times, where weights run away, have no say."""
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -480,7 +484,7 @@ def test_a_card_says_when_one_step_outweighs_all_others():
 # --- ends without signal
 
 
-@pytest.mark.parametrize("times", [Uniform(), LogSNRUniform()], ids=named)
+@pytest.mark.parametrize("timesteps", [Uniform(), LogSNRUniform()], ids=named)
 @pytest.mark.parametrize("loss", [Simple("v"), Simple("x0"), VariationalBound()], ids=named)
 @pytest.mark.parametrize("schedule", [Straight(None), VP(beta_end=1e6), VP(beta_end=300.0)], ids=named)
 def test_a_continuous_process_that_ends_without_signal_has_a_law_of_levels_and_a_normalizer(schedule, loss, times):
@@ -499,16 +503,25 @@ def test_a_continuous_process_that_ends_without_signal_has_a_law_of_levels_and_a
 
 def test_gradient_noise_is_told_of_a_process_that_ends_without_signal():
     """At times anywhere in the last level, which belongs to the noisiest bin."""
-    judged = NetworkDenoiser(Straight(None), tiny_unet(), V(), FixedSmall(), 17)
+    evaluated = NetworkDenoiser(Straight(None), tiny_unet(), V(), FixedSmall(), 17)
     values, labels = to_levels(digits_like(12), 17), torch.zeros(12, dtype=torch.long)
-    told = Case(
-        judged, DDIM(2), Metric(), values, labels, values, labels, None, Simple("v", normalize=False), Uniform()
+    told = EvaluationContext(
+        evaluated,
+        DDIM(2),
+        EvaluationSettings(),
+        values,
+        labels,
+        values,
+        labels,
+        None,
+        Simple("v", normalize=False),
+        Uniform(),
     )
     found = GradientNoise(2, 3).run(told, None)
     assert all(value is None or math.isfinite(value) for value in found.metrics.values())
     gradients = Gradients(told)
     last = gradients.times(torch.tensor([400]), 500, seeded())
-    start = float(judged.schedule.inverse(gradients.card.high[-1:]))
+    start = float(evaluated.schedule.inverse(gradients.card.high[-1:]))
     assert start <= float(last.min()) < float(last.max()) <= 1
     assert gradients.span(torch.tensor([399, 400]))[1] == 1
 

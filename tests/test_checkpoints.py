@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scorelab.errors import DamagedCheckpoint, UserError
-from scorelab.files import sweep, temporary
+from scorelab.files import remove_temporary, temporary
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.run import checkpoints
 from scorelab.run.checkpoints import FORMAT, digest, newest_checkpoint, read_checkpoint, write_checkpoint
@@ -237,6 +237,6 @@ def test_what_a_killed_job_left_half_written_is_swept(tmp_path: Path) -> None:
     part = temporary(tmp_path / "last.ckpt")
     part.write_bytes(b"half")
     (tmp_path / ".hidden").touch()
-    sweep(tmp_path)
+    remove_temporary(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".hidden"]
-    sweep(tmp_path / "nowhere")
+    remove_temporary(tmp_path / "nowhere")

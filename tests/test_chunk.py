@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL
-from oracles import Watched, digits_like, network, shaken, truth_of
+from exact_cases import Watched, digits_like, network, shaken, truth_of
 from torch import Tensor
 
 from scorelab.data.synthetic import Moons
 from scorelab.denoisers import Denoiser, Eps, Exact, FixedSmall, NetworkDenoiser
-from scorelab.evaluation import Case, FlowLikelihood, GradientNoise, Metric, Objectives
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, FlowLikelihood, GradientNoise, Objectives
 from scorelab.laws import FiniteSet
 from scorelab.losses import ESM, ISM, SSM, Simple, Uniform
 from scorelab.networks import MLP, UNet
@@ -88,12 +88,22 @@ def test_no_sample_is_drawn_that_was_not_asked_for(n, chunk):
 # --- yardsticks
 
 
-def case(denoiser: Denoiser, chunk: int, loss=None, n: int = 40, law: Exact | None = None) -> Case:
+def case(denoiser: Denoiser, chunk: int, loss=None, n: int = 40, law: Exact | None = None) -> EvaluationContext:
     values = digits_like(n) if denoiser.levels else Moons().drawn(n, "chunk").values
     held = to_levels(values, 17) if denoiser.levels else values
     labels = torch.zeros(n, dtype=torch.long)
     split = (held, labels, held, labels)
-    return Case(denoiser, DDIM(2), Metric(chunk=chunk), *split, None, loss or Simple(), Uniform(), truth=law, law=law)
+    return EvaluationContext(
+        denoiser,
+        DDIM(2),
+        EvaluationSettings(chunk=chunk),
+        *split,
+        None,
+        loss or Simple(),
+        Uniform(),
+        exact_train=law,
+        exact_held_out=law,
+    )
 
 
 class Most:
@@ -119,7 +129,7 @@ def test_the_likelihood_of_the_flow_is_the_same_in_any_chunk(images):
     part, found = FlowLikelihood(40, tolerance=1e-2), []
     for chunk in (256, 64, 7):
         most = Most(denoiser)
-        found.append(part.run(case(denoiser, chunk, law=None if images else denoiser), None))
+        found.append(part.run(case(denoiser, chunk, exact_held_out=None if images else denoiser), None))
         assert most.seen[0] == min(chunk, 40)
     for other in found[1:]:
         assert other.metrics == pytest.approx(found[0].metrics, rel=1e-6)
@@ -134,7 +144,7 @@ def test_objectives_heed_the_chunk_and_are_the_same_in_any():
     law, found = Exact(VP(), FixedSmall(), Moons().law()), []
     for chunk in (256, 7):
         most = Most(denoiser)
-        found.append(Objectives(None, **LOSSES).run(case(denoiser, chunk, law=law), None))
+        found.append(Objectives(None, **LOSSES).run(case(denoiser, chunk, exact_held_out=law), None))
         assert most.seen[0] == min(chunk, 40)
     assert found[1].metrics == pytest.approx(found[0].metrics, rel=1e-5)
     assert found[1].records["ssm"]["se"][20] == pytest.approx(found[0].records["ssm"]["se"][20], rel=1e-4)
@@ -146,7 +156,7 @@ def test_gradients_heed_the_chunk_and_are_the_same_in_any(loss):
     found = []
     for chunk in (256, 3):
         told, most = case(denoiser, chunk, loss), Most(denoiser)
-        told.truth = truth_of(denoiser, told.data(told.train))
+        told.exact_train = truth_of(denoiser, told.data(told.train))
         found.append(GradientNoise(2, 8).run(told, None))
         assert most.seen[0] == min(chunk, 8)
     assert found[1].metrics == pytest.approx(found[0].metrics, rel=1e-3)
@@ -166,8 +176,8 @@ def test_no_figure_of_a_run_depends_on_a_chunk(typed, tmp_path: Path):
     """But for the rounding of products of other sizes, which may move the last digits."""
     words = [*SMALL, "trainer.max_steps=4", "sampler=ddpm", "sampler.steps=3", "callbacks.grid.samples=70"]
     words += ["callbacks.grid.every=2", "callbacks.validation.every=2", "model.conditional=true"]
-    words += ["judge=[simple,vlb,fid]", "metric.tolerance=0.5", "metric.samples=70"]
-    keys = ("metric.chunk", "callbacks.grid.chunk", "callbacks.validation.chunk")
+    words += ["metrics=[simple,vlb,fid]", "evaluation.tolerance=0.5", "evaluation.samples=70"]
+    keys = ("evaluation.chunk", "callbacks.grid.chunk", "callbacks.validation.chunk")
     for run, chunk in (("a", 256), ("b", 64), ("c", 33)):
         told = typed("train", f"run={run}", *words, *(f"{key}={chunk}" for key in keys))
         assert told.status == 0, told.err

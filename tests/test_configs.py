@@ -25,7 +25,7 @@ NODES = [
     for p in sorted(CONFIGS.rglob("*.yaml"))
     if p.parent not in (CONFIGS, CONFIGS / "sweep") and "hydra" not in p.parts
 ]
-CHOICES = [f"{p.parent.name}={'[' + p.stem + ']' if p.parent.name == 'judge' else p.stem}" for p in NODES]
+CHOICES = [f"{p.parent.name}={'[' + p.stem + ']' if p.parent.name == 'evaluate' else p.stem}" for p in NODES]
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
@@ -98,11 +98,11 @@ def test_a_file_holds_only_what_differs_from_the_defaults(path: Path) -> None:
 
 def test_the_matrix_of_objectives_has_a_row_for_each_loss() -> None:
     """Each as its own choice has it: the same class, the same arguments."""
-    named = yaml.safe_load((CONFIGS / "judge" / "objectives.yaml").read_text())
+    named = yaml.safe_load((CONFIGS / "metrics" / "objectives.yaml").read_text())
     rows = {name: node for name, node in named.items() if isinstance(node, dict)}
     own = {name: yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text()) for name in choices("loss")}
     assert rows == {name: {key: node[key] for key in node if key != "defaults"} for name, node in own.items()}
-    part = build(config("judge=[objectives]")).parts["objectives"]
+    part = build(config("metrics=[objectives]")).yardsticks["objectives"]
     assert set(part.names) == {f"objective_{name}" for name in choices("loss")}
 
 
@@ -112,7 +112,7 @@ BUILDABLE = [c for c in CHOICES if not c.startswith(("model=unet_cifar", "traine
 @pytest.mark.parametrize("choice", BUILDABLE)
 def test_every_choice_builds(choice: str) -> None:
     experiment = build(config(*together(choice)))
-    assert experiment.module.denoiser.schedule is experiment.module.judged.schedule
+    assert experiment.module.denoiser.schedule is experiment.module.evaluated.schedule
     assert experiment.module.loss is not None
 
 
@@ -132,7 +132,7 @@ def test_every_choice_builds(choice: str) -> None:
 )
 def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ...], chance: float, told: str) -> None:
     experiment = build(config(*words))
-    case = experiment.case(experiment.module.judged)
+    case = experiment.context(experiment.module.evaluated)
     assert case.chance == pytest.approx(chance)
     assert told in kind(case)
     assert experiment.data.training.chance == case.chance
@@ -170,11 +170,11 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++model.shape=[1,8,8]", "model.shape is set by the program"),
         ("++loss.space=u", "loss.space='u': expected"),
         ("++loss.normalize=maybe", "loss.normalize='maybe': expected bool"),
-        ("++judge.gradient_noise.batches=1", "judge.gradient_noise: at least 2 batches of 1 image"),
+        ("++metrics.gradient_noise.batches=1", "metrics.gradient_noise: at least 2 batches of 1 image"),
         ("++sampler.steps=0", "sampler: steps must be at least 1, got 0"),
         ("++sampler.eta=2", "sampler: eta must lie in [0, 1], got 2"),
-        ("++metric.bound=exactly", "metric.bound='exactly': expected Literal['sampled', 'exact']"),
-        ("++metric.tolerance=0", "metric: tolerance must be above 0 bits/dim, got 0"),
+        ("++evaluation.bound=exactly", "evaluation.bound='exactly': expected Literal['sampled', 'exact']"),
+        ("++evaluation.tolerance=0", "evaluation: tolerance must be above 0 bits/dim, got 0"),
         ("++callbacks.validaton.every=5", "callbacks.validaton: no such entry; did you mean validation?"),
         ("++callbacks.validation.every=0", "callbacks.validation: every must be at least 1 step, got 0"),
         ("++callbacks.averaging.decay=1", "callbacks.averaging: decay must lie in [0, 1), got 1"),
@@ -214,16 +214,16 @@ INCOMPATIBLE = [
     ("loss=simple variance=learned", "loss=simple: this loss gives a learned variance no gradient"),
     ("loss=dsm variance=learned", "loss=dsm: this loss gives a learned variance no gradient"),
     ("loss=likelihood variance=learned", "loss=likelihood: this loss gives a learned variance no gradient"),
-    ("++schedule.num_steps=1 judge=[vlb] ++loss.normalize=false", "the bound needs schedule.num_steps of 2 or more"),
-    ("++schedule.num_steps=1 judge=[simple]", "set loss.normalize=false"),
-    ("schedule=vp ++metric.bound=exact", "a continuous schedule has no steps to sum exactly"),
+    ("++schedule.num_steps=1 metrics=[vlb] ++loss.normalize=false", "the bound needs schedule.num_steps of 2 or more"),
+    ("++schedule.num_steps=1 metrics=[simple]", "set loss.normalize=false"),
+    ("schedule=vp ++evaluation.bound=exact", "a continuous schedule has no steps to sum exactly"),
     ("schedule=vp sampler=ddpm", "a continuous schedule has no steps of its own: set sampler.steps"),
     ("schedule=linear ++schedule.num_steps=20", "take more steps, or schedule=cosine"),
     ("schedule=scaled_linear ++schedule.num_steps=20", "take more steps, or schedule=cosine"),
     ("schedule=linear ++schedule.num_steps=null", "schedule.num_steps=None: expected int"),
     ("schedule=sigmoid ++schedule.start=3 ++schedule.end=-3", "start must be below end"),
     ("schedule=vp ++schedule.beta_end=0.05", "0 < beta_start < beta_end is needed"),
-    ("times=importance ++times.history=0", "history and bins must be at least 1"),
+    ("timesteps=importance ++timesteps.history=0", "history and bins must be at least 1"),
     ("loss=hybrid ++loss.bound=-1", "bound must be at least 0"),
     ("loss=hybrid ++loss.bound=nan", "bound must be at least 0 and finite"),
     ("++schedule.s=inf", "s must be at least 0 and finite"),
@@ -238,15 +238,15 @@ INCOMPATIBLE = [
     ("loss=esm variance=learned", "loss=esm: this loss gives a learned variance no gradient: set variance=fixed_small"),
     ("loss=ssm schedule=linear ++schedule.beta_end=0.5 prediction=v", "loss=ssm: this loss is silent where alpha = 0"),
     (
-        "model=oracle variance=learned",
-        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+        "model=exact variance=learned",
+        "model=exact: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
     ),
     (
-        "model=oracle loss=hybrid",
-        "model=oracle: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
+        "model=exact loss=hybrid",
+        "model=exact: an exact denoiser says nothing of a learned variance: set variance=fixed_small",
     ),
-    ("model=oracle data=swiss_roll ++model.conditional=true", "model: a conditional denoiser needs a law with labels"),
-    ("model=oracle ++model.law=3", "model.law is set by the program: leave it out; data=... decides it"),
+    ("model=exact data=swiss_roll ++model.conditional=true", "model: a conditional denoiser needs a law with labels"),
+    ("model=exact ++model.law=3", "model.law is set by the program: leave it out; data=... decides it"),
     ("data=moons model=unet", "model: this network is for images, and the data are of shape (2,): set model=mlp"),
     ("data=digits model=mlp", "model: this network is for points, and the data are of shape (1, 8, 8): set model=unet"),
     ("data=moons ++model.width=3", "model: width must be even and blocks at least 1, got 3 and 3"),
@@ -257,11 +257,14 @@ INCOMPATIBLE = [
     ("data=moons ++data.limit=0", "data: limit must be at least 1, got 0"),
     ("++data.limit=719 ++data.half=A", "data: limit must lie in 1 ... 718, got 719"),
     ("data=moons ++data.source.std=0", "data.source: std must be above 0 and finite, got 0.0"),
-    ("judge=[objectives] ++judge.objectives.items=1", "judge.objectives: at least 2 items and 1 objective are needed"),
-    ("judge=[objectives] ++judge.objectives.dsm.weight=w", "judge.objectives.dsm.weight='w': expected Literal"),
-    ("judge=[objectives] ++judge.objectives.my._target_=torch.nn.SiLU", "my may only name a class of kind Loss"),
-    ("judge=[distances] ++judge.distances.floors=1", "judge.distances: floors must be at least 2, got 1"),
-    ("judge=[budget] ++judge.budget.steps=0", "judge.budget: steps must be at least 1, got 0"),
+    (
+        "metrics=[objectives] ++metrics.objectives.items=1",
+        "metrics.objectives: at least 2 items and 1 objective are needed",
+    ),
+    ("metrics=[objectives] ++metrics.objectives.dsm.weight=w", "metrics.objectives.dsm.weight='w': expected Literal"),
+    ("metrics=[objectives] ++metrics.objectives.my._target_=torch.nn.SiLU", "my may only name a class of kind Loss"),
+    ("metrics=[distances] ++metrics.distances.floors=1", "metrics.distances: floors must be at least 2, got 1"),
+    ("metrics=[budget] ++metrics.budget.steps=0", "metrics.budget: steps must be at least 1, got 0"),
 ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import choices, choose, each, each_form
-from oracles import FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
+from exact_cases import FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
 from torch import nn
 
 from scorelab.denoisers import Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
@@ -170,7 +170,7 @@ def test_a_learned_variance_is_small_at_fraction_zero_large_at_one_and_their_pow
     step, estimate = steps_but_the_last(denoiser)
     small, large = step.posterior_variance[:, None], step.forward_variance[:, None]
     for fraction in (0.0, 0.25, 0.5, 1.0, 1.2):
-        said = replace(estimate, fraction=torch.full_like(estimate.x_t, fraction))
+        said = replace(estimate, variance_fraction=torch.full_like(estimate.x_t, fraction))
         found = Learned().log_variance(step, said)
         assert found.shape == estimate.x_t.shape
         assert torch.allclose(found.exp(), (large**fraction * small ** (1 - fraction)).expand(-1, 3), rtol=1e-9)
@@ -180,7 +180,7 @@ def test_a_learned_variance_is_small_at_fraction_zero_large_at_one_and_their_pow
 def test_a_learned_variance_is_read_in_each_dimension_by_itself(schedule):
     step, estimate = steps_but_the_last(gaussian(schedule, 50, Learned()))
     fraction = torch.rand(estimate.x_t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    found = Learned().log_variance(step, replace(estimate, fraction=fraction))
+    found = Learned().log_variance(step, replace(estimate, variance_fraction=fraction))
     place = (found - step.posterior_variance.log()[:, None]) / (
         step.forward_variance.log() - step.posterior_variance.log()
     )[:, None]
@@ -194,7 +194,9 @@ def test_a_learned_last_step_lies_between_the_fixed_entry_and_the_forward_varian
     denoiser = gaussian(schedule, variance=Learned())
     grid = denoiser.schedule.grid().unsqueeze(1)
     first, second = (denoiser.schedule.transition(grid[i - 1], grid[i]) for i in (1, 2))
-    estimate = replace(denoiser(normal(1, 3), grid[1]), fraction=torch.full((1, 3), fraction, dtype=torch.float64))
+    estimate = replace(
+        denoiser(normal(1, 3), grid[1]), variance_fraction=torch.full((1, 3), fraction, dtype=torch.float64)
+    )
     one, two = (float(denoiser.schedule.alpha(grid[i])) ** 2 for i in (1, 2))
     stand_in, large = (1 - two / one) * (1 - one) / (1 - two), 1 - one
     pixels, points = (
@@ -212,16 +214,16 @@ def test_the_second_half_of_the_networks_output_is_v_from_minus_one_to_one(predi
     v[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
     denoiser = NetworkDenoiser(schedule, Says(torch.cat([answer, v], 1)), choose("prediction", prediction), Learned())
     estimate, alone = denoiser(x_t, t), speaking(schedule, prediction, answer)(x_t, t)
-    assert estimate.fraction[0, 0, 0, :2].tolist() == [0, 1]
-    assert torch.allclose(2 * estimate.fraction - 1, v, rtol=0, atol=1e-12)
+    assert estimate.variance_fraction[0, 0, 0, :2].tolist() == [0, 1]
+    assert torch.allclose(2 * estimate.variance_fraction - 1, v, rtol=0, atol=1e-12)
     assert torch.equal(estimate.x0, alone.x0)
     assert torch.equal(estimate.eps, alone.eps)
-    assert alone.fraction is None
+    assert alone.variance_fraction is None
 
 
 def test_a_clipped_estimate_keeps_what_is_said_of_the_variance():
     estimate = gaussian("cosine", variance=Learned())(9 * normal(4, 3), torch.full((4,), 0.5))
-    assert torch.equal(estimate.clipped().fraction, estimate.fraction)
+    assert torch.equal(estimate.clipped().variance_fraction, estimate.variance_fraction)
 
 
 @pytest.mark.parametrize(

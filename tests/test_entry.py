@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scorelab.evaluation import Metric
+from scorelab.evaluation import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -28,7 +28,7 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
     ("words", "told"),
     [
         (["loss=foo"], "loss=foo: no such choice; choices: dsm, esm, hybrid, ism"),
-        (["judge=[fid,foo]"], "judge=foo: no such choice; choices: agreement, budget, distances, exact_nll, fid"),
+        (["metrics=[fid,foo]"], "metrics=foo: no such choice; choices: agreement, budget, distances, exact_nll, fid"),
         (["losss=vlb"], "losss: no such key; did you mean loss?"),
         (["sed=1"], "sed: no such key; did you mean seed?"),
         (["model.chanels=3"], "model.chanels: no such key; did you mean channels?"),
@@ -110,7 +110,7 @@ def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) ->
     ],
 )
 def test_numbers_are_told_by_type_then_by_range_wherever_they_are_typed(typed, words: list[str], told: str) -> None:
-    commands = {"sample": ["run=x", *words], "eval": ["model=oracle", "data=moons", *words]}
+    commands = {"sample": ["run=x", *words], "eval": ["model=exact", "data=moons", *words]}
     for name in ["sample", "eval"] if words[0].startswith("seed") else ["sample"]:
         said = typed(name, *commands[name])
         assert said.status == 2 and told in said.err and len(said.err.strip().splitlines()) == 1
@@ -170,7 +170,7 @@ def test_help_lists_what_the_entry_takes_and_nothing_else(typed, name: str) -> N
     }
     assert {line.split("=")[0] for line in said.out.splitlines() if re.match(r"[\w.]+=", line)} == keys
     if name == "eval":
-        assert all(f"metric.{key.name}" in said.out for key in fields(Metric))
+        assert all(f"metric.{key.name}" in said.out for key in fields(EvaluationSettings))
 
 
 def test_cfg_shows_the_composed_config_and_trains_nothing(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_cfg_shows_the_composed_config_and_trains_nothing(tmp_path: Path) -> Non
     assert not (tmp_path / "logs").exists()
 
 
-TINY = ("data=moons", "model.width=8", "trainer.max_steps=2", "judge=[simple]", "logger=none", "callbacks=none")
+TINY = ("data=moons", "model.width=8", "trainer.max_steps=2", "metrics=[simple]", "logger=none", "callbacks=minimal")
 
 
 def test_a_run_lies_where_its_name_says_and_its_files_work_wherever_it_is_moved(typed, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_run_lies_where_its_name_says_and_its_files_work_wherever_it_is_moved(
     moved = tmp_path / "a=b, (c)#d~'é"
     run.rename(moved)
     assert typed("sample", f"run={moved.name}", "n=2", "sampler.steps=2").status == 0
-    assert typed("eval", f"run={moved.name}", f"against={moved.name}", "judge=[agreement]").status == 0
+    assert typed("eval", f"run={moved.name}", f"against={moved.name}", "metrics=[agreement]").status == 0
     assert len(list(moved.glob("sample/*/samples.npz"))) == len(list(moved.glob("eval/*/metrics.json"))) == 1
     assert typed("train", "run=1e3", f"init_from={moved.name}", *TINY).status == 0
     assert yaml.safe_load((tmp_path / "logs/train/1e3/config.yaml").read_text())["init_from"] == moved.name
@@ -272,6 +272,6 @@ def test_a_fault_of_the_program_is_told_as_one_and_shown_in_train_log(typed, tmp
 
 
 def test_several_evaluations_of_which_one_fails_end_with_status_1(typed) -> None:
-    said = typed("eval", "-m", "run=nowhere,1e3", "judge=[simple]")
+    said = typed("eval", "-m", "run=nowhere,1e3", "metrics=[simple]")
     assert said.status == 1
     assert "failed: run=nowhere: no such directory" in said.err and "failed: run=1e3: no such directory" in said.err

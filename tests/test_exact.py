@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import each
-from oracles import normal, seeded
+from exact_cases import normal, seeded
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from conftest import each_form
-from oracles import Exploding, Straight, digits_like, normal, seeded
+from exact_cases import Exploding, Straight, digits_like, normal, seeded
 from torch import Tensor
 
-from scorelab.data.synthetic import Gaussian, Known, Moons
+from scorelab.data.synthetic import Gaussian, Moons, Synthetic
 from scorelab.denoisers import Exact, FixedSmall, Rescheduled
-from scorelab.evaluation import Case, FlowLikelihood, Metric, OverBudget
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, FlowLikelihood, OverBudget
 from scorelab.evaluation.flow import start
 from scorelab.laws import FiniteSet, GaussianMixture
 from scorelab.likelihood import flow_log_prob, level_decoder_nll
@@ -20,7 +20,7 @@ from scorelab.schedules import VP, Cosine, Schedule
 from scorelab.tensors import generator, to_levels
 
 
-def exact(source: Known, schedule: Schedule) -> Exact:
+def exact(source: Synthetic, schedule: Schedule) -> Exact:
     return Exact(schedule, FixedSmall(), source.law())
 
 
@@ -86,10 +86,20 @@ def test_a_finer_tolerance_comes_nearer_and_costs_more():
     assert (fine.log_prob - truth).abs().max() < 0.1 * (coarse.log_prob - truth).abs().max()
 
 
-def case(denoiser: Exact, held_out: Tensor, law: Exact | None) -> Case:
+def case(denoiser: Exact, held_out: Tensor, law: Exact | None) -> EvaluationContext:
     label = torch.zeros(len(held_out)).long()
     split = (held_out, label, held_out, label)
-    return Case(denoiser, DDIM(2), Metric(chunk=20), *split, None, Simple(), Uniform(), truth=law, law=law)
+    return EvaluationContext(
+        denoiser,
+        DDIM(2),
+        EvaluationSettings(chunk=20),
+        *split,
+        None,
+        Simple(),
+        Uniform(),
+        exact_train=law,
+        exact_held_out=law,
+    )
 
 
 def test_the_yardstick_tells_it_beside_the_laws_own_in_bits_and_counts_what_it_cost():

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from oracles import GaussianOracle, Says, digits_like, network, normal, seeded, truth_of
+from exact_cases import GaussianOracle, Says, digits_like, network, normal, seeded, truth_of
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Eps, FixedSmall, NetworkDenoiser
-from scorelab.evaluation import Case, GradientNoise, Metric, Unjudged, judge
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, GradientNoise, Unavailable, run_yardsticks
 from scorelab.evaluation.gradient import Gradients, Noise, levels_by_bin
 from scorelab.losses import (
     DSM,
@@ -19,7 +19,7 @@ from scorelab.losses import (
     Likelihood,
     Loss,
     Simple,
-    Times,
+    TimestepSampler,
     Uniform,
     VariationalBound,
     weight_card,
@@ -48,23 +48,25 @@ def denoiser(schedule: Schedule, net: nn.Module | None = None) -> NetworkDenoise
 
 
 def case(
-    judged: Denoiser,
+    evaluated: Denoiser,
     loss: Loss | None = None,
     seed: int = 0,
-    times: Times | None = None,
-    metric: Metric | None = None,
+    times: TimestepSampler | None = None,
+    metric: EvaluationSettings | None = None,
     train: Tensor | None = None,
-) -> Case:
+) -> EvaluationContext:
     if train is None:
         train = torch.randint(0, LEVELS, (30, *SHAPE), generator=seeded(1)).to(torch.uint8)
     labels = torch.arange(len(train)) % 2
     objective, law = loss or Simple(), times or Uniform()
-    return Case(judged, DDIM(5), metric or Metric(), train, labels, train, labels, None, objective, law, seed)
+    return EvaluationContext(
+        evaluated, DDIM(5), metric or EvaluationSettings(), train, labels, train, labels, None, objective, law, seed
+    )
 
 
-def measured(judged: Denoiser, loss: Loss, seed: int, batches: int = 6, images: int = 8) -> Noise:
+def measured(evaluated: Denoiser, loss: Loss, seed: int, batches: int = 6, images: int = 8) -> Noise:
     """What the part measures before it makes ratios of it."""
-    gradients = Gradients(case(judged, loss, seed))
+    gradients = Gradients(case(evaluated, loss, seed))
     bins = [gradients.bin(k, levels, batches, images) for k, levels in enumerate(levels_by_bin(gradients.card))]
     return Noise(bins, gradients.mean)
 
@@ -137,8 +139,8 @@ def weights(schedule: Schedule, loss: Loss) -> Tensor:
 @pytest.mark.parametrize("schedule", [Cosine(16), Linear(60)], ids=["cosine", "linear"])
 def test_the_measured_noise_is_that_of_the_gradients_law(schedule, loss):
     """Mean over seeds within standard errors: by bin its probability, variance and mean; under each law of times."""
-    judged, law = denoiser(schedule), Closed(schedule, weights(schedule, loss))
-    found = [measured(judged, loss, seed) for seed in range(16)]
+    evaluated, law = denoiser(schedule), Closed(schedule, weights(schedule, loss))
+    found = [measured(evaluated, loss, seed) for seed in range(16)]
     for k, bins in enumerate(zip(*(each.bins for each in found), strict=True)):
         assert bins[0].probability == pytest.approx(law.p[k])
         assert (bins[0].t_low, bins[0].t_high) == pytest.approx(law.ends[k], abs=1e-9)
@@ -170,8 +172,8 @@ def agrees(values: list[float], expected: float, name: str = "", slack: float = 
 def test_the_noise_of_uniform_times_is_that_of_gradients_one_by_one():
     """Where the gradient depends on the data: 40,000 single ones, drawn and differentiated by hand."""
     schedule, n = Cosine(16), 40_000
-    judged = denoiser(schedule, Scales())
-    train = case(judged).train
+    evaluated = denoiser(schedule, Scales())
+    train = case(evaluated).train
     draws = seeded(9)
     x0 = (train.double() / 8 - 1)[torch.randint(30, (n,), generator=draws)].flatten(1)
     t = torch.randint(1, 17, (n,), generator=draws).double() / 16
@@ -180,7 +182,7 @@ def test_the_noise_of_uniform_times_is_that_of_gradients_one_by_one():
     x = schedule.alpha(t)[:, None] * x0 + sigma * eps
     gradient = 2 / D * (0.3 * x - eps) * x / sigma**2
     variance = gradient.var(0).sum()
-    found = [measured(judged, DSM(), seed) for seed in range(16)]
+    found = [measured(evaluated, DSM(), seed) for seed in range(16)]
     blocks = gradient.reshape(20, -1, D).var(1).sum(1)
     scatter = float(blocks.std()) / math.sqrt(20)
     values = torch.tensor([each.uniform for each in found])
@@ -191,8 +193,8 @@ def test_the_noise_of_uniform_times_is_that_of_gradients_one_by_one():
 
 def test_the_squared_mean_is_unbiased_where_there_is_no_mean():
     """Where theta is 0: E g = 0, so its estimated square is as often below 0 as above."""
-    judged = denoiser(Cosine(16), Says(torch.zeros(1, *SHAPE)))
-    found = [measured(judged, Simple(), seed, batches=3, images=2) for seed in range(40)]
+    evaluated = denoiser(Cosine(16), Says(torch.zeros(1, *SHAPE)))
+    found = [measured(evaluated, Simple(), seed, batches=3, images=2) for seed in range(40)]
     agrees([each.mean_square for each in found], 0.0)
     agrees([each.bins[2].mean_square for each in found], 0.0)
     assert min(each.mean_square for each in found) < 0 < max(each.mean_square for each in found)
@@ -214,9 +216,9 @@ def test_no_law_over_the_bins_is_better_than_the_best_and_uniform_is_the_one_in_
 
 
 def test_a_continuous_process_is_measured_by_the_lengths_of_time_its_bins_take():
-    judged = denoiser(VP())
-    found = [measured(judged, Simple(), seed) for seed in range(10)]
-    schedule, theta2 = judged.schedule, float(THETA.double().square().sum())
+    evaluated = denoiser(VP())
+    found = [measured(evaluated, Simple(), seed) for seed in range(10)]
+    schedule, theta2 = evaluated.schedule, float(THETA.double().square().sum())
     low, high = schedule.log_snr_range()
     edges = [high, *(x for x in (12 - 1.2 * k for k in range(21)) if low < x < high), low]
     ends = schedule.inverse(torch.tensor(edges, dtype=torch.float64))
@@ -253,9 +255,9 @@ class Remembers(NetworkDenoiser):
 
 @pytest.mark.parametrize("schedule", [Cosine(50), VP()], ids=["steps", "continuous"])
 def test_each_bin_shows_the_denoiser_images_with_their_labels_at_times_in_that_bin_as_training_draws_them(schedule):
-    judged = Remembers(schedule, Says(THETA.clone()), Eps(), FixedSmall(), LEVELS).train()
+    evaluated = Remembers(schedule, Says(THETA.clone()), Eps(), FixedSmall(), LEVELS).train()
     train = (torch.arange(30) % 2 * 16).reshape(-1, 1, 1, 1).expand(30, *SHAPE).to(torch.uint8)  # white is label 1
-    gradients = Gradients(case(judged, train=train))
+    gradients = Gradients(case(evaluated, train=train))
     SEEN.clear()
     by_bin = levels_by_bin(gradients.card)
     assert torch.equal(torch.cat(by_bin), torch.arange(len(gradients.card.t)))
@@ -280,14 +282,14 @@ def test_each_bin_shows_the_denoiser_images_with_their_labels_at_times_in_that_b
 # --- the part
 
 
-def judged_noise(told: Case, batches: int = 4, images: int = 6):
+def judged_noise(told: EvaluationContext, batches: int = 4, images: int = 6):
     return GradientNoise(batches, images).run(told, None)
 
 
 def test_the_part_tells_the_noise_scale_and_what_each_law_would_leave_of_the_variance():
     """The scale tr Var(g) / ||E g||^2 under uniform times, and shares of it; all from one measurement."""
-    judged = denoiser(Cosine(16))
-    found, result = measured(judged, DSM(), 3, 8, 16), judged_noise(case(judged, DSM(), 3), 8, 16)
+    evaluated = denoiser(Cosine(16))
+    found, result = measured(evaluated, DSM(), 3, 8, 16), judged_noise(case(evaluated, DSM(), 3), 8, 16)
     assert result.metrics == pytest.approx(
         {
             "gradient_noise": found.uniform / found.mean_square,
@@ -297,7 +299,7 @@ def test_the_part_tells_the_noise_scale_and_what_each_law_would_leave_of_the_var
         }
     )
     assert tuple(result.metrics) == GradientNoise.names
-    law = Closed(judged.schedule, weights(judged.schedule, DSM()))
+    law = Closed(evaluated.schedule, weights(evaluated.schedule, DSM()))
     assert result.metrics["gradient_noise"] == pytest.approx(law.uniform / law.square, rel=0.5)
     records = result.records
     assert records["images_per_bin"] == 128
@@ -311,69 +313,69 @@ def test_the_part_tells_the_noise_scale_and_what_each_law_would_leave_of_the_var
     assert (ends[:, 0] <= ends[:, 1]).all()
     assert (ends[1:, 1] < ends[:-1, 0]).all(), "from data to noise"
     assert (ends[:, 1] - ends[:, 0] <= 1.2).all()
-    assert float(ends[0, 1]) == pytest.approx(float(judged.schedule.log_snr_range()[1]), abs=1e-3)
+    assert float(ends[0, 1]) == pytest.approx(float(evaluated.schedule.log_snr_range()[1]), abs=1e-3)
 
 
 def test_the_scale_of_the_loss_cancels():
     """Twice the gradients have the same noise scale: DSM with g^2 is the likelihood but for a factor."""
-    judged = denoiser(VP())
-    one, other = (judged_noise(case(judged, loss)).metrics for loss in (Likelihood(), DSM("g2")))
+    evaluated = denoiser(VP())
+    one, other = (judged_noise(case(evaluated, loss)).metrics for loss in (Likelihood(), DSM("g2")))
     assert one == pytest.approx(other, rel=1e-4)
 
 
 def test_it_is_the_same_for_the_same_seed_and_another_for_another():
-    judged = denoiser(Cosine(16))
-    first = judged_noise(case(judged, seed=1))
+    evaluated = denoiser(Cosine(16))
+    first = judged_noise(case(evaluated, seed=1))
     torch.rand(100)
-    assert judged_noise(case(judged, seed=1)) == first
-    assert judged_noise(case(judged, seed=2)).metrics != first.metrics
+    assert judged_noise(case(evaluated, seed=1)) == first
+    assert judged_noise(case(evaluated, seed=2)).metrics != first.metrics
 
 
 @pytest.mark.parametrize("loss", [Simple(), VariationalBound(), ESM(), SSM()], ids=["simple", "vlb", "esm", "ssm"])
 def test_the_judged_denoiser_is_left_as_it_was(loss):
-    judged = network("cosine", steps=20)
-    judged.requires_grad_(False).train()
-    before = copy.deepcopy(judged.state_dict())
+    evaluated = network("cosine", steps=20)
+    evaluated.requires_grad_(False).train()
+    before = copy.deepcopy(evaluated.state_dict())
     train = to_levels(digits_like(12), LEVELS)
-    told = case(judged, loss, train=train)
-    told.truth = truth_of(judged, told.data(train)) if loss.needs_truth else None
-    verdict = judge({"gradient_noise": GradientNoise(2, 3)}, told, lambda line: None)
-    assert verdict.metrics["test/gradient_noise_stratified"] > 0
-    assert judged.training
-    assert all(not p.requires_grad and p.grad is None for p in judged.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in judged.state_dict().items())
+    told = case(evaluated, loss, train=train)
+    told.exact_train = truth_of(evaluated, told.data(train)) if loss.needs_exact else None
+    results = run_yardsticks({"gradient_noise": GradientNoise(2, 3)}, told, lambda line: None)
+    assert results.metrics["test/gradient_noise_stratified"] > 0
+    assert evaluated.training
+    assert all(not p.requires_grad and p.grad is None for p in evaluated.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in evaluated.state_dict().items())
 
 
 def test_what_trains_a_variance_counts_too():
     """The hybrid's gradient reaches the output of the variance, so it is noisier than L_simple's alone."""
-    judged = network("cosine", variance="learned", steps=20)
+    evaluated = network("cosine", variance="learned", steps=20)
     train = to_levels(digits_like(12), LEVELS)
-    gradients = Gradients(case(judged, Hybrid(bound=100.0), train=train))
-    plain = Gradients(case(judged, Simple(), train=train))
+    gradients = Gradients(case(evaluated, Hybrid(bound=100.0), train=train))
+    plain = Gradients(case(evaluated, Simple(), train=train))
     levels = levels_by_bin(gradients.card)[3]
     one, other = (each.bin(3, levels, 2, 4).variance for each in (gradients, plain))
     assert one > 1.5 * other
 
 
 def test_a_denoiser_with_nothing_to_train_is_left_out_with_that_reason():
-    judged = GaussianOracle(Cosine(16), FixedSmall(), torch.zeros(SHAPE), 0.3, LEVELS)
-    verdict = judge({"gradient_noise": GradientNoise()}, case(judged), lambda line: None)
-    assert verdict.metrics == {}
-    assert "nothing to train" in verdict.records["gradient_noise"]["inapplicable"]
-    assert verdict.records["gradient_noise"]["evaluations"] == 0
+    evaluated = GaussianOracle(Cosine(16), FixedSmall(), torch.zeros(SHAPE), 0.3, LEVELS)
+    results = run_yardsticks({"gradient_noise": GradientNoise()}, case(evaluated), lambda line: None)
+    assert results.metrics == {}
+    assert "nothing to train" in results.records["gradient_noise"]["inapplicable"]
+    assert results.records["gradient_noise"]["evaluations"] == 0
 
 
 def test_gradients_that_are_not_finite_are_left_out_with_that_reason_and_paid():
-    judged = denoiser(Cosine(16), Says(torch.full((1, *SHAPE), math.nan)))
+    evaluated = denoiser(Cosine(16), Says(torch.full((1, *SHAPE), math.nan)))
     part = GradientNoise(2, 3)
-    with pytest.raises(Unjudged, match="not finite") as refused:
-        part.run(case(judged), None)
-    assert refused.value.evaluations == part.cost(case(judged))
+    with pytest.raises(Unavailable, match="not finite") as refused:
+        part.run(case(evaluated), None)
+    assert refused.value.evaluations == part.cost(case(evaluated))
 
 
 def test_a_mean_gradient_that_is_lost_in_its_noise_has_no_scale_and_the_other_numbers_stand():
-    judged = denoiser(Cosine(16), Says(torch.zeros(1, *SHAPE)))
-    found = [judged_noise(case(judged, seed=seed), 2, 2).metrics for seed in range(12)]
+    evaluated = denoiser(Cosine(16), Says(torch.zeros(1, *SHAPE)))
+    found = [judged_noise(case(evaluated, seed=seed), 2, 2).metrics for seed in range(12)]
     scales = [each["gradient_noise"] for each in found]
     assert None in scales
     assert all(scale is None or scale > 0 for scale in scales)
@@ -381,20 +383,20 @@ def test_a_mean_gradient_that_is_lost_in_its_noise_has_no_scale_and_the_other_nu
 
 
 def test_it_costs_three_evaluations_for_each_gradient_and_keeps_to_the_budget():
-    judged, part = denoiser(Cosine(16)), GradientNoise(3, 5)
-    bins = len(levels_by_bin(weight_card(judged, Simple(), Uniform())))
+    evaluated, part = denoiser(Cosine(16)), GradientNoise(3, 5)
+    bins = len(levels_by_bin(weight_card(evaluated, Simple(), Uniform())))
     cost = 3 * bins * 3 * 5
-    assert part.cost(case(judged)) == cost
+    assert part.cost(case(evaluated)) == cost
     for budget in (cost, cost - 1):
         said: list[str] = []
-        told = case(judged, metric=Metric(budget=budget))
-        verdict = judge({"gradient_noise": part}, told, said.append)
+        told = case(evaluated, settings=EvaluationSettings(budget=budget))
+        results = run_yardsticks({"gradient_noise": part}, told, said.append)
         if budget == cost:
-            assert verdict.metrics["test/gradient_noise_stratified"] > 0
-            assert verdict.records["gradient_noise"]["evaluations"] == cost
+            assert results.metrics["test/gradient_noise_stratified"] > 0
+            assert results.records["gradient_noise"]["evaluations"] == cost
         else:
-            assert verdict.metrics == {f"test/{name}": None for name in part.names}
-            assert "raise metric.budget" in verdict.records["gradient_noise"]["skipped"]
+            assert results.metrics == {f"test/{name}": None for name in part.names}
+            assert "raise evaluation.budget" in results.records["gradient_noise"]["skipped"]
             assert "gradient_noise skipped" in said[1]
 
 

@@ -12,7 +12,7 @@ import torch
 from conftest import SMALL
 
 from scorelab.errors import UserError
-from scorelab.lit.guard import Guard
+from scorelab.lit.guard import DivergenceGuard
 from scorelab.run.checkpoints import read_checkpoint
 from scorelab.schedules import Cosine
 
@@ -72,7 +72,7 @@ def test_such_steps_are_passed_over_and_counted_where_that_is_asked_for(
     assert column(tmp_path, "train/skipped") == list(range(1, skipped + 1))
     losses, norms = (column(tmp_path, f"train/{name}") for name in ("loss", "grad_norm"))
     assert all(math.isfinite(loss) and loss > 0.05 for loss in losses) and all(math.isfinite(norm) for norm in norms)
-    assert last(tmp_path)["callbacks"]["Guard"]["skipped"] == skipped
+    assert last(tmp_path)["callbacks"]["DivergenceGuard"]["skipped"] == skipped
     state = last(tmp_path)["optimizer_states"][0]["state"]
     assert {int(moments["step"]) for moments in state.values()} == {12 - skipped}
     assert math.isfinite(left(tmp_path)["metrics"]["test/simple"])
@@ -97,9 +97,9 @@ def test_at_most_so_many_in_a_row_are_passed_over(typed, tmp_path: Path) -> None
     assert "(16 of 16 samples); so were the 3 steps before, which were skipped: lower optimizer.lr" in said.last
 
 
-def fed(losses: list[float], **numbers: Any) -> Guard:
+def fed(losses: list[float], **numbers: Any) -> DivergenceGuard:
     """A guard that has weighed such means over 100 steps, each of one spread."""
-    guard = Guard(**numbers)
+    guard = DivergenceGuard(**numbers)
     for mean in losses:
         guard.seen += 50
         guard.weigh(torch.tensor([100.0, 100 * mean, 100 * (mean**2 + 0.1**2)], dtype=torch.float64))

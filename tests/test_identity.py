@@ -30,12 +30,12 @@ TINY = (
     "callbacks.log.every=3",
     "sampler=ddpm",  # draws noise at each step
     "sampler.steps=3",
-    "metric.samples=30",
-    "metric.tolerance=1",
-    "judge=[fid]",
+    "evaluation.samples=30",
+    "evaluation.tolerance=1",
+    "metrics=[fid]",
     "logger=none",
 )
-MORE = ("judge=[simple,vlb,fid,ode_nll]", "judge.ode_nll.items=4")  # for what judging alone depends on
+MORE = ("metrics=[simple,vlb,fid,ode_nll]", "metrics.ode_nll.items=4")  # for what evaluating alone depends on
 CASES = {  # several at once, each of another part of the program
     "words": (
         "run=other",
@@ -52,7 +52,7 @@ CASES = {  # several at once, each of another part of the program
     "device": ("trainer.accelerator=auto",),  # on a GPU it rounds otherwise: nothing is compared there
     "sweep": ("sweep=one", "name=other", "best_of=null"),
     "chunks": ("callbacks.validation.chunk=7", "callbacks.grid.chunk=5"),
-    "judging": ("metric.chunk=7",),
+    "evaluating": ("evaluation.chunk=7",),
 }
 
 
@@ -74,13 +74,13 @@ def same_surroundings() -> Iterator[None]:
 
 
 def figures(said: Said, place: Path) -> dict[str, Any]:
-    """Of a run: its verdict's numbers, what validation and pictures gave on the way, and its weights."""
+    """Of a run: its results's numbers, what validation and pictures gave on the way, and its weights."""
     assert said.status == 0, said.err
     history = [
         (row["step"], key, float(row[key])) for row in rows(place / "metrics.csv") for key in row if "val/" in key
     ]
     return {
-        "verdict": json.loads((place / "metrics.json").read_text())["metrics"],
+        "results": json.loads((place / "metrics.json").read_text())["metrics"],
         "history": {f"{key} at {step}": value for step, key, value in history},
         "weights": read_checkpoint(place / "checkpoints" / "last.ckpt")["state_dict"],
     }
@@ -108,7 +108,7 @@ def test_a_key_of_the_machine_changes_nothing(
         "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: 0}}}\n"
     )
     monkeypatch.setattr(conftest, "CONFIGS", tmp_path / "configs")
-    tiny = (*TINY, *MORE) if case == "judging" else TINY
+    tiny = (*TINY, *MORE) if case == "evaluating" else TINY
     if tiny not in kept:
         said = typed("train", "run=plain", *tiny)
         kept[tiny] = figures(said, place_of(tmp_path))
@@ -116,8 +116,8 @@ def test_a_key_of_the_machine_changes_nothing(
     plain, found = kept[tiny], figures(typed("train", *tiny, *CASES[case]), place_of(tmp_path))
     if case == "device" and torch.cuda.is_available():
         return
-    rounding = case in ("chunks", "judging")
-    for part in ("verdict", "history"):
+    rounding = case in ("chunks", "evaluating")
+    for part in ("results", "history"):
         assert found[part].keys() == plain[part].keys()
         for name, value in plain[part].items():
             expected = pytest.approx(value, rel=1e-4, abs=1e-6) if rounding and value is not None else value
@@ -138,7 +138,7 @@ def test_a_key_of_the_machine_changes_nothing(
         ("logger.mode", True),
         ("logger@mine", True),
         ("logger_options", False),
-        ("metric.chunk", True),
+        ("evaluation.chunk", True),
         ("metric.chunks", False),
         ("callbacks.log.every", True),
         ("callbacks.logging.every", False),

@@ -79,7 +79,7 @@ def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
         (callbacks, "noise_error", 3, 12),  # the last
         (callbacks, "draw_samples", 1, 6),
         (callbacks, "save_samples", 2, 12),
-        (NoiseError, "run", 1, 12),  # judging
+        (NoiseError, "run", 1, 12),  # evaluating
     ],
 )
 def test_a_signal_between_steps_cuts_short_what_is_done_there_and_it_is_made_up_for(
@@ -126,7 +126,7 @@ def test_where_the_same_command_would_begin_anew_the_words_that_go_on_are_told(
 
 
 def test_a_sweep_goes_on_by_its_own_words_without_those_that_begin_it_anew() -> None:
-    words = ["-m", "seed=0,1", "judge=[simple,vlb]", "overwrite=true"]
+    words = ["-m", "seed=0,1", "metrics=[simple,vlb]", "overwrite=true"]
     told = Typed("src/train.py", words).again("seed-0", sweep=True)
     assert shlex.split(told) == [sys.orig_argv[0], "src/train.py", *words[:3]]
     assert Typed("src/train.py", words[:3]).again("seed-0", sweep=True) == "the same command"

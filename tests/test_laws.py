@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from oracles import normal, seeded
+from exact_cases import normal, seeded
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
@@ -317,14 +317,14 @@ def test_endless_batches_follow_the_law_with_its_labels():
 
 def test_the_truth_of_endless_draws_is_the_law_and_that_of_a_list_the_list():
     drawn = DataModule(Ring())
-    assert drawn.endless and drawn.truth().means.shape == (8, 2)
+    assert drawn.endless and drawn.training_law().means.shape == (8, 2)
     listed = DataModule(Ring(), limit=50)
-    assert not listed.endless and isinstance(listed.truth(), FiniteSet)
-    assert torch.equal(listed.truth().points, Ring().first(50, "A").values)
-    assert torch.equal(listed.truth().labels, Ring().first(50, "A").labels)
+    assert not listed.endless and isinstance(listed.training_law(), FiniteSet)
+    assert torch.equal(listed.training_law().points, Ring().first(50, "A").values)
+    assert torch.equal(listed.training_law().labels, Ring().first(50, "A").labels)
     assert listed.law().means.shape == (8, 2), "held-out data follow the law whatever is trained on"
-    assert DataModule(Checkerboard(), limit=50).truth().labels is None
-    assert torch.equal(DataModule(Ring(), limit=50, half="B").truth().points, Ring().first(50, "B").values)
+    assert DataModule(Checkerboard(), limit=50).training_law().labels is None
+    assert torch.equal(DataModule(Ring(), limit=50, half="B").training_law().points, Ring().first(50, "B").values)
     assert torch.equal(listed.splits["test"].values, Ring().splits()["test"].values)
 
 
@@ -374,21 +374,21 @@ def test_mirror_images_double_what_is_trained_on_and_the_truth_knows_them():
     assert len(train) == 50 and len(data.training) == 100
     assert torch.equal(data.training.values[50:], train.values.flip(3))
     assert torch.equal(data.training.labels, torch.cat([train.labels, train.labels]))
-    points = data.truth().points.reshape(-1, 1, 8, 8)
+    points = data.training_law().points.reshape(-1, 1, 8, 8)
     assert torch.equal(points, from_levels(torch.cat([train.values, train.values.flip(3)]), 17))
-    assert torch.equal(data.truth().labels, data.training.labels)
+    assert torch.equal(data.training_law().labels, data.training.labels)
     batch, label = next(iter(data.train_dataloader()))
     assert rows_of(batch) == rows_of(points), "an epoch is both"
     order = {tuple(row): int(k) for row, k in zip(points.flatten(1).tolist(), data.training.labels, strict=True)}
     assert [order[tuple(row)] for row in batch.flatten(1).tolist()] == label.tolist()
     plain = DataModule(Digits(), limit=50)
-    assert len(plain.training) == 50 and len(plain.truth().points) == 50
+    assert len(plain.training) == 50 and len(plain.training_law().points) == 50
 
 
 def test_a_list_of_drawn_images_can_be_mirrored():
     data = DataModule(DigitsGaussians(), limit=10, flip=True)
     assert torch.equal(data.training.values[10:], data.splits["train"].values.flip(3))
-    assert len(data.truth().points) == 20
+    assert len(data.training_law().points) == 20
 
 
 @pytest.mark.parametrize(

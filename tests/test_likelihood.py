@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 from conftest import choose, each, each_continuous, each_form
-from oracles import ExactReverse, Exploding, GaussianOracle, Straight, normal
+from exact_cases import ExactReverse, Exploding, GaussianOracle, Straight, normal
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 

@@ -22,7 +22,7 @@ from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import UserError
 from scorelab.files import plain
-from scorelab.lit.ema import AveragedWeights, follow, follower
+from scorelab.lit.ema import AveragedWeights, make_ema, update_ema
 from scorelab.lit.optim import Constant, WarmupCosine
 from scorelab.networks import UNet
 from scorelab.run.directory import RunDir
@@ -37,12 +37,12 @@ def small() -> NetworkDenoiser:
 
 def test_averaged_weights_follow_by_the_decay() -> None:
     denoiser = small()
-    averaged = follower(denoiser)
+    averaged = make_ema(denoiser)
     start = [p.clone() for p in denoiser.parameters()]
     with torch.no_grad():
         for p in denoiser.parameters():
             p.add_(1.0)
-    follow(averaged, denoiser, 0.75)
+    update_ema(averaged, denoiser, 0.75)
     for a, s in zip(averaged.parameters(), start, strict=True):
         torch.testing.assert_close(a, s + 0.25)
         assert not a.requires_grad
@@ -164,7 +164,7 @@ def test_history_keeps_every_row_and_takes_new_columns(tmp_path: Path) -> None:
     history.log_metrics({"a": 3.0}, 3)
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,3.0,"]
     again = History(tmp_path)
-    again.cut(2)
+    again.truncate_after(2)
     again.log_metrics({"b": 5.0}, 3)
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,,5.0"]
 
@@ -178,11 +178,11 @@ def test_a_torn_last_line_is_forgotten_and_a_row_written_twice_stands_once(tmp_p
     for torn in range(1, len(b"120,,6.0\r\n")):
         (tmp_path / "metrics.csv").write_bytes(whole[:-torn])
         again = History(tmp_path)
-        again.cut(120)
+        again.truncate_after(120)
         again.log_metrics({"b": 6.0}, 120)
         assert (tmp_path / "metrics.csv").read_bytes() == whole
     again = History(tmp_path)
-    again.cut(110)
+    again.truncate_after(110)
     for key, value in (("b", 5.5), ("a", 11.0)):
         again.log_metrics({key: value}, 110)
     again.log_metrics({"a": 12.0}, 120)
@@ -220,7 +220,7 @@ def test_each_step_logs_the_rate_it_was_taken_with_and_a_speed_without_what_is_d
         "run=a",
         "data=moons",
         "model.width=8",
-        "judge=[simple]",
+        "metrics=[simple]",
         "logger=none",
         "trainer.max_steps=6",
         "callbacks.log.every=1",

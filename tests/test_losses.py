@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import choices, choose, each, each_form
-from oracles import (
+from exact_cases import (
     Exploding,
     FiniteSetOracle,
     GaussianOracle,
@@ -124,7 +124,7 @@ def test_every_loss_is_finite_and_trains_every_head_under_every_schedule_it_acce
     loss = accepted(loss, denoiser)
     t = denoiser.schedule.training_time(torch.tensor([0.0, 0.001, 0.002, 0.25, 0.5, 0.997, 0.998, 0.9999]).double())
     x0, eps = digits_like(8, side=side), normal(8, 1, side, side).float()
-    terms = loss(denoiser, x0, t, eps, truth=truth_of(denoiser, x0), generator=seeded())
+    terms = loss(denoiser, x0, t, eps, exact=truth_of(denoiser, x0), generator=seeded())
     assert terms.loss.shape == (8,)
     assert terms.loss.dtype == torch.float32
     terms.loss.mean().backward()

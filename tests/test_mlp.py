@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles import normal, shaken
+from exact_cases import normal, shaken
 from torch import Tensor
 from torch.nn import functional
 
@@ -108,7 +108,7 @@ def test_a_learned_variance_is_read_from_its_second_half():
     said = denoiser(x(), t)
     raw = denoiser.network(x(), 1000 * t.float())
     assert torch.equal(said.eps, raw[:, :3])
-    assert torch.equal(said.fraction, (raw[:, 3:] + 1) / 2)
+    assert torch.equal(said.variance_fraction, (raw[:, 3:] + 1) / 2)
     assert Hybrid()(denoiser, x(), t, x(seed=1)).loss.isfinite().all()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import choose
-from oracles import normal, shaken
+from exact_cases import normal, shaken
 from torch import nn
 from torch.nn import functional
 

@@ -5,7 +5,7 @@ from itertools import pairwise, permutations
 
 import pytest
 import torch
-from oracles import Exploding, FiniteSetOracle, GaussianOracle, Straight, normal, seeded, shaken
+from exact_cases import Exploding, FiniteSetOracle, GaussianOracle, Straight, normal, seeded, shaken
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.nn import functional
@@ -308,8 +308,8 @@ def test_training_and_evaluation_agree_and_every_parameter_of_a_unet_with_attent
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 6, low=-2.0, high=2.0)
     trained = loss(denoiser, x0, t, eps, generator=seeded(5)).loss
     with torch.no_grad():
-        judged = loss(denoiser, x0, t, eps, generator=seeded(5)).loss
-    assert torch.allclose(trained, judged, rtol=1e-12)
+        evaluated = loss(denoiser, x0, t, eps, generator=seeded(5)).loss
+    assert torch.allclose(trained, evaluated, rtol=1e-12)
     trained.mean().backward()
     for name, parameter in denoiser.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -366,7 +366,7 @@ def test_single_precision_stays_so_and_agrees():
 
 @pytest.mark.parametrize("law", ["mixture", "boxes", "finite"])
 def test_the_exact_denoiser_can_be_asked_for_its_divergence_too(law):
-    """So a run of model=oracle has a full row of objectives: E ism + 1 = the floor of the noise error."""
+    """So a run of model=exact has a full row of objectives: E ism + 1 = the floor of the noise error."""
     schedule = VP()
     boxes = Boxes(torch.tensor([[-1.0, -1.0], [0.2, 0.1]]), torch.tensor([[-0.4, 0.0], [1.0, 0.9]]))
     oracle = exact(schedule, {"mixture": mixture(), "boxes": boxes, "finite": FiniteSet(normal(30, 2, seed=4))}[law])
@@ -477,7 +477,7 @@ def test_one_reference_is_denoising_score_matching_and_needs_no_truth(weight):
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 50)
     alone = ESM(weight, references=1)
     assert torch.equal(alone(denoiser, x0, t, eps).loss, DSM(weight)(denoiser, x0, t, eps).loss)
-    assert not alone.needs_truth
+    assert not alone.needs_exact
 
 
 @pytest.mark.parametrize("references", [None, 2, N])
@@ -485,10 +485,10 @@ def test_more_than_the_own_point_needs_the_truth(references):
     denoiser, oracle = set_up("vp")
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 5)
     loss = ESM(references=references)
-    assert loss.needs_truth
+    assert loss.needs_exact
     with pytest.raises(ValueError, match="the exact score needs the exact denoiser of the training data"):
         loss(denoiser, x0, t, eps)
-    loss(denoiser, x0, t, eps, truth=oracle, generator=seeded())
+    loss(denoiser, x0, t, eps, exact=oracle, generator=seeded())
 
 
 def test_fewer_than_one_reference_is_refused():

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from oracles import Watched, normal, seeded
+from exact_cases import Watched, normal, seeded
 from torch import Tensor
 
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
 from scorelab.data.synthetic import Gaussian, Ring
 from scorelab.denoisers import Denoiser, Exact, FixedSmall
-from scorelab.evaluation import Case, Distances, Metric
+from scorelab.evaluation import Distances, EvaluationContext, EvaluationSettings
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.samplers import DDIM
@@ -130,10 +130,19 @@ def test_one_point_has_no_distance_to_others(points):
 
 def case(
     denoiser: Denoiser, data: DataModule, law: Denoiser | None = None, samples: int = 400, steps: int = 60
-) -> Case:
+) -> EvaluationContext:
     train, test = data.splits["train"], data.splits["test"]
     split = (train.values, train.labels, test.values, test.labels)
-    return Case(denoiser, DDIM(steps), Metric(samples=samples, chunk=100), *split, None, Simple(), Uniform(), law=law)
+    return EvaluationContext(
+        denoiser,
+        DDIM(steps),
+        EvaluationSettings(samples=samples, chunk=100),
+        *split,
+        None,
+        Simple(),
+        Uniform(),
+        exact_held_out=law,
+    )
 
 
 def exact(source) -> Exact:
@@ -155,8 +164,8 @@ def test_samples_of_the_law_are_as_near_to_held_out_data_as_fresh_draws_and_othe
 
 
 def test_both_distances_are_to_held_out_data_and_floors_means_over_fresh_draws_of_as_many():
-    data, judged = DataModule(Ring()), case(exact(Ring()), DataModule(Ring()), exact(Ring()), samples=60, steps=5)
-    found = Distances(floors=4).run(judged, None)
+    data, evaluated = DataModule(Ring()), case(exact(Ring()), DataModule(Ring()), exact(Ring()), samples=60, steps=5)
+    found = Distances(floors=4).run(evaluated, None)
     held_out = data.splits["test"].values
     draws = [Ring().law().draw(60, generator("floor", k)).x0.float() for k in range(4)]
     by_name = {
@@ -164,7 +173,7 @@ def test_both_distances_are_to_held_out_data_and_floors_means_over_fresh_draws_o
         "sliced_wasserstein": lambda x, y: sliced_wasserstein(x, y, generator("directions")),
     }
     for place, (name, distance) in enumerate(by_name.items()):
-        assert found.metrics[name] == pytest.approx(distance(judged.samples, held_out), rel=1e-9)
+        assert found.metrics[name] == pytest.approx(distance(evaluated.samples, held_out), rel=1e-9)
         floors = torch.tensor([distance(each, held_out) for each in draws], dtype=torch.float64)
         assert found.metrics[f"{name}_floor"] == pytest.approx(float(floors.mean()), rel=1e-9)
         assert found.records["floor_se"][place] == pytest.approx(float(floors.std()) / 2, rel=1e-9)
@@ -175,17 +184,17 @@ def test_floors_are_told_of_a_known_law_only_and_levels_not_at_all():
     found = Distances().run(case(exact(Ring()), DataModule(Ring()), samples=50, steps=3), None)
     assert set(found.metrics) == {"energy", "sliced_wasserstein"} and "floor_se" not in found.records
     digits = DataModule(Digits(), limit=30)
-    with_levels = Exact(VP(), FixedSmall(), digits.truth(), 17)
+    with_levels = Exact(VP(), FixedSmall(), digits.training_law(), 17)
     assert "images of levels are compared by features" in Distances().inapplicable(case(with_levels, digits))
 
 
 def test_distances_cost_the_samples_alone():
     watched = Watched(exact(Ring()))
-    judged = case(watched, DataModule(Ring()), exact(Ring()), samples=150, steps=3)
-    assert Distances().cost(judged) == 150 * 3
-    found = Distances(floors=2).run(judged, None)
+    evaluated = case(watched, DataModule(Ring()), exact(Ring()), samples=150, steps=3)
+    assert Distances().cost(evaluated) == 150 * 3
+    found = Distances(floors=2).run(evaluated, None)
     assert watched.images == found.evaluations == 450
-    assert Distances().cost(judged) == 0, "they are drawn once"
+    assert Distances().cost(evaluated) == 0, "they are drawn once"
 
 
 def test_one_floor_has_no_error():

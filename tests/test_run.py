@@ -18,7 +18,7 @@ from faults.compare import differences
 
 from scorelab.run.checkpoints import read_checkpoint
 from scorelab.run.directory import RunDir, first_free
-from scorelab.run.heartbeat import Heart
+from scorelab.run.heartbeat import Heartbeat
 from scorelab.run.signals import ENDING, SIGNALS
 from scorelab.run.status import SILENT, Status, read_status, write_status
 
@@ -45,7 +45,7 @@ def test_a_job_at_work_that_is_silent_or_gone_is_lost(tmp_path: Path) -> None:
         ({"time": time.time() - SILENT + 30}, "running"),
         ({"host": "another", "pid": 1}, "running"),
         ({"host": "another", "time": time.time() - SILENT - 1}, "lost"),
-        ({"state": "judging", "time": 0}, "lost"),
+        ({"state": "evaluating", "time": 0}, "lost"),
         ({"state": "finished", "time": 0}, "finished"),
         ({"state": "interrupted", "time": 0}, "interrupted"),
     ):
@@ -102,16 +102,16 @@ def test_a_status_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> N
 def test_the_heart_beats_whatever_the_run_does(tmp_path: Path) -> None:
     steps = iter(range(0, 1000, 10))
     run, seen = RunDir(tmp_path), []
-    with Heart(run, lambda: next(steps), seconds=0.1) as heart:
+    with Heartbeat(run, lambda: next(steps), seconds=0.1) as heartbeat:
         for _ in range(3):
             time.sleep(0.25)
             seen.append(read_status(tmp_path))
-        heart.enter("judging")
-        judging = read_status(tmp_path)
-    assert all(isinstance(status, Status) for status in seen) and judging is not None
+        heartbeat.enter("evaluating")
+        evaluating = read_status(tmp_path)
+    assert all(isinstance(status, Status) for status in seen) and evaluating is not None
     times, speeds = ([getattr(status, name) for status in seen] for name in ("time", "it_per_s"))
     assert times == sorted(set(times)) and all(speed == pytest.approx(100, rel=0.7) for speed in speeds)
-    assert judging.state == "judging"
+    assert evaluating.state == "evaluating"
     before = (tmp_path / "status.json").read_text()
     time.sleep(0.3)
     assert (tmp_path / "status.json").read_text() == before
@@ -199,10 +199,10 @@ def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
 
 
 def test_a_run_can_be_judged_with_less_memory_than_it_was_begun_with(typed, tmp_path: Path) -> None:
-    said = typed("train", "run=a", *SMALL, "metric.chunk=100000000000")
-    assert "lower metric.chunk" in said.last and "the same command goes on from step 12" in said.last
-    said = typed("train", "run=a", *SMALL, "metric.chunk=50")
-    assert said.status == 0 and left(tmp_path)["config"]["metric"]["chunk"] == 50
+    said = typed("train", "run=a", *SMALL, "evaluation.chunk=100000000000")
+    assert "lower evaluation.chunk" in said.last and "the same command goes on from step 12" in said.last
+    said = typed("train", "run=a", *SMALL, "evaluation.chunk=50")
+    assert said.status == 0 and left(tmp_path)["config"]["evaluation"]["chunk"] == 50
 
 
 def test_while_a_run_trains_signals_are_its_own(typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def test_a_run_limited_in_time_is_judged_where_it_stands_and_marked(typed, tmp_p
     assert 0 < steps < 100000 and left(tmp_path, name="status.json")["step"] == steps
     assert read_checkpoint(tmp_path / "logs" / "train" / "a" / "checkpoints" / "last.ckpt")["global_step"] == steps
     assert f"time-limited: stopped after {steps} steps" in said.out
-    (tmp_path / "logs" / "train" / "a" / "metrics.json").unlink()  # as if it had been killed while it was judged
+    (tmp_path / "logs" / "train" / "a" / "metrics.json").unlink()  # as if it had been killed while it was evaluated
     said = typed("train", "run=a", *words)
     assert said.status == 0 and left(tmp_path)["records"]["training"]["steps"] == steps
     assert left(tmp_path)["metrics"] == content["metrics"]

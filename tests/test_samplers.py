@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import choose, each, each_continuous, each_form
-from oracles import Beside, ExactReverse, FiniteSetOracle, GaussianOracle, Watched, normal, seeded, tiny_unet
+from exact_cases import Beside, ExactReverse, FiniteSetOracle, GaussianOracle, Watched, normal, seeded, tiny_unet
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall, Learned, NetworkDenoiser

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONTINUOUS, choose, each, each_continuous, each_form
-from oracles import normal
+from exact_cases import normal
 
 from scorelab.schedules import VP, Cosine, Linear, ScaledLinear, Sigmoid, Table, VariancePreserving
 
@@ -106,7 +106,7 @@ def test_all_one_step_kernels_compose_to_the_marginal(schedule, steps):
 
 
 @each_form(1000)
-@pytest.mark.parametrize("times", [(0.001, 0.4, 1.0), (0.02, 0.0312, 0.04), (0.9, 0.95, 1.0), (0.5, 0.50001, 0.6)])
+@pytest.mark.parametrize("timesteps", [(0.001, 0.4, 1.0), (0.02, 0.0312, 0.04), (0.9, 0.95, 1.0), (0.5, 0.50001, 0.6)])
 def test_kernels_between_any_three_times_compose(schedule, steps, times):
     """q(x_t | x_s) is q(x_u | x_s), then q(x_t | x_u): the means' factors multiply, the variances add up."""
     schedule = choose("schedule", schedule, num_steps=steps)

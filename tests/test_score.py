@@ -4,26 +4,26 @@ import math
 
 import pytest
 import torch
-from oracles import Exploding, Watched, normal, seeded, shaken
+from exact_cases import Exploding, Watched, normal, seeded, shaken
 from torch import Tensor
 
-from scorelab.config.build import exact as of_law
+from scorelab.config.build import exact_denoiser as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
 from scorelab.data.synthetic import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring
 from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall, Learned, NetworkDenoiser, V
 from scorelab.evaluation import (
     Agreement,
-    Case,
     ErrorBudget,
+    EvaluationContext,
+    EvaluationSettings,
+    ExactGap,
     ExactLikelihood,
     Memorization,
-    Metric,
     NoiseError,
     Objectives,
-    OracleGap,
     ScoreError,
-    judge,
+    run_yardsticks,
 )
 from scorelab.evaluation.base import draw_samples
 from scorelab.evaluation.budget import copied
@@ -80,33 +80,33 @@ def some_network(schedule=None) -> NetworkDenoiser:
     return NetworkDenoiser(schedule or VP(), network, V(), FixedSmall())
 
 
-def case(denoiser: Denoiser, data: DataModule, held: int = 200, conditional: bool = False, **more) -> Case:
-    """What is judged of a run on these data, as runs make it."""
+def case(denoiser: Denoiser, data: DataModule, held: int = 200, conditional: bool = False, **more) -> EvaluationContext:
+    """What is evaluated of a run on these data, as runs make it."""
     train, test = data.splits["train"], data.splits["test"]
-    truth, law = (of_law(each, denoiser, conditional) for each in (data.truth(), data.law()))
+    truth, law = (of_law(each, denoiser, conditional) for each in (data.training_law(), data.law()))
     given = {
         "denoiser": denoiser,
         "sampler": DDIM(4),
-        "metric": Metric(chunk=64),
+        "evaluation": EvaluationSettings(chunk=64),
         "train": train.values,
         "train_labels": train.labels,
         "held_out": test.values[:held],
         "labels": test.labels[:held],
         "extractor": Coordinates(math.prod(data.shape)),
         "loss": Simple(),
-        "times": Uniform(),
-        "truth": law if data.endless else truth,
-        "law": law,
+        "timesteps": Uniform(),
+        "exact_train": law if data.endless else truth,
+        "exact_held_out": law,
         "training": data.training.values if data.flip else None,
         "conditional": conditional,
         "chance": data.chance,
     }
-    return Case(**given | more)
+    return EvaluationContext(**given | more)
 
 
 def memory(data: DataModule, schedule=None) -> Exact:
     """The exact denoiser of a training set."""
-    return Exact(schedule or Cosine(1000), FixedSmall(), data.truth(), data.levels)
+    return Exact(schedule or Cosine(1000), FixedSmall(), data.training_law(), data.levels)
 
 
 def standard_error(each: Tensor) -> float:
@@ -235,9 +235,9 @@ def test_names_tell_which_law_x_t_follows_and_there_is_no_other():
         found = ScoreError().run(case(denoiser, data, 20), None)
         assert set(found.metrics) == names and set(found.records) == records
         assert set(found.metrics) <= set(ScoreError.names)
-    verdict = judge({"score": ScoreError()}, case(memory(listed), listed, 20), lambda line: None)
-    assert set(verdict.metrics) == {"test/score_error", "test/excess", *of_train}
-    assert ScoreError().inapplicable(case(memory(real), real, 20, truth=None)) == "this data has no exact score"
+    results = run_yardsticks({"score": ScoreError()}, case(memory(listed), listed, 20), lambda line: None)
+    assert set(results.metrics) == {"test/score_error", "test/excess", *of_train}
+    assert ScoreError().inapplicable(case(memory(real), real, 20, exact_train=None)) == "this data has no exact score"
 
 
 def test_the_list_is_known_by_heart_and_the_law_is_not():
@@ -253,16 +253,16 @@ def test_the_list_is_known_by_heart_and_the_law_is_not():
 @pytest.mark.parametrize("flip", [False, True])
 def test_training_items_are_drawn_as_training_draws_them_each_once_mirror_images_among_them(flip):
     data = DataModule(Digits(), limit=60, flip=flip)
-    judged = case(memory(data), data, 50)
-    x0, labels = ScoreError().training_items(judged)
-    assert len(x0) == ScoreError().items(judged) == 50 and x0.dtype == torch.float32
+    evaluated = case(memory(data), data, 50)
+    x0, labels = ScoreError().training_items(evaluated)
+    assert len(x0) == ScoreError().items(evaluated) == 50 and x0.dtype == torch.float32
     row_of = {tuple(row): k for k, row in enumerate(from_levels(data.training.values, 17).flatten(1).tolist())}
     rows = torch.tensor([row_of[tuple(row)] for row in x0.flatten(1).tolist()])
     assert len(rows.unique()) == 50
     assert bool((rows >= 60).any()) is flip and (rows < 60).any()
     assert torch.equal(labels, data.training.labels[rows])
     assert ScoreError().items(case(memory(data), data, 180)) == 60, "as many as are held out, or as there are"
-    assert ScoreError().run(judged, None).metrics["train/score_error"] < 1e-8
+    assert ScoreError().run(evaluated, None).metrics["train/score_error"] < 1e-8
 
 
 def test_labels_reach_the_network_and_the_truth_that_knows_them():
@@ -284,9 +284,9 @@ def test_labels_reach_the_network_and_the_truth_that_knows_them():
 def test_the_score_error_costs_what_it_says(limit):
     data = DataModule(Moons(), limit=limit)
     watched = Watched(exact(Moons()))
-    judged = case(watched, data, 40)
-    said = ScoreError().cost(judged)
-    found = ScoreError().run(judged, None)
+    evaluated = case(watched, data, 40)
+    said = ScoreError().cost(evaluated)
+    found = ScoreError().run(evaluated, None)
     assert watched.images == said == found.evaluations == len(bins_in_range(watched)) * (40 + (limit or 0))
 
 
@@ -302,15 +302,15 @@ def test_errors_do_not_depend_on_the_chunk():
 
 def test_the_exact_likelihood_of_a_gaussian_is_its_entropy_and_what_torch_says():
     source = Gaussian()
-    judged = case(exact(source), DataModule(source), 1500)
-    found = ExactLikelihood().run(judged, None)
+    evaluated = case(exact(source), DataModule(source), 1500)
+    found = ExactLikelihood().run(evaluated, None)
     law = torch.distributions.MultivariateNormal(source.mean, source.covariance)
-    bits = -law.log_prob(judged.held_out.double()) / (2 * math.log(2))
+    bits = -law.log_prob(evaluated.held_out.double()) / (2 * math.log(2))
     assert found.metrics["exact_nll"] == pytest.approx(float(bits.mean()), rel=1e-9)
     assert found.records["se"] == pytest.approx(standard_error(bits), rel=1e-9)
     entropy = float(law.entropy()) / (2 * math.log(2))
     assert abs(found.metrics["exact_nll"] - entropy) < 5 * found.records["se"]
-    assert found.evaluations == ExactLikelihood().cost(judged) == 0
+    assert found.evaluations == ExactLikelihood().cost(evaluated) == 0
 
 
 def test_the_exact_likelihood_of_a_checkerboard_is_half_a_bit_per_dimension():
@@ -333,17 +333,20 @@ def test_labels_are_told_to_the_likelihood_only_where_the_denoiser_is_conditiona
 def test_without_a_density_there_is_no_likelihood():
     data = DataModule(Digits(), limit=60)
     assert ExactLikelihood().inapplicable(case(memory(data), data)) == "the law of this data is not known"
-    assert ExactLikelihood().inapplicable(case(memory(data), data, law=memory(data))) == "its law has no density"
+    assert (
+        ExactLikelihood().inapplicable(case(memory(data), data, exact_held_out=memory(data)))
+        == "its law has no density"
+    )
     with pytest.raises(ValueError, match="FiniteSet has no density"):
-        data.truth().log_prob(torch.zeros(1, 64))
+        data.training_law().log_prob(torch.zeros(1, 64))
 
 
 def test_endless_draws_have_no_list_to_be_measured_against():
     data = DataModule(Moons())
-    judged = case(exact(Moons()), data, 20)
-    assert not judged.finite and case(exact(Moons()), DataModule(Moons(), limit=9)).finite
-    for part in (OracleGap(), Memorization()):
-        assert "training draws are endless" in part.inapplicable(judged)
+    evaluated = case(exact(Moons()), data, 20)
+    assert not evaluated.finite and case(exact(Moons()), DataModule(Moons(), limit=9)).finite
+    for part in (ExactGap(), Memorization()):
+        assert "training draws are endless" in part.inapplicable(evaluated)
 
 
 def test_mirror_images_are_known_images_too():
@@ -351,9 +354,9 @@ def test_mirror_images_are_known_images_too():
     data = DataModule(Digits(), limit=60, flip=True)
     copies = data.splits["train"].values.flip(3)
     for training, share in ((data.training.values, 1.0), (None, 0.0)):
-        judged = case(memory(data), data, 20, training=training)
-        judged.samples = copies[:20]
-        found = Memorization().run(judged, None).metrics
+        evaluated = case(memory(data), data, 20, training=training)
+        evaluated.samples = copies[:20]
+        found = Memorization().run(evaluated, None).metrics
         assert (found["memorization"] > 0.9) if share else (found["memorization"] < 0.3)
 
 
@@ -410,13 +413,13 @@ class Late(Uniform):
         return 2 * t.double()
 
 
-@pytest.mark.parametrize("times", [Uniform(), Late()])
+@pytest.mark.parametrize("timesteps", [Uniform(), Late()])
 @pytest.mark.parametrize("named", ["vp", "cosine"])
 def test_the_number_weighs_the_row_by_the_objectives_own_card_at_uniform_times_whatever_the_runs(named, times):
     denoiser = some_network(SCHEDULES[named]())
-    judged = case(denoiser, DataModule(Ring()), 64, times=times)
+    evaluated = case(denoiser, DataModule(Ring()), 64, timesteps=times)
     part = Objectives(64, simple=Simple(), dsm=DSM(), vlb=VariationalBound())
-    found = part.run(judged, None)
+    found = part.run(evaluated, None)
     assert set(found.metrics) == set(part.names) == {"objective_simple", "objective_dsm", "objective_vlb"}
     for name, loss in part.losses.items():
         card = weight_card(denoiser, loss, Uniform())
@@ -476,7 +479,7 @@ def test_an_objective_that_cannot_judge_a_denoiser_says_why_and_leaves_the_other
 def test_a_grid_is_looked_at_where_it_is_and_a_coarse_one_has_gaps():
     source = Ring()
     denoiser = Watched(exact(source, Linear(1000)))
-    found = Objectives(16, simple=Simple()).run(case(denoiser, DataModule(source), 16, law=None), None)
+    found = Objectives(16, simple=Simple()).run(case(denoiser, DataModule(source), 16, exact_held_out=None), None)
     times = torch.cat(denoiser.times)
     assert torch.allclose(times * 1000, (times * 1000).round(), atol=1e-6) and times.min() > 0
     told = [value is not None for value in found.records["simple"]["value"]]
@@ -508,10 +511,10 @@ def test_on_a_grid_a_bin_tells_of_the_times_that_lie_in_it_and_of_no_others(step
 
 def test_objectives_cost_what_each_costs_and_one_for_the_floor():
     part = Objectives(16, simple=Simple(), ism=ISM(), ssm=SSM())
-    judged = case(exact(Ring()), DataModule(Ring()), 20)
-    assert part.cost(judged) == (1 + (1 + 2 * 2) + 3 + 1) * 16 * len(bins_in_range(judged.denoiser))
-    assert Objectives(None, simple=Simple()).count(judged) == 20
-    assert Objectives(64, simple=Simple()).count(judged) == 20
+    evaluated = case(exact(Ring()), DataModule(Ring()), 20)
+    assert part.cost(evaluated) == (1 + (1 + 2 * 2) + 3 + 1) * 16 * len(bins_in_range(evaluated.denoiser))
+    assert Objectives(None, simple=Simple()).count(evaluated) == 20
+    assert Objectives(64, simple=Simple()).count(evaluated) == 20
 
 
 @pytest.mark.parametrize(
@@ -582,16 +585,21 @@ def test_without_another_run_there_is_no_agreement_and_without_the_range_no_numb
         found = Agreement().run(case(one, data, 20, other=other), None)
         assert found.metrics == {"agreement": None} and "do not both reach" in found.records["missing"]
         assert found.records["difference"][10] is not None and found.records["difference"][32] is None
-    judged = case(some_network(), data, 20, other=some_network())
-    assert Agreement().cost(judged) == 2 * 20 * len(bins_in_range(judged.denoiser))
+    evaluated = case(some_network(), data, 20, other=some_network())
+    assert Agreement().cost(evaluated) == 2 * 20 * len(bins_in_range(evaluated.denoiser))
 
 
 # --- what samples owe to the network, and what to the sampler
 
 
-def few(metric: Metric | None = None, source=None, denoiser=None, **more) -> Case:
+def few(metric: EvaluationSettings | None = None, source=None, denoiser=None, **more) -> EvaluationContext:
     source = source or Gaussian()
-    return case(denoiser or exact(source), DataModule(source), metric=metric or Metric(samples=300, chunk=100), **more)
+    return case(
+        denoiser or exact(source),
+        DataModule(source),
+        metric=metric or EvaluationSettings(samples=300, chunk=100),
+        **more,
+    )
 
 
 def test_with_the_exact_denoiser_the_whole_error_is_the_samplers():
@@ -610,8 +618,8 @@ def test_with_many_steps_the_whole_error_is_the_networks():
 
 def test_each_part_of_the_budget_is_the_frechet_distance_of_its_own_samples_from_the_same_noise():
     worse, source = Offset(exact(Gaussian()), 0.3), Gaussian()
-    judged = few(denoiser=worse, seed=5)
-    found = ErrorBudget(steps=20).run(judged, None)
+    evaluated = few(denoiser=worse, seed=5)
+    found = ErrorBudget(steps=20).run(evaluated, None)
     labels = torch.zeros(300, dtype=torch.long)
     for name, denoiser, steps in (
         ("budget_run", worse, 4),
@@ -619,45 +627,48 @@ def test_each_part_of_the_budget_is_the_frechet_distance_of_its_own_samples_from
         ("budget_network", worse, 20),
     ):
         drawn = draw_samples(denoiser, DDIM(steps), (2,), labels, 5, 100)
-        assert found.metrics[name] == pytest.approx(frechet(judged.train, drawn, Coordinates(2)), rel=1e-9), name
-    floor = frechet_floor(judged.train, Coordinates(2), n=300)
+        assert found.metrics[name] == pytest.approx(frechet(evaluated.train, drawn, Coordinates(2)), rel=1e-9), name
+    floor = frechet_floor(evaluated.train, Coordinates(2), n=300)
     assert found.metrics["budget_floor"] == pytest.approx(floor.value)
     assert found.records["floor_se"] == pytest.approx(floor.se)
     assert found.records["excess_se"] == pytest.approx(floor.excess_se)
     assert (found.records["n"], found.records["evaluations_per_sample"]) == (300, 4)
     assert found.records["evaluations_per_sample_of_network"] == 20
-    assert judged.sampler.steps == 4, "the run's sampler is left alone"
+    assert evaluated.sampler.steps == 4, "the run's sampler is left alone"
 
 
 def test_the_budget_costs_the_samples_and_as_many_at_many_steps():
     watched = Watched(exact(Gaussian()))
-    judged = few(Metric(samples=250, chunk=100), denoiser=watched)
-    said = ErrorBudget(steps=10).cost(judged)
+    evaluated = few(EvaluationSettings(samples=250, chunk=100), denoiser=watched)
+    said = ErrorBudget(steps=10).cost(evaluated)
     assert said == 250 * 4 + 250 * 10
-    found = ErrorBudget(steps=10).run(judged, None)
+    found = ErrorBudget(steps=10).run(evaluated, None)
     assert watched.images == found.evaluations == said
-    assert ErrorBudget(steps=10).cost(judged) == 250 * 10, "samples are drawn once"
+    assert ErrorBudget(steps=10).cost(evaluated) == 250 * 10, "samples are drawn once"
 
 
 def test_where_only_the_list_is_known_the_samplers_floor_is_copies_of_it():
     data = DataModule(Moons(), limit=200)
-    listed = Exact(VP(), FixedSmall(), data.truth())
-    judged = case(listed, data, metric=Metric(samples=200, chunk=100), law=None, sampler=DDIM(60))
-    found = ErrorBudget(steps=60).run(judged, None)
+    listed = Exact(VP(), FixedSmall(), data.training_law())
+    evaluated = case(
+        listed, data, settings=EvaluationSettings(samples=200, chunk=100), exact_held_out=None, sampler=DDIM(60)
+    )
+    found = ErrorBudget(steps=60).run(evaluated, None)
     assert "copies" in found.records["sampler_floor"]
     assert found.metrics["budget_run"] == found.metrics["budget_sampler"]
     assert 1e-4 < found.metrics["budget_copies"] < 0.2, "drawn with replacement, so no copy of the whole"
     assert found.metrics["budget_sampler"] < 10 * found.metrics["budget_copies"] + 0.05
-    known = ErrorBudget(steps=5).run(case(listed, data, metric=Metric(samples=50, chunk=50)), None)
+    known = ErrorBudget(steps=5).run(case(listed, data, settings=EvaluationSettings(samples=50, chunk=50)), None)
     assert "budget_copies" not in known.metrics and "sampler_floor" not in known.records
     assert known.metrics["budget_run"] != known.metrics["budget_sampler"], "the law's own denoiser is another"
 
 
 def test_copies_have_the_labels_of_conditional_samples_and_else_classes_by_chance():
     data = DataModule(Ring(), limit=90)
-    listed = Exact(VP(), FixedSmall(), data.truth(), None, True)
+    listed = Exact(VP(), FixedSmall(), data.training_law(), None, True)
     told, drawn = (
-        case(listed, data, metric=Metric(samples=200), conditional=conditional) for conditional in (True, False)
+        case(listed, data, settings=EvaluationSettings(samples=200), conditional=conditional)
+        for conditional in (True, False)
     )
     labels = told.train_labels[copied(told)]
     assert torch.equal(labels, told.train_labels.repeat(3)[:200])
@@ -666,6 +677,6 @@ def test_copies_have_the_labels_of_conditional_samples_and_else_classes_by_chanc
 
 
 def test_a_budget_needs_a_truth_and_a_step():
-    assert ErrorBudget().inapplicable(few(truth=None, law=None)) == "this data has no exact score"
+    assert ErrorBudget().inapplicable(few(exact_train=None, exact_held_out=None)) == "this data has no exact score"
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         ErrorBudget(steps=0)

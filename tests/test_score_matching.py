@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import choose, each_continuous, each_form
-from oracles import Exploding, GaussianOracle, digits_like, network, normal, says, seeded
+from exact_cases import Exploding, GaussianOracle, digits_like, network, normal, says, seeded
 from torch import Tensor
 
 from scorelab.denoisers import FixedSmall

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from oracles import Exploding, GaussianOracle, digits_like, seeded
+from exact_cases import Exploding, GaussianOracle, digits_like, seeded
 from test_score import Labelled
 from torch import Tensor
 
@@ -13,16 +13,16 @@ from scorelab.data.synthetic import Ring
 from scorelab.denoisers import Exact, FixedSmall
 from scorelab.evaluation import (
     Agreement,
-    Case,
     Distances,
+    EvaluationContext,
+    EvaluationSettings,
+    ExactGap,
     ExactLikelihood,
     FlowLikelihood,
-    Metric,
     NoiseError,
     Objectives,
-    OracleGap,
-    Part,
     ScoreError,
+    Yardstick,
     noise_error,
 )
 from scorelab.evaluation.bound import sampled_bound
@@ -54,9 +54,11 @@ def scatter(told: list[Mean]) -> float:
     return float(values.std() / errors.square().mean().sqrt())
 
 
-def case(denoiser, train: Tensor, held_out: Tensor, labels: Tensor, **more) -> Case:
+def case(denoiser, train: Tensor, held_out: Tensor, labels: Tensor, **more) -> EvaluationContext:
     split = (train, GROUPS[: len(train)], held_out, labels)
-    return Case(denoiser, DDIM(4), Metric(), *split, Coordinates(2), Simple(), Uniform(), **more)
+    return EvaluationContext(
+        denoiser, DDIM(4), EvaluationSettings(), *split, Coordinates(2), Simple(), Uniform(), **more
+    )
 
 
 @cache
@@ -65,11 +67,13 @@ def of_points(seed: int) -> dict[str, Mean]:
     fresh = Ring(split_seed=seed).splits()["test"]
     law = Exact(narrow(), FixedSmall(), Ring().law())
     held = (fresh.values[:ITEMS], fresh.labels[:ITEMS] % 2 * 4)
-    judged = case(Labelled(law), fresh.values[:2], *held, law=law, truth=law, other=law)
+    evaluated = case(Labelled(law), fresh.values[:2], *held, exact_held_out=law, exact_train=law, other=law)
     stepped = Exact(Linear(100), FixedSmall(), Ring().law())
-    of_steps = case(Labelled(stepped), fresh.values[:2], *held, law=stepped)  # some items leave their bin for the grid
+    of_steps = case(
+        Labelled(stepped), fresh.values[:2], *held, exact_held_out=stepped
+    )  # some items leave their bin for the grid
 
-    def found(part: Part, of: Case = judged):
+    def found(part: Yardstick, of: EvaluationContext = evaluated):
         return part.run(of, None)
 
     noise, score, same = found(NoiseError()), found(ScoreError()), found(Agreement())
@@ -109,14 +113,14 @@ def of_a_list(seed: int) -> dict[str, Mean]:
     held = to_levels(digits_like(ITEMS, seed=100 + seed, side=4), LEVELS)
     labels = torch.randint(2, (ITEMS,), generator=seeded(seed)) * 4
     network = Labelled(GaussianOracle(truth.schedule, FixedSmall(), torch.zeros(1, 4, 4), 0.6, LEVELS))
-    judged = case(network, to_levels(LIST[order], LEVELS), held, labels, truth=truth)
-    score, gap = ScoreError().run(judged, None), OracleGap().run(judged, None)
+    evaluated = case(network, to_levels(LIST[order], LEVELS), held, labels, exact_train=truth)
+    score, gap = ScoreError().run(evaluated, None), ExactGap().run(evaluated, None)
     record = score.records["train"]
     return {
         "train/score_error": Mean(score.metrics["train/score_error"], record["score_error_se"]),
         "train/excess": Mean(score.metrics["train/excess"], record["excess_se"]),
         "floor_simple": Mean(record["floor_simple"], record["floor_simple_se"]),
-        "oracle_gap": Mean(gap.metrics["oracle_gap"], gap.records["se"]),
+        "exact_gap": Mean(gap.metrics["exact_gap"], gap.records["se"]),
     }
 
 
@@ -143,11 +147,11 @@ def test_items_that_leave_their_bin_for_the_grid_take_nothing_from_its_error():
     fresh, simple = Ring().splits()["test"], Simple()
     law = Exact(Linear(30), FixedSmall(), Ring().law())
     values, labels = fresh.values[:ITEMS], fresh.labels[:ITEMS] % 2 * 4
-    judged = case(Labelled(law), fresh.values[:2], values, labels, law=law)
+    evaluated = case(Labelled(law), fresh.values[:2], values, labels, exact_held_out=law)
     row = Row(torch.full((BINS, ITEMS), math.nan, dtype=torch.float64))
     staying = {}
     for bin in range(SIMPLE.start, SIMPLE.stop):
-        Objectives(None, simple=simple)._look(judged, simple, row, values, labels, bin, torch.zeros(()))
+        Objectives(None, simple=simple)._look(evaluated, simple, row, values, labels, bin, torch.zeros(()))
         staying[bin] = int((row.each[bin] != row.value[bin]).sum())
     thinned = {bin: stay for bin, stay in staying.items() if 2 <= stay < ITEMS}
     assert len(thinned) > 5
@@ -178,9 +182,11 @@ def test_the_excess_on_pixels_is_what_the_common_bounds_integral_has_above_the_f
     """Both cut x^_0, which a network that is far off sends out of [-1, 1]; the curve of the score error does not."""
     truth = Exact(Cosine(1000), FixedSmall(), FiniteSet(LIST[:40]), LEVELS)
     far = GaussianOracle(Cosine(1000), FixedSmall(), torch.full((1, 4, 4), 1.5), 1.5, LEVELS)
-    judged = case(far, to_levels(LIST[:40], LEVELS), to_levels(LIST[40:80], LEVELS), GROUPS[40:80], truth=truth)
-    found = ScoreError().run(judged, None)
-    x0, labels = ScoreError().training_items(judged)
+    evaluated = case(
+        far, to_levels(LIST[:40], LEVELS), to_levels(LIST[40:80], LEVELS), GROUPS[40:80], exact_train=truth
+    )
+    found = ScoreError().run(evaluated, None)
+    x0, labels = ScoreError().training_items(evaluated)
     above = integral(noise_error(far, x0, labels).cut.each)
     seen = [errors_against(far, truth, x0, labels, bin) for bin in range(COMMON.start, COMMON.stop)]
     floor = 0.3 * torch.stack([each.floor for each in seen]).sum(0) / math.log(2)
@@ -191,7 +197,10 @@ def test_the_excess_on_pixels_is_what_the_common_bounds_integral_has_above_the_f
     assert found.metrics["train/score_error"] == pytest.approx(
         float(torch.stack([each.score for each in seen[:19]]).mean()), rel=1e-9
     )
-    told, curve = NoiseError().run(judged, None).records["vlb_common_se"], noise_error(far, *judged.held_out_data())
+    told, curve = (
+        NoiseError().run(evaluated, None).records["vlb_common_se"],
+        noise_error(far, *evaluated.held_out_data()),
+    )
     cut, whole = (standard_error(integral(each.each)) for each in (curve.cut, curve.errors))
     assert told == pytest.approx(cut, rel=0.01) and whole > 1.03 * cut, "the bound's ends hardly scatter"
 
@@ -199,12 +208,12 @@ def test_the_excess_on_pixels_is_what_the_common_bounds_integral_has_above_the_f
 def test_one_set_of_perfect_samples_differs_from_the_next_by_the_spread_told_beside_the_floor():
     held = Ring().splits()["test"]
     law = Exact(VP(), FixedSmall(), Ring().law())
-    judged = case(law, held.values[:80], held.values[80:160], held.labels[:80], law=law, truth=law)
-    found = Distances(floors=30).run(judged, None)
+    evaluated = case(law, held.values[:80], held.values[80:160], held.labels[:80], exact_held_out=law, exact_train=law)
+    found = Distances(floors=30).run(evaluated, None)
     perfect = [law.law.draw(80, seeded(seed)).x0.float() for seed in SEEDS]
     measured = [
-        [energy_distance(each, judged.held_out) for each in perfect],
-        [sliced_wasserstein(each, judged.held_out, generator("directions")) for each in perfect],
+        [energy_distance(each, evaluated.held_out) for each in perfect],
+        [sliced_wasserstein(each, evaluated.held_out, generator("directions")) for each in perfect],
     ]
     spread = torch.tensor(found.records["floor_spread"])
     ratio = torch.tensor(measured).std(1) / spread

@@ -25,16 +25,16 @@ TINY = (
     "model.blocks=1",
     "model.conditional=true",
     "trainer.max_steps=2",
-    "callbacks=none",
+    "callbacks=minimal",
     "sampler=ddpm",
     "sampler.steps=2",
-    "judge=[budget]",
-    "judge.budget.steps=3",
-    "metric.samples=20",
-    "metric.chunk=20",
+    "metrics=[budget]",
+    "metrics.budget.steps=3",
+    "evaluation.samples=20",
+    "evaluation.chunk=20",
     "logger=csv",
 )
-FEW = ("metric.samples=20", "metric.chunk=20")  # for quick judging
+FEW = ("evaluation.samples=20", "evaluation.chunk=20")  # for quick evaluating
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -61,7 +61,7 @@ def edit(run: Path, change: Edit) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def verdict(run: Path) -> dict[str, Any]:
+def results(run: Path) -> dict[str, Any]:
     (file,) = (run / "eval").glob("*/metrics.json")
     return json.loads(file.read_text())
 
@@ -90,7 +90,7 @@ GAINED = (
     "lr_schedule.floor",
     "trainer.detect_anomaly",
     "callbacks.guard.factor",
-    "metric.bound",
+    "evaluation.bound",
     "extractor.weights",
     "deterministic",
     "init_from",
@@ -114,9 +114,9 @@ def test_a_class_that_gains_an_argument_locks_out_no_run(typed, run: Path) -> No
     edit(run, without(*gained))
     said = typed("train", "run=a", *TINY)
     assert said.status == 0 and "logs/train/a is finished" in said.out, said.err
-    said = typed("eval", "run=logs/train/a", "judge=[simple]", *FEW)
+    said = typed("eval", "run=logs/train/a", "metrics=[simple]", *FEW)
     assert said.status == 0, said.err
-    assert verdict(run)["config"]["metric"]["bound"] == "sampled"
+    assert results(run)["config"]["evaluation"]["bound"] == "sampled"
     assert typed("sample", "run=logs/train/a", "n=2").status == 0
 
 
@@ -162,7 +162,7 @@ def moved(config: dict[str, Any]) -> None:
     """Nothing that only training uses is where it was."""
     for group in UNUSED:
         config[group] = {"_target_": "moved_away.Class", "key": 1}
-    config["callbacks"] = {"keep": {"_target_": "moved_away.Keeper"}}
+    config["callbacks"] = {"keep": {"_target_": "moved_away.Checkpointing"}}
 
 
 def test_what_only_training_uses_may_have_moved_and_is_not_even_imported(
@@ -171,12 +171,12 @@ def test_what_only_training_uses_may_have_moved_and_is_not_even_imported(
     shutil.copytree(run, run.parent / "b")
     edit(run, moved)
     edit(run.parent / "b", moved)
-    (tmp_path / "moved_away.py").write_text("open('imported', 'w')\nclass Class: pass\nclass Keeper: pass\n")
+    (tmp_path / "moved_away.py").write_text("open('imported', 'w')\nclass Class: pass\nclass Checkpointing: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    words = ("judge=[simple,agreement]", "against=logs/train/b", *FEW)
+    words = ("metrics=[simple,agreement]", "against=logs/train/b", *FEW)
     said = typed("eval", "run=logs/train/a", *words)
     assert said.status == 0, said.err
-    assert verdict(run)["metrics"]["test/agreement"] == 0
+    assert results(run)["metrics"]["test/agreement"] == 0
     assert typed("sample", "run=logs/train/a", "n=2").status == 0
     assert not (tmp_path / "imported").exists()
 
@@ -184,11 +184,11 @@ def test_what_only_training_uses_may_have_moved_and_is_not_even_imported(
 @pytest.mark.parametrize(
     ("entry", "group", "words"),
     [
-        ("eval", "judge", ("judge=[simple]", *FEW)),
-        ("eval", "sampler", ("sampler=ddim", "judge=[simple]", *FEW)),
+        ("eval", "metrics", ("metrics=[simple]", *FEW)),
+        ("eval", "sampler", ("sampler=ddim", "metrics=[simple]", *FEW)),
         ("sample", "sampler", ("sampler=ddim", "n=2")),
         ("sample", "loss", ("n=2",)),
-        ("sample", "judge", ("n=2",)),
+        ("sample", "metrics", ("n=2",)),
         ("sample", "extractor", ("n=2",)),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_class_that_is_gone_is_not_missed_where_another_is_chosen_or_none_is_n
     typed, run: Path, entry: str, group: str, words: tuple[str, ...]
 ) -> None:
     gone = {"_target_": "no.such.Class"}
-    edit(run, lambda config: config.update({group: {"budget": gone} if group == "judge" else gone}))
+    edit(run, lambda config: config.update({group: {"budget": gone} if group == "metrics" else gone}))
     said = typed(entry, "run=logs/train/a", *words)
     assert said.status == 0, said.err
 
@@ -234,20 +234,20 @@ def test_a_stored_config_cannot_have_anything_else_made(typed, run: Path, tmp_pa
 
 
 def test_an_override_is_of_the_runs_own_class_and_not_of_evals_default(typed, run: Path) -> None:
-    said = typed("eval", "run=logs/train/a", "judge.budget.steps=4", *FEW)
+    said = typed("eval", "run=logs/train/a", "metrics.budget.steps=4", *FEW)
     assert said.status == 0, said.err
-    content = verdict(run)
-    assert content["config"]["judge"]["budget"]["steps"] == 4
+    content = results(run)
+    assert content["config"]["metrics"]["budget"]["steps"] == 4
     assert content["records"]["budget"]["evaluations_per_sample_of_network"] == 4
     assert content["records"]["budget"]["evaluations_per_sample"] == 2  # the run's own sampler.steps
 
 
 def test_a_choice_replaces_the_node_with_all_its_keys(typed, run: Path) -> None:
-    said = typed("eval", "run=logs/train/a", "sampler=ddim", "sampler.eta=0.5", "judge.budget=null", *FEW)
+    said = typed("eval", "run=logs/train/a", "sampler=ddim", "sampler.eta=0.5", "metrics.budget=null", *FEW)
     assert said.status == 0, said.err
-    config = verdict(run)["config"]
+    config = results(run)["config"]
     assert config["sampler"]["_target_"] == "scorelab.samplers.DDIM" and config["sampler"]["eta"] == 0.5
-    assert config["sampler"]["steps"] != 2 and config["judge"] == {"budget": None}
+    assert config["sampler"]["steps"] != 2 and config["metrics"] == {"budget": None}
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_a_choice_replaces_the_node_with_all_its_keys(typed, run: Path) -> None:
         (("sampler.eta=1",), "sampler.eta: no such key; possible: clip, steps"),
         (("sampler.stps=1",), "sampler.stps: no such key; did you mean steps?"),
         (("sampler=ddim", "sampler.eta=2"), "sampler: eta must lie in [0, 1], got 2"),
-        (("judge.fid.n=1",), "judge.fid: no such entry; possible: budget"),
-        (("judge=[simple]", "judge.budget.steps=4"), "judge.budget: no such entry; possible: simple"),
-        (("judge.budget.items=4",), "judge.budget.items: no such key; did you mean steps?"),
-        (("~judge.budget",), "~judge.budget: type group=choice, group.key=value, or judge.NAME=null"),
-        (("+judge=simple",), "+judge=simple: type group=choice, group.key=value, or judge.NAME=null"),
+        (("metrics.fid.n=1",), "metrics.fid: no such entry; possible: budget"),
+        (("metrics=[simple]", "metrics.budget.steps=4"), "metrics.budget: no such entry; possible: simple"),
+        (("metrics.budget.items=4",), "metrics.budget.items: no such key; did you mean steps?"),
+        (("~metrics.budget",), "~metrics.budget: type group=choice, group.key=value, or metrics.NAME=null"),
+        (("+metrics=simple",), "+metrics=simple: type group=choice, group.key=value, or metrics.NAME=null"),
         (("loss=vlb",), "loss belongs to training and is fixed in a stored run"),
         (("optimizer.lr=1",), "optimizer.lr belongs to training and is fixed in a stored run"),
         (("sampler._target_=os.system",), "sampler._target_=os.system is refused"),
@@ -280,16 +280,16 @@ def test_what_a_run_does_not_take_is_refused_in_one_line(typed, run: Path, words
 
 def test_another_class_begins_without_the_keys_of_the_old_one(typed, run: Path) -> None:
     edit(run, lambda config: config.update(sampler={"_target_": "scorelab.samplers.DDIM", "steps": 2, "eta": 0.5}))
-    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDPM", "judge=[simple]", *FEW)
+    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDPM", "metrics=[simple]", *FEW)
     said = typed("eval", "run=logs/train/a", *words)
     assert said.status == 0, said.err
-    assert verdict(run)["config"]["sampler"]["steps"] == 3 and "eta" not in verdict(run)["config"]["sampler"]
+    assert results(run)["config"]["sampler"]["steps"] == 3 and "eta" not in results(run)["config"]["sampler"]
 
 
 def test_a_memory_setting_makes_no_other_evaluation(typed, run: Path) -> None:
-    for words in (("metric.chunk=20",), ("metric.chunk=10", "debug=true")):
-        assert typed("eval", "run=logs/train/a", "judge=[simple]", *words).status == 0
-    assert verdict(run)["config"]["metric"]["chunk"] == 10
+    for words in (("evaluation.chunk=20",), ("evaluation.chunk=10", "debug=true")):
+        assert typed("eval", "run=logs/train/a", "metrics=[simple]", *words).status == 0
+    assert results(run)["config"]["evaluation"]["chunk"] == 10
 
 
 # --- one line
@@ -382,7 +382,7 @@ def test_a_damaged_run_is_told_in_one_line_that_names_the_file(
     shutil.copytree(run, run.parent / "b")
     damage(run)
     words = {
-        "against": ("eval", "run=logs/train/b", "against=logs/train/a", "judge=[agreement]"),
+        "against": ("eval", "run=logs/train/b", "against=logs/train/a", "metrics=[agreement]"),
         "init_from": ("train", "run=c", *TINY, "init_from=logs/train/a"),
     }
     said = typed(*words.get(key, (key, "run=logs/train/a")))
@@ -400,8 +400,8 @@ def test_a_checkpoint_that_is_there_is_enough(typed, run: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "words", "told"),
     [
-        ("eval", ("metric.chunk=100000000000",), "out of memory: lower metric.chunk"),
-        ("sample", ("n=1000000000000",), "out of memory: lower metric.chunk, or n"),
+        ("eval", ("evaluation.chunk=100000000000",), "out of memory: lower evaluation.chunk"),
+        ("sample", ("n=1000000000000",), "out of memory: lower evaluation.chunk, or n"),
     ],
 )
 def test_where_memory_is_short_it_says_what_to_lower(
@@ -411,7 +411,7 @@ def test_where_memory_is_short_it_says_what_to_lower(
     assert said.status == 2 and f"error: {told}" in said.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("entry", "words"), [("eval", ("judge=[simple]", *FEW)), ("sample", ("n=2",))])
+@pytest.mark.parametrize(("entry", "words"), [("eval", ("metrics=[simple]", *FEW)), ("sample", ("n=2",))])
 def test_what_stands_where_results_go_is_told(typed, run: Path, entry: str, words: tuple[str, ...]) -> None:
     (run / entry).write_text("")
     said = typed(entry, "run=logs/train/a", *words)
@@ -423,7 +423,9 @@ def test_a_damaged_verdict_is_told_in_one_line(typed, run: Path, content: str) -
     (run / "metrics.json").write_text(content)
     said = typed("train", "run=a", *TINY)
     assert said.status == 2 and len(said.err.strip().splitlines()) == 1
-    assert "logs/train/a/metrics.json is damaged" in said.last and "remove it, and the run is judged again" in said.last
+    assert (
+        "logs/train/a/metrics.json is damaged" in said.last and "remove it, and the run is evaluated again" in said.last
+    )
 
 
 # --- sampling
@@ -438,8 +440,8 @@ def test_a_damaged_verdict_is_told_in_one_line(typed, run: Path, content: str) -
         (("label=2",), "label=2: no such label; possible: 0 ... 1"),
         (("label=-1",), "label=-1: no such label; possible: 0 ... 1"),
         (("label=cat",), "label='cat': expected int"),
-        (("metric.bound=exact",), "metric.bound is fixed in a stored run; possible: sampler, metric.chunk"),
-        (("metric.chunk=0",), "metric: chunk must be at least 1, got 0"),
+        (("evaluation.bound=exact",), "evaluation.bound is fixed in a stored run; possible: sampler, evaluation.chunk"),
+        (("evaluation.chunk=0",), "evaluation: chunk must be at least 1, got 0"),
     ],
 )
 def test_what_sample_does_not_take_is_refused_in_one_line(typed, run: Path, words: tuple[str, ...], told: str) -> None:

@@ -16,7 +16,7 @@ from scorelab.lit.environment import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = f"{sys.executable} {ROOT / 'src' / 'train.py'}"
-POINTS = "data=moons model.width=16 judge=[simple] trainer.max_steps=4 callbacks.grid=null metric.samples=64"
+POINTS = "data=moons model.width=16 metrics=[simple] trainer.max_steps=4 callbacks.grid=null evaluation.samples=64"
 SLURM = {
     "SLURM_JOB_ID": "77",
     "SLURM_JOB_NAME": "train",
@@ -71,7 +71,7 @@ def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_ad
     assert told.returncode == 0, told.stderr
     assert left(tmp_path)["status"] == "finished" and left(tmp_path)["records"]["training"]["processes"] == 2
     assert all(line.startswith("training:") for line in told.stderr.splitlines() if line), told.stderr
-    beginnings = ("logs/train/a: ", "judging: ", "W&B: offline (no login)", "  simple", "weight card: ")
+    beginnings = ("logs/train/a: ", "evaluating: ", "W&B: offline (no login)", "  simple", "weight card: ")
     assert all(line.startswith(beginnings) for line in told.stdout.splitlines()), told.stdout
 
 

@@ -23,8 +23,8 @@ TINY = (
     "model.channels=8",
     "model.multipliers=[1,1]",
     "trainer.max_steps=2",
-    "callbacks=none",
-    "judge=[simple]",
+    "callbacks=minimal",
+    "metrics=[simple]",
 )
 
 
@@ -43,7 +43,7 @@ def typed(folder: Path, *words: str, status: int = 0, **env: str) -> str:
 
 
 def jobs_in(folder: Path, sweep: str) -> dict[str, dict]:
-    """The verdict of every run of a sweep, by directory."""
+    """The results of every run of a sweep, by directory."""
     found = (folder / "logs" / "sweeps" / sweep).glob("*/metrics.json")
     return {file.parent.name: json.loads(file.read_text()) for file in found}
 
@@ -71,10 +71,10 @@ def test_every_job_of_a_sweep_has_its_own_directory_named_by_its_overrides(folde
     assert said == {
         f"loss-{loss}_schedule-{schedule}" for loss in ("simple", "hybrid") for schedule in ("linear", "cosine")
     }
-    for name, verdict in runs.items():
-        assert verdict["status"] == "finished"
-        assert verdict["config"]["run"] == name
-        loss = verdict["config"]["loss"]["_target_"].rpartition(".")[2].lower()
+    for name, results in runs.items():
+        assert results["status"] == "finished"
+        assert results["config"]["run"] == name
+        loss = results["config"]["loss"]["_target_"].rpartition(".")[2].lower()
         assert f"loss-{loss}" in name
         for file in ("config.yaml", "card.csv", "card.png", "train.log", "checkpoints/last.ckpt"):
             assert (folder / "logs" / "sweeps" / "grid" / name / file).is_file()
@@ -122,11 +122,11 @@ def test_a_killed_sweep_goes_on_where_it_stood(folder: Path) -> None:
         time.sleep(0.05)
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
-    done = {name: verdict for name, verdict in jobs_in(folder, "killed").items() if verdict["status"] == "finished"}
+    done = {name: results for name, results in jobs_in(folder, "killed").items() if results["status"] == "finished"}
     assert done and len(done) < 3
     typed(folder, *words)
     after = jobs_in(folder, "killed")
-    assert len(after) == 3 and all(verdict["status"] == "finished" for verdict in after.values())
+    assert len(after) == 3 and all(results["status"] == "finished" for results in after.values())
     assert {name: after[name] for name in done} == done
 
 
@@ -238,7 +238,7 @@ def test_fair_crosses_objectives_schedules_and_three_rates(monkeypatch: pytest.M
 def test_a_directory_says_choices_then_values_and_can_be_typed_back() -> None:
     name = job_directory(["++optimizer.lr=1e-3", "loss=vlb", "schedule=cosine", "logger=none", "hydra/launcher=x"])
     assert name == "loss-vlb_schedule-cosine_optimizer.lr-1e-3"
-    awkward = job_directory(["judge=[simple,vlb]", "++extractor.weights=/a/b c"])
+    awkward = job_directory(["metrics=[simple,vlb]", "++extractor.weights=/a/b c"])
     assert re.fullmatch(r"[\w.+-]+", awkward)
     for value in (name, awkward):
         assert OverridesParser.create().parse_override(f"run=logs/sweeps/a/{value}").value() == f"logs/sweeps/a/{value}"
@@ -252,7 +252,7 @@ def test_what_belongs_to_the_machine_names_nothing() -> None:
 
 def test_long_or_cleaned_names_stay_apart_and_short_enough() -> None:
     names = {job_directory([f"++a.{'b' * 150}={value}"]) for value in range(50)}
-    names |= {job_directory([f"judge={value}"]) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}
+    names |= {job_directory([f"metrics={value}"]) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}
     assert len(names) == 54 and max(map(len, names)) <= 120
 
 
@@ -338,4 +338,4 @@ def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: 
     assert Job([], {"overwrite": True}, tmp_path).failure(refused) == "failed: being worked on by another"
     (tmp_path / "metrics.json").write_text('{"status": ')
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):
-        _ = Job([], {"overwrite": False}, tmp_path).verdict
+        _ = Job([], {"overwrite": False}, tmp_path).results

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import normal
+from exact_cases import normal
 
-from scorelab.tensors import from_levels, generator, like, mean_rest, sum_rest, to_bytes, to_levels
+from scorelab.tensors import from_levels, generator, like, mean_except_batch, sum_except_batch, to_bytes, to_levels
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -43,8 +43,8 @@ def test_a_coefficient_multiplies_its_own_sample_in_the_samples_precision(shape)
 
 def test_sums_and_means_run_over_all_but_the_batch():
     x = normal(3, 2, 4, 5)
-    assert sum_rest(x).tolist() == pytest.approx([float(row.sum()) for row in x])
-    assert mean_rest(x).tolist() == pytest.approx([float(row.sum()) / 40 for row in x])
+    assert sum_except_batch(x).tolist() == pytest.approx([float(row.sum()) for row in x])
+    assert mean_except_batch(x).tolist() == pytest.approx([float(row.sum()) / 40 for row in x])
 
 
 def test_a_stream_depends_on_its_whole_key_and_on_nothing_else():

@@ -1,4 +1,4 @@
-"""The main job, whole, on real digits: a small run from the command line, resumed, skipped, judged and sampled."""
+"""The main job, whole, on real digits: a small run from the command line, resumed, skipped, evaluated and sampled."""
 
 import csv
 import json
@@ -32,8 +32,8 @@ SMALL = (
     "callbacks.grid.every=20",
     "callbacks.grid.samples=64",
     "callbacks.log.every=10",
-    "metric.samples=100",
-    "metric.tolerance=0.5",
+    "evaluation.samples=100",
+    "evaluation.tolerance=0.5",
     "sampler.steps=5",
     "logger=none",
 )
@@ -102,7 +102,7 @@ def test_the_floor_is_that_of_the_samples_and_the_reference_at_their_own_sizes(f
 
 
 def test_a_run_shows_cost_table_and_paths(first: str) -> None:
-    assert re.search(r"judging: at least [\d,]+ network evaluations .* about \d+ s", first)
+    assert re.search(r"evaluating: at least [\d,]+ network evaluations .* about \d+ s", first)
     assert re.search(r"Fréchet distance +[\d.]+   floor [\d.]+, excess -?[\d.]+ ± [\d.]+\n", first)
     assert re.search(r"recognised +[\d.]+   held-out images 0\.978, rarest class", first)
     for word in ("training:", "it/s", "loss", "Fréchet distance", "bound, bits/dim", "memorization", "metrics.json"):
@@ -178,7 +178,7 @@ def test_a_killed_run_is_resumed_by_the_same_command_and_ends_as_if_it_had_not_b
 
 def test_eval_repeats_the_run_and_never_touches_its_figures(folder: Path, first: str) -> None:
     before = left(folder, "a")
-    told = typed(folder, "eval", "run=logs/train/a", "metric.samples=100")
+    told = typed(folder, "eval", "run=logs/train/a", "evaluation.samples=100")
     result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
     own = {k: v for k, v in before["metrics"].items() if not k.startswith("val/")}  # which training alone tells
     assert {"test/simple", "train/score_error"} <= own.keys()
@@ -188,7 +188,13 @@ def test_eval_repeats_the_run_and_never_touches_its_figures(folder: Path, first:
 
 def test_eval_takes_another_sampler_and_the_exact_bound(folder: Path, first: str) -> None:
     told = typed(
-        folder, "eval", "run=logs/train/a", "sampler=ddpm", "sampler.steps=7", "metric.bound=exact", "judge=[vlb,fid]"
+        folder,
+        "eval",
+        "run=logs/train/a",
+        "sampler=ddpm",
+        "sampler.steps=7",
+        "evaluation.bound=exact",
+        "metrics=[vlb,fid]",
     )
     result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
     assert result["records"]["fid"]["sampler"] == "DDPM"
@@ -202,7 +208,7 @@ def test_eval_takes_another_sampler_and_the_exact_bound(folder: Path, first: str
 
 
 def test_eval_has_no_budget_unless_given_and_skips_by_name(folder: Path, first: str) -> None:
-    told = typed(folder, "eval", "run=logs/train/a", "metric.budget=7000")
+    told = typed(folder, "eval", "run=logs/train/a", "evaluation.budget=7000")
     result = json.loads((folder / told.strip().splitlines()[-1]).read_text())
     assert result["metrics"]["test/simple"] is not None
     assert result["metrics"]["test/vlb"] is None and "needs" in result["records"]["vlb"]["skipped"]
@@ -237,17 +243,17 @@ def test_two_steps_end_whole(folder: Path) -> None:
     "choice",
     [
         ("loss=vlb", "schedule=linear", "variance=fixed_large"),
-        ("prediction=v", "times=stratified"),
+        ("prediction=v", "timesteps=stratified"),
         ("loss=hybrid", "schedule=scaled_linear", "sampler=ddpm"),
-        ("loss=likelihood", "schedule=vp", "times=likelihood"),
+        ("loss=likelihood", "schedule=vp", "timesteps=log_snr_uniform"),
     ],
 )
 def test_other_choices_train_too(folder: Path, choice: tuple[str, ...]) -> None:
     name = choice[0].replace("=", "-")
     told = typed(folder, "train", f"run={name}", *SMALL, *choice, "trainer.accumulate_grad_batches=2")
-    verdict = left(folder, name)
-    assert verdict["status"] == "finished", told
-    assert verdict["metrics"]["test/vlb"] is not None and verdict["metrics"]["test/vlb_common"] is not None
+    results = left(folder, name)
+    assert results["status"] == "finished", told
+    assert results["metrics"]["test/vlb"] is not None and results["metrics"]["test/vlb_common"] is not None
 
 
 def test_a_hybrid_run_logs_its_parts_and_its_loss_unnormalised(folder: Path) -> None:
@@ -261,7 +267,7 @@ def test_a_hybrid_run_logs_its_parts_and_its_loss_unnormalised(folder: Path) -> 
 
 def test_the_history_of_importance_sampling_outlives_a_kill(folder: Path) -> None:
     """With 20 steps the law has learned by the first checkpoint, so a forgotten history would draw other times."""
-    words = (*SMALL, "loss=vlb", "times=importance", "schedule.num_steps=20", "judge=[simple]")
+    words = (*SMALL, "loss=vlb", "timesteps=importance", "schedule.num_steps=20", "metrics=[simple]")
     typed(folder, "train", "run=whole", *words)
     run = folder / "logs" / "train" / "torn"
     job = subprocess.Popen(command("train", "run=torn", *words), cwd=folder, stdout=-3, stderr=-3)
@@ -278,7 +284,7 @@ def test_the_history_of_importance_sampling_outlives_a_kill(folder: Path) -> Non
 
 def test_a_run_killed_between_its_verdict_and_its_last_status_is_finished(folder: Path, first: str) -> None:
     run, before = folder / "logs" / "train" / "a", left(folder, "a", "status.json")
-    (run / "status.json").write_text(json.dumps(before | {"state": "judging"}))
+    (run / "status.json").write_text(json.dumps(before | {"state": "evaluating"}))
     (run / ".status.json.1-1.part").touch()
     assert "is finished" in typed(folder, "train", "run=a", *SMALL)
     after = left(folder, "a", "status.json")
@@ -287,7 +293,14 @@ def test_a_run_killed_between_its_verdict_and_its_last_status_is_finished(folder
 
 
 def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(folder: Path) -> None:
-    words = (*SMALL, "trainer=ddp_cpu", "times=importance", "schedule.num_steps=20", "judge=[simple]", "data.workers=1")
+    words = (
+        *SMALL,
+        "trainer=ddp_cpu",
+        "timesteps=importance",
+        "schedule.num_steps=20",
+        "metrics=[simple]",
+        "data.workers=1",
+    )
     typed(folder, "train", "run=both", *words)
     run = folder / "logs" / "train" / "fallen"
     job = subprocess.Popen(command("train", "run=fallen", *words), cwd=folder, stdout=-3, stderr=-3)
@@ -305,7 +318,9 @@ def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(folder: Path)
 
 
 def test_a_run_trains_in_bfloat16_with_clipped_gradients(folder: Path) -> None:
-    typed(folder, "train", "run=bf16", *SMALL, "trainer.max_steps=2", "trainer.precision=bf16-mixed", "judge=[simple]")
+    typed(
+        folder, "train", "run=bf16", *SMALL, "trainer.max_steps=2", "trainer.precision=bf16-mixed", "metrics=[simple]"
+    )
     assert left(folder, "bf16")["metrics"]["test/simple"] is not None
 
 
@@ -334,8 +349,8 @@ def test_a_directory_without_its_config_is_not_resumed(folder: Path, first: str)
 
 
 def test_a_failing_run_is_marked_failed_and_can_be_told(folder: Path) -> None:
-    told = typed(folder, "train", "run=huge", *SMALL, "metric.chunk=1000000000000", status=2)
-    assert "error: out of memory: lower metric.chunk (tried to allocate 256000000000000 bytes): the same " in told
+    told = typed(folder, "train", "run=huge", *SMALL, "evaluation.chunk=1000000000000", status=2)
+    assert "error: out of memory: lower evaluation.chunk (tried to allocate 256000000000000 bytes): the same " in told
     assert left(folder, "huge")["status"] == "failed"
     assert left(folder, "huge", "status.json")["state"] == "failed"
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import choose, each, each_continuous
-from oracles import GaussianOracle, digits_like, network, normal, says
+from exact_cases import GaussianOracle, digits_like, network, normal, says
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -132,7 +132,7 @@ def test_the_vlb_trains_a_learned_variance_towards_the_exact_one(schedule):
     assert 0 < best < 1
     means = []
     for fraction in (best - 0.2, best, best + 0.2):
-        oracle.fraction = fraction
+        oracle.variance_fraction = fraction
         means.append(VariationalBound()(oracle, x0, t, eps).loss)
     for worse in (means[0], means[2]):
         more = worse - means[1]

@@ -15,15 +15,15 @@ from conftest import SMALL
 from scorelab.files import temporary
 from scorelab.lit.pictures import save_grid
 from scorelab.report.card import draw_cards, write_card
+from scorelab.report.exact import draw_truth
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
-from scorelab.report.truth import draw_truth
 from scorelab.run.directory import RunDir
 
 LEVEL = {"log_snr_low": -1.0, "log_snr_high": 1.0, "density": 1.0, "mass": 2.0}
 PLACES = [(float(x), float(y)) for x in range(3) for y in range(3)]
 FIELD = {"places": PLACES, "log_prob": [0.0] * 9, "exact": PLACES, "said": PLACES, "log_snr": 0.0}
-CURVES = {"oracle_gap": {"log_snr": [0.0, 1.0], "network_train": [1.0, 2.0], "gap_se": [0.1, 0.1]}}
+CURVES = {"exact_gap": {"log_snr": [0.0, 1.0], "network_train": [1.0, 2.0], "gap_se": [0.1, 0.1]}}
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "write_card": lambda path: write_card(path, [LEVEL] * 20, ["λ"]),
     "draw_cards": lambda path: draw_cards(path, {"": {"": [LEVEL]}}),
@@ -57,7 +57,7 @@ def test_what_a_full_disk_cuts_short_is_not_there(tmp_path: Path, name: str) -> 
 
 
 def test_samples_are_whole_too_and_leftovers_are_swept(typed, tmp_path: Path) -> None:
-    words = ("data=moons", "model.width=16", "trainer.max_steps=2", "judge=[simple]", "logger=none")
+    words = ("data=moons", "model.width=16", "trainer.max_steps=2", "metrics=[simple]", "logger=none")
     assert typed("train", "run=a", *words, "callbacks.grid=null").status == 0
     drawn = ("run=logs/train/a", "n=30000", "sampler.steps=2")
     assert typed("sample", *drawn).status == 0

@@ -17,8 +17,8 @@ class UserError(Exception):
     """Something the person at the keyboard can change; the message is one line that says what."""
 
 
-class JudgingFailed(Exception):
-    """Parts of the judging failed, by the program's fault; the other figures are told and stand."""
+class EvaluationFailed(Exception):
+    """Parts of the evaluation failed, by the program's fault; the other figures are told and stand."""
 
 
 def short_of_memory(error: BaseException) -> bool:
@@ -48,5 +48,5 @@ class Interrupted(BaseException):
         return 128 + self.signum
 
 
-class Mishap(UserError):
+class MachineError(UserError):
     """Something the machine did; the run can go on once it is mended."""

@@ -42,7 +42,7 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.part")
 
 
-def sweep(folder: Path, shared: bool = False) -> None:
+def remove_temporary(folder: Path, shared: bool = False) -> None:
     """Remove the temporary files that killed jobs left in a folder; a job at work in a shared one keeps its own."""
     for left in folder.glob(".*.part"):
         pid = left.name.split(".")[-2].partition("-")[0]

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule, Transition
-from scorelab.tensors import divergence, from_levels, like, log_interval, slope_along, sum_rest
+from scorelab.tensors import divergence, from_levels, like, log_interval, slope_along, sum_except_batch
 
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
@@ -37,7 +37,7 @@ def marginal_kl(alpha: Tensor, sigma: Tensor, std: float, x0: Tensor) -> Tensor:
     """
     x0 = x0.double()
     log_ratio = like(2 * torch.log(sigma / std), x0)
-    return 0.5 * sum_rest(torch.expm1(log_ratio) - log_ratio + (like(alpha / std, x0) * x0) ** 2)
+    return 0.5 * sum_except_batch(torch.expm1(log_ratio) - log_ratio + (like(alpha / std, x0) * x0) ** 2)
 
 
 def step_kl(step: Transition, estimate: Estimate, x0: Tensor, log_variance: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def step_kl(step: Transition, estimate: Estimate, x0: Tensor, log_variance: Tens
     """
     log_r = like(torch.log(step.posterior_variance), x0) - log_variance
     error = like(step.mean_of_x0, x0) * (x0 - estimate.x0)
-    return 0.5 * sum_rest(torch.expm1(log_r) - log_r + error**2 * torch.exp(-log_variance))
+    return 0.5 * sum_except_batch(torch.expm1(log_r) - log_r + error**2 * torch.exp(-log_variance))
 
 
 def lattice_log_prob(x0: Tensor, mean: Tensor, log_variance: Tensor, levels: int) -> Tensor:
@@ -87,13 +87,13 @@ def level_decoder_nll(log_snr: Tensor, x0: Tensor, eps: Tensor, levels: int) -> 
     for k in from_levels(torch.arange(levels, device=x0.device), levels).double():
         away = snr * (k - x0)
         total = total + torch.exp(-0.5 * away**2 + away * eps)
-    return sum_rest(torch.log(total))
+    return sum_except_batch(torch.log(total))
 
 
 def bound_rate(schedule: Schedule, estimate: Estimate, eps: Tensor, t: Tensor) -> Tensor:
     """1/2 (-dlambda/dt) ||eps - eps^||^2 in nats, (B,): what a continuous process adds to the bound per unit of t."""
     rate = 0.5 * schedule.g2(t) / schedule.sigma(t) ** 2
-    return rate * sum_rest((eps - estimate.eps) ** 2).double()
+    return rate * sum_except_batch((eps - estimate.eps) ** 2).double()
 
 
 def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:
         schedule.transition(zero, one), schedule.transition(one, two), denoiser.levels is not None, estimate
     )
     if denoiser.levels is None:
-        return -sum_rest(gaussian_log_prob(x0, estimate.x0, log_variance))
-    return -sum_rest(lattice_log_prob(x0, estimate.x0, log_variance, denoiser.levels))
+        return -sum_except_batch(gaussian_log_prob(x0, estimate.x0, log_variance))
+    return -sum_except_batch(lattice_log_prob(x0, estimate.x0, log_variance, denoiser.levels))
 
 
 def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) -> Tensor:
@@ -203,4 +203,4 @@ def flow_log_prob(
     nothing = torch.zeros_like(z[-1])
     at_end = gaussian_log_prob(z[-1] * power[1], nothing, nothing + 2 * math.log(denoiser.prior_std))
     change = dims * (math.log(power[1]) - math.log(power[0]))
-    return FlowDensity(sum_rest(at_end) + gained[-1] + change, asked)
+    return FlowDensity(sum_except_batch(at_end) + gained[-1] + change, asked)

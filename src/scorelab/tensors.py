@@ -13,12 +13,12 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(device=x.device, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
-def sum_rest(x: Tensor) -> Tensor:
+def sum_except_batch(x: Tensor) -> Tensor:
     """Sum over every axis but the batch: (B, ...) -> (B,)."""
     return x.flatten(1).sum(1)
 
 
-def mean_rest(x: Tensor) -> Tensor:
+def mean_except_batch(x: Tensor) -> Tensor:
     """Mean over every axis but the batch: (B, ...) -> (B,)."""
     return x.flatten(1).mean(1)
 
@@ -66,7 +66,7 @@ def slope_along(y: Tensor, x: Tensor, v: Tensor) -> Tensor:
     if not y.requires_grad:
         return torch.zeros(len(x), dtype=y.dtype, device=y.device)
     (pulled,) = torch.autograd.grad(y, x, v, create_graph=True, materialize_grads=True)
-    return sum_rest(pulled * v)
+    return sum_except_batch(pulled * v)
 
 
 def divergence(y: Tensor, x: Tensor) -> Tensor:

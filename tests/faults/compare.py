@@ -62,7 +62,7 @@ def unlike_previous(whole: Path, torn: Path) -> list[str]:
 
 
 def unlike_metrics(whole: Path, torn: Path) -> list[str]:
-    """The verdict's numbers."""
+    """The results's numbers."""
     return unlike(*(pick(path, "status", "metrics") for path in (whole, torn)))
 
 

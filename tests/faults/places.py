@@ -26,7 +26,7 @@ class Place:
     needs: str = ""
 
 
-JUDGED = {
+EVALUATED = {
     "simple": "scorelab.evaluation.noise_error:NoiseError.run",
     "vlb": "scorelab.evaluation.bound:VariationalBound.run",
     "fid": "scorelab.evaluation.samples:Frechet.run",
@@ -47,10 +47,10 @@ PLACES = (
           "_CheckpointConnector.restore_training_state", START, late=50),
     Place("training step", "call=scorelab.lit.module:DiffusionModule.training_step", most=11, late=100),
     Place("optimiser step", "call=torch.optim.adamw:AdamW.step", most=11),
-    Place("averaging", "call=scorelab.lit.ema:follow", most=11, needs="averaging"),
+    Place("averaging", "call=scorelab.lit.ema:update_ema", most=11, needs="averaging"),
     Place("validation", "call=scorelab.evaluation.noise_error:noise_error", most=2, late=100),
-    Place("end of a step", "call=scorelab.lit.checkpointing:Keeper.settle", most=11),
-    Place("checkpoint taken", "call=scorelab.lit.checkpointing:Keeper.save", most=2, late=20),
+    Place("end of a step", "call=scorelab.lit.checkpointing:Checkpointing.end_of_step", most=11),
+    Place("checkpoint taken", "call=scorelab.lit.checkpointing:Checkpointing.save", most=2, late=20),
     Place("checkpoint's thread", "call=scorelab.run.checkpoints:write_checkpoint", most=2, late=20),
     Place("checkpoint opened", r"write=/checkpoints/", most=2, late=20),
     Place("checkpoint linked", r"rename=/checkpoints/\.", most=3),
@@ -63,8 +63,8 @@ PLACES = (
     Place("metrics.csv appended", r"write=/metrics\.csv$", most=4, late=1),
     Place("metrics.csv rewritten", r"rename=/metrics\.csv$", most=3, late=1),
     Place("status.json written", r"write=/\.?status\.json", most=3, late=3),
-    Place("judging", "call=scorelab.evaluation.verdict:judge", END, late=500),
-    *(Place(f"judging: {part}", f"call={run}", END, late=200, needs=part) for part, run in JUDGED.items()),
+    Place("evaluating", "call=scorelab.evaluation.results:run_yardsticks", END, late=500),
+    *(Place(f"evaluating: {part}", f"call={run}", END, late=200, needs=part) for part, run in EVALUATED.items()),
     Place("metrics.json written", r"write=/\.?metrics\.json", END, late=2),
     Place("metrics.json renamed", r"rename=/metrics\.json$", END, late=5),
 )  # fmt: skip

@@ -13,23 +13,23 @@ SEED = os.environ.get("FAULTS_SEED", "1")
 KILLS = int(os.environ.get("FAULTS_KILLS", "3"))  # of one scenario
 CHAIN = int(os.environ.get("FAULTS_CHAIN", "3"))  # of one run; 1 tells which kill a run did not survive
 
-CORE = ("trainer.max_steps=24", "callbacks.validation.every=6", "metric.samples=100", "metric.tolerance=0.5",
+CORE = ("trainer.max_steps=24", "callbacks.validation.every=6", "evaluation.samples=100", "evaluation.tolerance=0.5",
         "sampler.steps=5", "logger=none")  # fmt: skip
 GRID = ("callbacks.grid.every=12", "callbacks.grid.samples=64", "callbacks.log.every=6")
 UNET = ("model.channels=8",)
-SIMPLE = ("judge=[simple]",)
+SIMPLE = ("metrics=[simple]",)
 ONE, TWO = ("trainer=cpu",), ("trainer=ddp_cpu",)
 
 # what a loss is tried with, so that the choices that keep something from step to step all occur
 BESIDE = {
     "simple": ("prediction=v", *UNET),
-    "vlb": ("times=importance", "schedule.num_steps=20", *UNET),
+    "vlb": ("timesteps=importance", "schedule.num_steps=20", *UNET),
     "hybrid": ("sampler=ddpm", "trainer.accumulate_grad_batches=2", *UNET),
-    "dsm": ("model.dropout=0.2", "times=stratified", *UNET),
-    "likelihood": ("schedule=vp", "times=likelihood", *UNET),
+    "dsm": ("model.dropout=0.2", "timesteps=stratified", *UNET),
+    "likelihood": ("schedule=vp", "timesteps=log_snr_uniform", *UNET),
     "esm": ("data=digits_gaussians", *UNET),
     "ism": ("data=moons",),
-    "ssm": ("data=moons", "times=importance", "trainer.accumulate_grad_batches=2"),
+    "ssm": ("data=moons", "timesteps=importance", "trainer.accumulate_grad_batches=2"),
 }
 
 
@@ -70,12 +70,12 @@ def all_scenarios() -> list[Scenario]:
     """Those that the present configuration accepts."""
     every = CORE + GRID + SIMPLE
     found = [Scenario(loss, (f"loss={loss}", *BESIDE.get(loss, UNET), *every, *ONE)) for loss in choices("loss")]
-    judged = yaml.safe_load((CONFIGS / "train.yaml").read_text())["defaults"]
-    parts = next(entry["judge"] for entry in judged if isinstance(entry, dict) and "judge" in entry)
+    evaluated = yaml.safe_load((CONFIGS / "train.yaml").read_text())["defaults"]
+    parts = next(entry["metrics"] for entry in evaluated if isinstance(entry, dict) and "metrics" in entry)
     whole = frozenset({"averaging", "grid", *parts})
     found += [
-        Scenario("bare", ("callbacks=none", *UNET, *CORE, *SIMPLE, *ONE), has=frozenset({"simple"})),
-        Scenario("judged", (*UNET, *CORE, *GRID, *ONE), has=whole),
+        Scenario("bare", ("callbacks=minimal", *UNET, *CORE, *SIMPLE, *ONE), has=frozenset({"simple"})),
+        Scenario("evaluated", (*UNET, *CORE, *GRID, *ONE), has=whole),
         Scenario("restless", (*UNET, *every, "callbacks.keep.minutes=1e-6", *ONE)),
         Scenario("unaligned", (*UNET, *every, "callbacks.log.every=4", "callbacks.validation.every=5", *ONE)),
     ]

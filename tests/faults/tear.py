@@ -58,8 +58,8 @@ class Before:
         """Look."""
         files = sorted((path / "checkpoints").glob("*.ckpt"))
         steps = {file.stem: torch.load(file, map_location="cpu", weights_only=True)["global_step"] for file in files}
-        verdict = path / "metrics.json"
-        finished = verdict.exists() and json.loads(verdict.read_text())["status"] == "finished"
+        results = path / "metrics.json"
+        finished = results.exists() and json.loads(results.read_text())["status"] == "finished"
         return cls(steps.get("last"), sorted(steps.values()), finished)
 
 

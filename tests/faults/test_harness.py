@@ -151,8 +151,8 @@ def one_bit_more(content: dict) -> None:
             "metrics.json: metrics.a is 1.1, not 1.0",
         ),
         (
-            lambda folder: (folder / "status.json").write_text('{"state": "judging", "step": 6}'),
-            "status.json: state is 'judging', not 'finished'",
+            lambda folder: (folder / "status.json").write_text('{"state": "evaluating", "step": 6}'),
+            "status.json: state is 'evaluating', not 'finished'",
         ),
     ],
 )

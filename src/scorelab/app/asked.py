@@ -15,7 +15,7 @@ from scorelab.config.stored import Changes, run_directory
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser
 from scorelab.errors import UserError
-from scorelab.lit.weights import load_judged
+from scorelab.lit.weights import load_evaluated
 from scorelab.run.identity import is_machine, key_of
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -60,7 +60,7 @@ def on_its_device(module: Module) -> Module:
 
 
 def trained(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
-    """The denoiser to judge of a stored run."""
+    """The denoiser to evaluate of a stored run."""
     denoiser = build_denoiser(config, data)
-    load_judged(denoiser, checkpoint)
+    load_evaluated(denoiser, checkpoint)
     return on_its_device(denoiser)

@@ -80,7 +80,7 @@ def entry(configs: Path, name: str, job: str) -> None:
             print(help_text(configs, name))
             return
         if name == "eval" and _without_run(line.words):
-            name, job = "oracle", "scorelab.app.evaluate:evaluate_exact"
+            name, job = "exact", "scorelab.app.evaluate:evaluate_exact"
         _refuse(line, folders, name)
         line = line.for_hydra(name)
         sys.argv[1:] = line.argv()
@@ -145,16 +145,16 @@ class Told:
 
 def one_line(error: Exception, folders: list[Path]) -> Told:
     """What the person at the keyboard is told of an error."""
-    from scorelab.errors import JudgingFailed
-    from scorelab.run.machine import BATCH, mishap
+    from scorelab.errors import EvaluationFailed
+    from scorelab.run.machine import BATCH, machine_error
 
     if isinstance(error, UserError):
         return Told(str(error), 2)
-    if isinstance(error, JudgingFailed):
+    if isinstance(error, EvaluationFailed):
         return Told(str(error), 1)
     if (told := composition_error(error, folders)) is not None:
         return Told(told, 2)
-    if (known := mishap(error, Path.cwd(), BATCH)) is not None:
+    if (known := machine_error(error, Path.cwd(), BATCH)) is not None:
         return Told(str(known), 2)
     where = " ".join(getattr(error, "__notes__", ())) or "debug=true shows where"
     return Told(f"{type(error).__name__}: {' '.join(str(error).split())}: {FAULT} ({where})", 1)
@@ -201,8 +201,8 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
     """
     if "--shell-completion" in line.flags:
         return
-    if name == "oracle" and "--multirun" in line.flags:
-        raise UserError("-m: an exact denoiser is judged one choice at a time")
+    if name == "exact" and "--multirun" in line.flags:
+        raise UserError("-m: an exact denoiser is evaluated one choice at a time")
     known = known_keys(folders[0], name)
     for word in line.words:
         key, value = key_of(word), value_of(word)
@@ -210,7 +210,7 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
         if told := _of_hydra(key, value):
             raise UserError(f"{word}: {told}")
         if name in ("eval", "sample") and (word.startswith("~") or (word.startswith("+") and "." not in key)):
-            raise UserError(f"{word}: type group=choice, group.key=value, or judge.NAME=null to leave a part out")
+            raise UserError(f"{word}: type group=choice, group.key=value, or metrics.NAME=null to leave a part out")
         if top.startswith("hydra") or not ("=" in word or word.startswith("~")):
             continue
         if top not in known and top in known_keys(folders[0], "train"):
@@ -226,7 +226,7 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
             raise UserError(f"{word}: {key} has to have a value: {key}=...")
         if name == "train" and key in ("name", "best_of") and value != "null" and not line.several:
             raise UserError(f"{word}: {key} belongs to a sweep (-m, or sweep=...); a single run is named with run=")
-        if key in ("run", "name") and name in ("train", "oracle") and not RUN_NAME.fullmatch(value):
+        if key in ("run", "name") and name in ("train", "exact") and not RUN_NAME.fullmatch(value):
             what = {"run": "a run", "name": "a sweep" if name == "train" else "an evaluation"}[key]
             raise UserError(f"{key}={value}: {what}'s name has letters, digits, '_', '-' and '.' only")
 

@@ -14,10 +14,10 @@ from scorelab.config.check import completed, instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, of_today, run_directory, slug
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser, NetworkDenoiser
-from scorelab.errors import JudgingFailed, UserError
-from scorelab.evaluation import Case, judge
-from scorelab.files import plain, shown, sweep, write_json
-from scorelab.lit.pictures import draw_judged
+from scorelab.errors import EvaluationFailed, UserError
+from scorelab.evaluation import EvaluationContext, run_yardsticks
+from scorelab.files import plain, remove_temporary, shown, write_json
+from scorelab.lit.pictures import draw_results
 from scorelab.lit.weights import load_weights
 from scorelab.report.table import table
 from scorelab.run.directory import RunDir, first_free
@@ -28,7 +28,7 @@ from scorelab.run.machine import in_one_line
 log = logging.getLogger("scorelab")
 
 
-JUDGED = (*DRAWN, "loss", "times", "extractor", "judge")
+EVALUATED = (*DRAWN, "loss", "timesteps", "extractor", "metrics")
 
 
 def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any]) -> Denoiser | None:
@@ -49,23 +49,23 @@ def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any])
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
-    """Judge a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
+    """Evaluate a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
     quiet()
-    typed = asked(cfg, ("sampler", "extractor", "judge", "metric"))
+    typed = asked(cfg, ("sampler", "extractor", "metrics", "evaluation"))
     against, checkpoint = typed.own["against"], str(typed.own["checkpoint"])
-    with in_one_line(typed.run, "metric.chunk"):
+    with in_one_line(typed.run, "evaluation.chunk"):
         weights = checkpoint_of("run", typed.run, checkpoint)
-        config = load_run(typed.run, JUDGED, typed.changes)
+        config = load_run(typed.run, EVALUATED, typed.changes)
         experiment = build(config, training=False)
         load_weights(experiment.module, weights)
         on_its_device(experiment.module)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
-        case = experiment.case(experiment.module.judged, other)
-        return judged(experiment, case, said(), config, typed.run / "eval" / slug(said()))
+        context = experiment.context(experiment.module.evaluated, other)
+        return evaluated(experiment, context, said(), config, typed.run / "eval" / slug(said()))
 
 
 def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
-    """Judge the exact denoiser of a data set, which no run has trained: what is left is sampler and estimator error."""
+    """Evaluate the exact denoiser of a data set: what is left is the sampler's error and the estimators'."""
     quiet()
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), said()
@@ -73,12 +73,12 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     folder = folder if free is None else free.path
     try:
         config = sized(completed(cfg)) | {"name": folder.name}
-        earlier = RunDir(folder).verdict()
+        earlier = RunDir(folder).results()
         if earlier and (old := first_difference(of_today(earlier["config"]), plain(config))):
             raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
         experiment = build(config)
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
-            raise UserError("a network is judged where it was trained: run=DIR; model=oracle needs no run")
+            raise UserError("a network is evaluated where it was trained: run=DIR; model=exact needs no run")
     except BaseException:
         if free is not None:
             free.discard()
@@ -86,20 +86,20 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
             folder.rmdir()
         raise
     on_its_device(experiment.module)
-    with in_one_line(folder, "metric.chunk"):
-        return judged(experiment, experiment.case(experiment.module.denoiser), words, config, folder)
+    with in_one_line(folder, "evaluation.chunk"):
+        return evaluated(experiment, experiment.context(experiment.module.denoiser), words, config, folder)
 
 
-def judged(
-    experiment: Experiment, case: Case, words: list[str], config: dict[str, Any], folder: Path
+def evaluated(
+    experiment: Experiment, context: EvaluationContext, words: list[str], config: dict[str, Any], folder: Path
 ) -> dict[str, float | None]:
-    """Judge, write metrics.json and the pictures into a folder, say the table."""
-    verdict = judge(experiment.parts, case, log.info)
-    sweep(folder, shared=True)
-    content = {"overrides": words, "metrics": verdict.metrics, "records": verdict.records, "config": config}
+    """Evaluate, write metrics.json and the pictures into a folder, say the table."""
+    results = run_yardsticks(experiment.yardsticks, context, log.info)
+    remove_temporary(folder, shared=True)
+    content = {"overrides": words, "metrics": results.metrics, "records": results.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
-    draw_judged(verdict.records, case, folder)
-    log.info("%s", "\n".join(filter(None, (table(verdict.metrics, verdict.records), shown(folder / "metrics.json")))))
-    if (told := failed_parts(verdict.failed, folder / "metrics.json")) is not None:
-        raise JudgingFailed(told)
-    return plain(verdict.metrics)
+    draw_results(results.records, context, folder)
+    log.info("%s", "\n".join(filter(None, (table(results.metrics, results.records), shown(folder / "metrics.json")))))
+    if (told := failed_parts(results.failed, folder / "metrics.json")) is not None:
+        raise EvaluationFailed(told)
+    return plain(results.metrics)

@@ -13,7 +13,7 @@ from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal, UserError
-from scorelab.files import sweep, whole
+from scorelab.files import remove_temporary, whole
 from scorelab.lit.pictures import save_samples
 from scorelab.run.machine import in_one_line
 from scorelab.samplers import Sampler, draw_samples
@@ -21,25 +21,25 @@ from scorelab.tensors import to_bytes
 
 log = logging.getLogger("scorelab")
 
-DRAWN = (*DENOISER, "sampler", "metric")  # what sampling uses of a run
+DRAWN = (*DENOISER, "sampler", "evaluation")  # what sampling uses of a run
 
 
 def sample(cfg: DictConfig) -> None:
     """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
     quiet()
-    typed = asked(cfg, ("sampler", "metric.chunk"))
+    typed = asked(cfg, ("sampler", "evaluation.chunk"))
     n, label, seed, checkpoint = (typed.own[key] for key in ("n", "label", "seed", "checkpoint"))
-    with in_one_line(typed.run, "metric.chunk, or n"):
+    with in_one_line(typed.run, "evaluation.chunk, or n"):
         weights = checkpoint_of("run", typed.run, str(checkpoint))
         config = load_run(typed.run, DRAWN, typed.changes)
-        data, sampler, metric = (instantiate(config[key], key) for key in ("data", "sampler", "metric"))
+        data, sampler, settings = (instantiate(config[key], key) for key in ("data", "sampler", "evaluation"))
         labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained(config, data, weights)
         refuse_sampler(sampler, denoiser)
         with torch.no_grad():
-            drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, metric.chunk)
+            drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, settings.chunk)
         folder = typed.run / "sample" / slug(said())
-        sweep(folder, shared=True)
+        remove_temporary(folder, shared=True)
         save_samples(drawn, data, folder / "samples.png", 256)
         array = drawn if data.levels is None else to_bytes(drawn, data.levels)
         array = array.permute(0, 2, 3, 1) if array.dim() == 4 else array

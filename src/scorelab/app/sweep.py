@@ -60,13 +60,13 @@ class Job:
     path: Path
 
     @property
-    def verdict(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """What metrics.json says; empty where there is none."""
-        return RunDir(self.path).verdict()
+        return RunDir(self.path).results()
 
     def failure(self, failures: Mapping[str, str]) -> str | None:
         """Why this run has no figures: from ``failures`` by directory, or as stored; None where it has some."""
-        refused, ended = failures.get(self.path.name), self.verdict.get("status")
+        refused, ended = failures.get(self.path.name), self.results.get("status")
         if ended == "finished" and not (refused and self.config["overwrite"]):
             return None
         status = read_status(self.path)
@@ -133,8 +133,8 @@ class Sweep:
         rows = []
         for job in self.jobs:
             choices = {key_of(word): value_of(word) for word in job.overrides if not is_machine(key_of(word))}
-            rows.append(Row(choices, job.verdict.get("metrics", {}), job.failure(failures)))
-        limited = [job.path.name for job in self.jobs if job.verdict.get("time_limited")]
+            rows.append(Row(choices, job.results.get("metrics", {}), job.failure(failures)))
+        limited = [job.path.name for job in self.jobs if job.results.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
         return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
 

@@ -1,4 +1,4 @@
-"""What the entry train does: one run, from its directory to its verdict; resumed, skipped or refused as that says."""
+"""What the entry train does: one run, from its directory to its results; resumed, skipped or refused as that says."""
 
 import logging
 import multiprocessing
@@ -21,22 +21,22 @@ from scorelab.config.check import completed, instantiate
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.denoisers import NetworkDenoiser
-from scorelab.errors import JudgingFailed, UserError
-from scorelab.evaluation import Verdict, judge
+from scorelab.errors import EvaluationFailed, UserError
+from scorelab.evaluation import Results, run_yardsticks
 from scorelab.files import plain, shown
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpointing import among
 from scorelab.lit.environment import Place
-from scorelab.lit.guard import Guard
-from scorelab.lit.pictures import draw_judged
+from scorelab.lit.guard import DivergenceGuard
+from scorelab.lit.pictures import draw_results
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 from scorelab.run.checkpoints import Newest
 from scorelab.run.directory import RunDir, first_free
 from scorelab.run.failures import Job, lost, recorded
-from scorelab.run.heartbeat import Heart
+from scorelab.run.heartbeat import Heartbeat
 from scorelab.run.identity import key_of
-from scorelab.run.processes import Ranks, see_complete
+from scorelab.run.processes import Processes, see_complete
 from scorelab.run.signals import SIGNALS
 from scorelab.tracking.history import History, flat
 
@@ -45,7 +45,7 @@ log = logging.getLogger("scorelab")
 
 
 def train(cfg: DictConfig) -> dict[str, float | None]:
-    """Train, judge and record one run; resume it, skip it or refuse it where the directory says so.
+    """Train, evaluate and record one run; resume it, skip it or refuse it where the directory says so.
 
     Raises:
         UserError: for what the person at the keyboard can change; the run is resumable wherever it has a checkpoint.
@@ -60,9 +60,9 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         if not config["overwrite"]:
             run.check(config, of_today)
             if run.finished:
-                verdict = run.finish()
-                log.info("%s is finished:\n%s", shown(run.path), table(verdict["metrics"], verdict["records"]))
-                return verdict["metrics"]
+                results = run.finish()
+                log.info("%s is finished:\n%s", shown(run.path), table(results["metrics"], results["records"]))
+                return results["metrics"]
         experiment = ready(config, run)
     except BaseException:
         run.discard()
@@ -72,7 +72,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     log.info("%s", table(job.metrics, job.records))
     log.info("%s: %s", shown(run.path), ", ".join(what_is_there(run.path)))
     if job.reason is not None:
-        raise JudgingFailed(job.reason)
+        raise EvaluationFailed(job.reason)
     return job.metrics
 
 
@@ -120,7 +120,7 @@ def ready(config: dict[str, Any], run: RunDir) -> Experiment:
     """
     experiment = build(config)
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
-        raise UserError("this model has nothing to train: python src/eval.py model=oracle data=... judges it")
+        raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
     build_trainer(config, run.path)  # to see that it can be
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
         origin = start_from(experiment.module, Path(config["init_from"]), config["prediction"])
@@ -162,26 +162,26 @@ def log_file(directory: Path) -> Iterator[None]:
 
 
 def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Job:
-    """Train and judge, and say in metrics.json and status.json how it ended, whatever ends it."""
+    """Train and evaluate, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
     job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN))
     with recorded(job):
         if config["overwrite"]:
             run.clear()
         run.claim(config)
-        ranks = Ranks(run.path, config["trainer"]["devices"], WORKER, lambda why: lost(job, why))
-        job.fallen = lambda: ranks.fallen
-        trainer = build_trainer(config, run.path, Place(0, ranks.port))
+        processes = Processes(run.path, config["trainer"]["devices"], WORKER, lambda why: lost(job, why))
+        job.fallen = lambda: processes.fallen
+        trainer = build_trainer(config, run.path, Place(0, processes.port))
         job.steps = lambda: trainer.global_step
         job.loggers.append(History(run.path))
-        job.heart = heart = Heart(run, lambda: trainer.global_step)
-        with heart, SIGNALS.waiting(False):
+        job.heartbeat = heartbeat = Heartbeat(run, lambda: trainer.global_step)
+        with heartbeat, SIGNALS.waiting(False):
             job.loggers += wanted_logger(config, run)
             trainer.loggers = job.loggers
-            fit(experiment, trainer, run, ranks)
-            heart.enter("judging")
-            verdict = judged(experiment, trainer, run)
-            job.metrics, job.records, job.failed = verdict.metrics, verdict.records, verdict.failed
+            fit(experiment, trainer, run, processes)
+            heartbeat.enter("evaluating")
+            results = evaluated(experiment, trainer, run)
+            job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
     return job
 
 
@@ -194,7 +194,7 @@ def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
     return [instantiate(config["logger"], "logger", **given)]
 
 
-def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> None:
+def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Processes) -> None:
     """Train to the last step, from the newest checkpoint that is whole."""
     module = experiment.module
     weights = sum(p.numel() for p in module.denoiser.parameters())
@@ -204,18 +204,18 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, ranks: Ranks) -> 
         log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
     denoiser: Any = module.denoiser
-    of = (module.loss, denoiser.schedule, module.times, denoiser.prediction)
+    of = (module.loss, denoiser.schedule, module.timesteps, denoiser.prediction)
     draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
     found = run.newest()
     say_where_it_starts(module.origin, run, found)
     if found:
         found.put_in_order()
-    trainer.loggers[0].cut(found.step if found else -1)  # type: ignore[attr-defined]
+    trainer.loggers[0].truncate_after(found.step if found else -1)  # type: ignore[attr-defined]
     path = found.path if found else None
     try:
-        with SIGNALS.waiting(), ranks.at(path):
+        with SIGNALS.waiting(), processes.at(path):
             trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
-            see_complete(ranks.devices)
+            see_complete(processes.devices)
     finally:
         for worker in multiprocessing.active_children():  # left where an error is, and deaf to gentler words
             worker.kill()
@@ -239,26 +239,26 @@ def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newes
         log.info("begun with the weights of %s at step %s", origin["run"], f"{origin['step']:,}")
 
 
-def judged(experiment: Experiment, trainer: Trainer, run: RunDir) -> Verdict:
-    """Judge the averaged weights of the last step, record and draw what is found."""
+def evaluated(experiment: Experiment, trainer: Trainer, run: RunDir) -> Results:
+    """Evaluate the averaged weights of the last step, record and draw what is found."""
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
-    case = experiment.case(module.judged)
-    verdict = judge(experiment.parts, case, log.info)
-    for name in verdict.failed:
-        log.debug("%s failed:\n%s", name, "\n".join(verdict.records[name]["traceback"]))
+    context = experiment.context(module.evaluated)
+    results = run_yardsticks(experiment.yardsticks, context, log.info)
+    for name in results.failed:
+        log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
     for validation in among(trainer, Validation):
-        verdict.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
-    verdict.metrics, verdict.records = plain(verdict.metrics), plain(verdict.records)
+        results.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
+    results.metrics, results.records = plain(results.metrics), plain(results.records)
     for logger in trainer.loggers:
-        known = {key: value for key, value in verdict.metrics.items() if value is not None}
+        known = {key: value for key, value in results.metrics.items() if value is not None}
         logger.log_metrics(known, trainer.global_step)
-    draw_judged(verdict.records, case, run.path)
-    verdict.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
-    verdict.records["training"] = {
+    draw_results(results.records, context, run.path)
+    results.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
+    results.records["training"] = {
         "steps": trainer.global_step,
-        "skipped": sum(guard.skipped for guard in among(trainer, Guard)),
+        "skipped": sum(guard.skipped for guard in among(trainer, DivergenceGuard)),
         "processes": trainer.world_size,
         "init_from": module.origin,
     }
-    return verdict
+    return results

@@ -1,4 +1,4 @@
-"""A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Ranks``."""
+"""A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Processes``."""
 
 import sys
 from pathlib import Path
@@ -9,13 +9,13 @@ from scorelab.config.build import build
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import Interrupted
 from scorelab.lit.environment import Place
-from scorelab.run.machine import BATCH, mishap
+from scorelab.run.machine import BATCH, machine_error
 from scorelab.run.processes import die_with, share_cores
 from scorelab.run.signals import SIGNALS
 
 
 def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
-    """Train with the first process; it alone writes, validates and judges."""
+    """Train with the first process; it alone writes, validates and evaluates."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
@@ -33,5 +33,5 @@ if __name__ == "__main__":
     except Interrupted as stop:
         sys.exit(stop.status)
     except Exception as error:
-        known = mishap(error, Path(sys.argv[4]), BATCH)
+        known = machine_error(error, Path(sys.argv[4]), BATCH)
         sys.exit(" ".join(str(known or error).split()) or type(error).__name__)

@@ -13,10 +13,10 @@ from scorelab.config.refusals import called
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
-from scorelab.evaluation import Case, Metric, Part
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
 from scorelab.lit.module import DiffusionModule
-from scorelab.losses import Card, Loss, Times, weight_card
+from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
 from scorelab.schedules import Schedule
 
@@ -28,31 +28,32 @@ class Experiment:
     data: DataModule
     module: DiffusionModule
     sampler: Sampler
-    parts: dict[str, Part]
-    metric: Metric
+    yardsticks: dict[str, Yardstick]
+    settings: EvaluationSettings
     card: Card
     conditional: bool
     seed: int
 
-    def case(self, denoiser: Denoiser, other: Denoiser | None = None) -> Case:
+    def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
         train, test = self.data.splits["train"], self.data.splits["test"]
         extractor = self.data.extractor
-        truth, law = (exact(of, denoiser, self.conditional) for of in (self.data.truth(), self.data.law()))
-        return Case(
+        laws = self.data.training_law(), self.data.law()
+        train_exact, held_out_exact = (exact_denoiser(law, denoiser, self.conditional) for law in laws)
+        return EvaluationContext(
             denoiser,
             self.sampler,
-            self.metric,
+            self.settings,
             train.values,
             train.labels,
             test.values,
             test.labels,
             extractor,
             self.module.loss,
-            self.module.times,
+            self.module.timesteps,
             self.seed,
-            law if self.data.endless else truth,
-            law,
+            held_out_exact if self.data.endless else train_exact,
+            held_out_exact,
             other,
             self.data.training.values if self.data.flip else None,
             self.conditional,
@@ -60,7 +61,7 @@ class Experiment:
         )
 
 
-def exact(law: Law | None, denoiser: Denoiser, conditional: bool) -> Exact | None:
+def exact_denoiser(law: Law | None, denoiser: Denoiser, conditional: bool) -> Exact | None:
     """The exact denoiser of a law under this one's schedule, where it is; of each label's own part if conditional."""
     if law is None:
         return None
@@ -88,7 +89,7 @@ def sized(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(config: dict[str, Any], training: bool = True) -> Experiment:
-    """Data, schedule, network, denoiser, times, loss, sampler and yardsticks of a sized config.
+    """Data, schedule, network, denoiser, timesteps, loss, sampler and yardsticks of a sized config.
 
     Without ``training`` there is no optimiser, and the config's nodes for it are not looked at.
 
@@ -103,23 +104,25 @@ def build(config: dict[str, Any], training: bool = True) -> Experiment:
         raise UserError("this extractor compares images, and the data are points: leave extractor= out")
     denoiser = build_denoiser(config, data)
     conditional = bool(config["model"].get("conditional"))
-    times = instantiate(config["times"], "times")
+    timesteps = instantiate(config["timesteps"], "timesteps")
     loss = instantiate(config["loss"], "loss")
     sampler = instantiate(config["sampler"], "sampler")
-    parts = {name: instantiate(node, f"judge.{name}") for name, node in config.get("judge", {}).items() if node}
-    metric = instantiate(config["metric"], "metric")
-    card = _card(config, denoiser, loss, times, sampler, parts, metric)
+    yardsticks = {
+        name: instantiate(node, f"metrics.{name}") for name, node in config.get("metrics", {}).items() if node
+    }
+    settings = instantiate(config["evaluation"], "evaluation")
+    card = _card(config, denoiser, loss, timesteps, sampler, yardsticks, settings)
     scale = card.normalizer if loss.normalize else 1.0
-    truth = exact(data.truth(), denoiser, conditional) if loss.needs_truth else None
+    exact = exact_denoiser(data.training_law(), denoiser, conditional) if loss.needs_exact else None
     optimizer = lr_schedule = None
     if training:
         optimizer = partial(_with, config["optimizer"], "optimizer", "params")
         steps = config["trainer"]["max_steps"]
         lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
-    module = DiffusionModule(denoiser, loss, times, sampler, optimizer, lr_schedule, config["seed"], scale, truth)
+    module = DiffusionModule(denoiser, loss, timesteps, sampler, optimizer, lr_schedule, config["seed"], scale, exact)
     if training and any(True for _ in denoiser.parameters()):
         module.configure_optimizers()  # refuses its numbers now rather than at the first step
-    return Experiment(data, module, sampler, parts, metric, card, conditional, config["seed"])
+    return Experiment(data, module, sampler, yardsticks, settings, card, conditional, config["seed"])
 
 
 def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
@@ -128,7 +131,7 @@ def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     variance: Variance = instantiate(config["variance"], "variance")
     model: Any = target_of(config["model"], "model")
     if issubclass(model, Denoiser):
-        shared = {"schedule": schedule, "variance": variance, "law": data.truth(), "levels": data.levels}
+        shared = {"schedule": schedule, "variance": variance, "law": data.training_law(), "levels": data.levels}
         return instantiate(config["model"], "model", **shared)
     shared = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
     network = instantiate(config["model"], "model", **shared)
@@ -156,10 +159,10 @@ def _card(
     config: dict[str, Any],
     denoiser: Denoiser,
     loss: Loss,
-    times: Times,
+    timesteps: TimestepSampler,
     sampler: Sampler,
-    parts: dict[str, Part],
-    metric: Metric,
+    yardsticks: dict[str, Yardstick],
+    settings: EvaluationSettings,
 ) -> Card:
     """The objective's weight card.
 
@@ -169,10 +172,10 @@ def _card(
     _check("prediction" if isinstance(denoiser, NetworkDenoiser) else "model", config, denoiser.check)
     _check("loss", config, lambda: loss.check(denoiser))
     _check("sampler", config, lambda: sampler.evaluations(denoiser))
-    for name, part in parts.items():
-        _check(f"judge.{name}", config, partial(part.check, denoiser, metric))
+    for name, yardstick in yardsticks.items():
+        _check(f"metrics.{name}", config, partial(yardstick.check, denoiser, settings))
     cards: list[Card] = []
-    _check("loss", config, lambda: cards.append(weight_card(denoiser, loss, times)))
+    _check("loss", config, lambda: cards.append(weight_card(denoiser, loss, timesteps)))
     if loss.normalize:
         _check("loss", config, lambda: cards[0].normalizer)  # which may not exist
     return cards[0]

@@ -53,7 +53,7 @@ GIVEN = {  # what the program wires or means itself, and what does what is wante
         "overfit_batches": LESS,
         "limit_train_batches": LESS,
         "limit_val_batches": "callbacks.validation.every says when to validate, always on the whole split",
-        "limit_test_batches": "metric.samples and metric.budget say how much is judged",
+        "limit_test_batches": "evaluation.samples and evaluation.budget say how much is evaluated",
         "limit_predict_batches": "src/sample.py n=N draws samples",
     },
     "logger": {
@@ -74,9 +74,9 @@ def bases() -> dict[str, type]:
     from torch.optim.lr_scheduler import LRScheduler
 
     from scorelab.data.base import Source
-    from scorelab.denoisers import Prediction, Variance
-    from scorelab.evaluation import Metric, Part
-    from scorelab.losses import Loss, Times
+    from scorelab.denoisers import Parameterization, Variance
+    from scorelab.evaluation import EvaluationSettings, Yardstick
+    from scorelab.losses import Loss, TimestepSampler
     from scorelab.metrics.features import Extractor
     from scorelab.samplers import Sampler
     from scorelab.schedules import Schedule
@@ -85,11 +85,11 @@ def bases() -> dict[str, type]:
         "data": LightningDataModule,
         "data.source": Source,
         "schedule": Schedule,
-        "prediction": Prediction,
+        "prediction": Parameterization,
         "variance": Variance,
         "model": nn.Module,
         "loss": Loss,
-        "times": Times,
+        "timesteps": TimestepSampler,
         "sampler": Sampler,
         "extractor": Extractor,
         "optimizer": Optimizer,
@@ -97,9 +97,9 @@ def bases() -> dict[str, type]:
         "callbacks": Callback,
         "trainer": Trainer,
         "logger": Logger,
-        "judge": Part,
-        "judge.*.*": Loss,
-        "metric": Metric,
+        "metrics": Yardstick,
+        "metrics.*.*": Loss,
+        "evaluation": EvaluationSettings,
     }
 
 
@@ -166,7 +166,7 @@ def completed(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _group(key: str, value: Any) -> Any:
-    """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, judge)."""
+    """One top-level entry: a number or word, a node, or a collection of named nodes (callbacks, metrics)."""
     if key in TYPES:
         return value_of_run(key, value)
     if not isinstance(value, dict):

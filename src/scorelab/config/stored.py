@@ -11,7 +11,7 @@ from scorelab.config.check import GIVEN, checked, defaults_of, target_of
 from scorelab.config.refusals import called
 from scorelab.errors import UserError
 from scorelab.lit.module import DiffusionModule
-from scorelab.lit.weights import judged_weights, load_state
+from scorelab.lit.weights import evaluated_weights, load_state
 from scorelab.run.checkpoints import NAMES, newest_checkpoint, read_checkpoint
 from scorelab.run.identity import STORED, key_of, read_config
 
@@ -87,7 +87,7 @@ class Changes:
 def load_run(path: Path, used: tuple[str, ...], changes: Changes | None = None) -> dict[str, Any]:
     """A run's own stored config, with changes; the nodes ``used`` are checked, the others not even looked at.
 
-    There is no budget for judging, unless the changes say so.
+    There is no budget for evaluation, unless the changes say so.
 
     Raises:
         UserError: when the file is damaged or of another version, or for a key that its node does not take.
@@ -100,7 +100,7 @@ def load_run(path: Path, used: tuple[str, ...], changes: Changes | None = None) 
             config[group] = checked(changes.composed[group], group)
             continue
         config[group] = _own(config, group, file, group in changes.allowed)
-        if group == "metric":
+        if group == "evaluation":
             config[group]["budget"] = None
         if mine := [key for key in keys if key.startswith(f"{group}.")]:
             config[group] = checked(_set(config[group], mine, changes.composed[group]), group)
@@ -119,7 +119,7 @@ def _own(config: dict[str, Any], group: str, file: Path, replaceable: bool) -> A
     value = config[group]
     if group != "seed" and not isinstance(value, dict):
         raise UserError(f"{file} is damaged, its {group} is {value!r}: {STORED}")
-    if isinstance(value, dict) and "_target_" not in value and group not in ("judge", "extractor"):
+    if isinstance(value, dict) and "_target_" not in value and group not in ("metrics", "extractor"):
         raise UserError(f"{file} is damaged, its {group} names no class: {STORED}")
     try:
         return checked(value, group)
@@ -175,7 +175,7 @@ class Origin:
 
 
 def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> Origin:
-    """Give the network the judged weights of another run's newest whole checkpoint: averaged ones where it has some.
+    """Give the network the evaluated weights of another run's newest whole checkpoint: averaged ones where it has some.
 
     Schedule, loss and optimiser are this run's own; what the network predicts has to be the same.
 
@@ -194,8 +194,8 @@ def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -
         raise UserError(
             f"init_from={run}: its network was trained with another prediction: set {called('prediction', its)}"
         )
-    judged = judged_weights(read_checkpoint(found.path)["state_dict"])
-    weights = {key.removeprefix("network."): value for key, value in judged.items() if key.startswith("network.")}
+    evaluated = evaluated_weights(read_checkpoint(found.path)["state_dict"])
+    weights = {key.removeprefix("network."): value for key, value in evaluated.items() if key.startswith("network.")}
     network: Any = module.denoiser.network
     load_state(network, weights, found.path)
     return Origin(str(run), found.step)

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.base import Source, Split
-from scorelab.data.synthetic import Known
+from scorelab.data.synthetic import Synthetic
 from scorelab.errors import Refusal
 from scorelab.laws import FiniteSet, Law
 from scorelab.tensors import as_data, generator
 
 
-class Resident(Dataset):
+class InMemoryDataset(Dataset):
     """A split in memory; an index is a whole batch of rows."""
 
     def __init__(self, split: Split, levels: int | None) -> None:
@@ -68,10 +68,10 @@ class ByValue(Sampler[list[int]]):
         return (rows.tolist() for rows in self.batches)
 
 
-class Draws(Dataset):
+class EndlessDataset(Dataset):
     """Fresh draws of a known law; an index is the step whose batch is drawn, by (seed, step, rank) alone."""
 
-    def __init__(self, source: Known, batch_size: int, seed: int, rank: int = 0) -> None:
+    def __init__(self, source: Synthetic, batch_size: int, seed: int, rank: int = 0) -> None:
         self.source, self.batch_size, self.seed, self.rank = source, batch_size, seed, rank
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -133,11 +133,11 @@ class DataModule(LightningDataModule):
         self.source, self.batch_size, self.flip, self.workers = source, batch_size, flip, workers
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
         self.extractor: Any = None  # the feature space its images are compared in: set where the run is built
-        self.endless = isinstance(source, Known) and limit is None
+        self.endless = isinstance(source, Synthetic) and limit is None
         if self.endless and (half is not None or flip):
             raise Refusal("endless draws have no halves and no mirror images: set data.limit")
         self.splits = source.splits()
-        if isinstance(source, Known) and limit is not None:
+        if isinstance(source, Synthetic) and limit is not None:
             self.splits["train"] = source.first(limit, half or "A")
         elif not self.endless:
             self.splits["train"] = part(self.splits["train"], limit, half)
@@ -156,7 +156,7 @@ class DataModule(LightningDataModule):
         """How much chance the class counts of the train split hold; None where nothing tells of classes."""
         return self.splits["train"].chance if self.classes or self.law() is not None else None
 
-    def truth(self) -> Law:
+    def training_law(self) -> Law:
         """The law of what is trained on: uniform over the training set, or the known law that draws it endlessly."""
         law = self.law()
         if self.endless and law is not None:
@@ -174,14 +174,14 @@ class DataModule(LightningDataModule):
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         if self.endless:
-            assert isinstance(self.source, Known)
+            assert isinstance(self.source, Synthetic)
             steps = Steps()
             steps.start = start
-            return self.served(Draws(self.source, self.batch_size, self.seed, rank), steps)
+            return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), steps)
         train = self.training
         batches = Batches(len(train), self.batch_size, self.seed, rank, world)
         batches.start = start
-        return self.served(Resident(train, self.levels), ByValue(batches) if self.workers else batches)
+        return self.served(InMemoryDataset(train, self.levels), ByValue(batches) if self.workers else batches)
 
     def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:
         """Whole batches in the sampler's order. Workers leave it to the main process what a signal means."""

@@ -18,7 +18,7 @@ from scorelab.tensors import generator
 BLOCK = 1024  # draws at once of a list that can be cut anywhere
 
 
-class Known(Source):
+class Synthetic(Source):
     """Data drawn from a law that is known: training draws are endless, held-out draws are its own.
 
     The train split is a sample of the law for comparison; it is trained on only where the data module's ``limit``
@@ -62,7 +62,7 @@ class Known(Source):
         return Split(drawn.x0.float(), label)
 
 
-class Points(Known):
+class Points(Synthetic):
     """Points in the plane, about as large as [-1, 1]."""
 
     shape = (2,)
@@ -170,7 +170,7 @@ class Checkerboard(Points):
         return Boxes(low, low + 0.5)
 
 
-class DigitsGaussians(Known):
+class DigitsGaussians(Synthetic):
     """A mixture of 30 Gaussians in 64 dimensions, fitted to the 8x8 digits, three to a class: images without levels.
 
     The fit is ``python scripts/fit_digits.py``; its parameters ship with the package.

@@ -3,7 +3,7 @@
 from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate
 from scorelab.denoisers.exact import Exact
-from scorelab.denoisers.learned import X0, Eps, NetworkDenoiser, Prediction, V, ends_without_signal
+from scorelab.denoisers.parameterization import X0, Eps, NetworkDenoiser, Parameterization, V, ends_without_signal
 from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, Variance
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "FixedSmall",
     "Learned",
     "NetworkDenoiser",
-    "Prediction",
+    "Parameterization",
     "Rescheduled",
     "V",
     "Variance",

@@ -12,8 +12,8 @@ class Estimate:
     ``x0`` and ``eps`` (B, ...) are each computed from the formula that is well conditioned for what was predicted;
     ``alpha`` and ``sigma`` have shape (B, 1, ...). score = -eps / sigma; v = alpha eps - sigma x0
     (Salimans & Ho 2022, "Progressive distillation", appendix D); a = alpha^2 + sigma^2 is 1 only when the process
-    preserves variance. ``fraction`` (B, ...) is what a learned variance says: the place of log s^2 between log beta~
-    (0) and log sigma^2_{t|s} (1), whatever s the step goes to; None where the variance is not learned.
+    preserves variance. ``variance_fraction`` (B, ...) is what a learned variance says: the place of log s^2 between
+    log beta~ (0) and log sigma^2_{t|s} (1), whatever s the step goes to; None where the variance is not learned.
     """
 
     x_t: Tensor
@@ -21,7 +21,7 @@ class Estimate:
     sigma: Tensor
     x0: Tensor
     eps: Tensor
-    fraction: Tensor | None = None
+    variance_fraction: Tensor | None = None
 
     @classmethod
     def from_eps(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> "Estimate":

@@ -68,6 +68,6 @@ class Learned(Variance):
 
 
 def _between(low: Tensor, high: Tensor, estimate: Estimate) -> Tensor:
-    if estimate.fraction is None:
+    if estimate.variance_fraction is None:
         raise Refusal("a learned variance needs a denoiser that says one")
-    return torch.lerp(like(low, estimate.x_t), like(high, estimate.x_t), estimate.fraction)
+    return torch.lerp(like(low, estimate.x_t), like(high, estimate.x_t), estimate.variance_fraction)

@@ -1,44 +1,44 @@
 """Yardsticks: what a denoiser is worth, in figures that do not depend on how it was trained."""
 
 from scorelab.evaluation.agreement import Agreement
-from scorelab.evaluation.base import Case, Metric, OverBudget, Part, Result, Unjudged
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, OverBudget, Result, Unavailable, Yardstick
 from scorelab.evaluation.bound import Bound, VariationalBound
 from scorelab.evaluation.budget import ErrorBudget
 from scorelab.evaluation.curves import Curve
 from scorelab.evaluation.distances import Distances
+from scorelab.evaluation.exact_gap import ExactGap
 from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
 from scorelab.evaluation.noise_error import NoiseError, noise_error
 from scorelab.evaluation.objectives import Objectives
+from scorelab.evaluation.results import Results, run_yardsticks
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
 from scorelab.evaluation.score import ExactLikelihood, ScoreError
-from scorelab.evaluation.truth import OracleGap
-from scorelab.evaluation.verdict import Verdict, judge
 
 __all__ = [
     "Agreement",
     "Bound",
-    "Case",
     "Curve",
     "Distances",
     "ErrorBudget",
+    "EvaluationContext",
+    "EvaluationSettings",
+    "ExactGap",
     "ExactLikelihood",
     "FlowLikelihood",
     "Frechet",
     "GradientNoise",
     "Memorization",
-    "Metric",
     "NoiseError",
     "Objectives",
-    "OracleGap",
     "OverBudget",
-    "Part",
     "Recognition",
     "Result",
+    "Results",
     "ScoreError",
-    "Unjudged",
+    "Unavailable",
     "VariationalBound",
-    "Verdict",
-    "judge",
+    "Yardstick",
     "noise_error",
+    "run_yardsticks",
 ]

@@ -1,4 +1,4 @@
-"""What is judged, and what a part of judging is."""
+"""What is evaluated, and what a yardstick of evaluating is."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -9,29 +9,29 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
 from scorelab.errors import Refusal
-from scorelab.losses import Loss, Times
+from scorelab.losses import Loss, TimestepSampler
 from scorelab.samplers import Sampler, draw_samples
 from scorelab.tensors import as_data, to_bytes
 
 
-class Unjudged(Exception):
-    """A part found that it cannot tell its numbers; says why, and how many evaluations finding out has cost."""
+class Unavailable(Exception):
+    """A yardstick found that it cannot tell its numbers; says why, and how many evaluations finding out has cost."""
 
     def __init__(self, reason: str, evaluations: int = 0) -> None:
         super().__init__(reason)
         self.evaluations = evaluations
 
 
-class OverBudget(Unjudged):
-    """A part needs more network evaluations than are left."""
+class OverBudget(Unavailable):
+    """A yardstick needs more network evaluations than are left."""
 
 
 @dataclass(frozen=True)
-class Metric:
-    """How to judge.
+class EvaluationSettings:
+    """How to evaluate.
 
     Args:
-        budget: network evaluations (one image, once through) that judging may take; None is no limit.
+        budget: network evaluations (one image, once through) that evaluation may take; None is no limit.
         bound: "sampled" draws times until the standard error is at most ``tolerance``; "exact" sums all of them.
         tolerance: bits/dim.
         samples: how many samples are drawn; None is as many as the train split has.
@@ -59,16 +59,16 @@ class Metric:
 
 
 @dataclass
-class Case:
-    """What is judged: a denoiser, its sampler and its objective, against the train split and held-out data.
+class EvaluationContext:
+    """What is evaluated: a denoiser, its sampler and its objective, against the train split and held-out data.
 
     Splits are values (N, ...), levels in uint8 or data in float32, and labels (N,). Samples are drawn once, when first
     asked for.
 
     Attributes:
-        truth: the exact denoiser of the law that training data follow: of the training set, or of a known law that
-            is drawn from endlessly; None where there is none.
-        law: that of the law held-out data follow, where it is known.
+        exact_train: the exact denoiser of the law that training data follow: of the training set, or of a known law
+            that is drawn from endlessly; None where there is none.
+        exact_held_out: that of the law held-out data follow, where it is known.
         other: another run's denoiser, to compare with.
         training: what is trained on, where that is more than the train split: mirror images too.
         conditional: whether samples have the labels they are given; else their classes are drawn by chance.
@@ -77,17 +77,17 @@ class Case:
 
     denoiser: Denoiser
     sampler: Sampler
-    metric: Metric
+    settings: EvaluationSettings
     train: Tensor
     train_labels: Tensor
     held_out: Tensor
     labels: Tensor
     extractor: Any
     loss: Loss
-    times: Times
+    timesteps: TimestepSampler
     seed: int = 0
-    truth: Exact | None = None
-    law: Exact | None = None
+    exact_train: Exact | None = None
+    exact_held_out: Exact | None = None
     other: Denoiser | None = None
     training: Tensor | None = None
     conditional: bool = False
@@ -96,7 +96,7 @@ class Case:
     @property
     def count(self) -> int:
         """How many samples are drawn."""
-        return self.metric.samples or len(self.train)
+        return self.settings.samples or len(self.train)
 
     @property
     def sampling_cost(self) -> int:
@@ -105,13 +105,13 @@ class Case:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Samples (n, ...) of the denoiser as values, labels in the train split's order, by the case's seed."""
+        """Samples (n, ...) of the denoiser as values, labels in the train split's order, by the context's seed."""
         return self.sampled(self.denoiser, self.sampler)
 
     def sampled(self, denoiser: Denoiser, sampler: Sampler) -> Tensor:
         """As many samples of another denoiser, or by another sampler, from the same noise."""
         labels = self.train_labels.repeat(-(-self.count // len(self.train)))[: self.count]
-        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, self.seed, self.metric.chunk)
+        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, self.seed, self.settings.chunk)
 
     def data(self, values: Tensor) -> Tensor:
         """Values as data, where the denoiser is."""
@@ -128,20 +128,20 @@ class Case:
     @property
     def finite(self) -> bool:
         """Whether what is trained on is a finite set."""
-        return self.truth is not None and self.truth is not self.law
+        return self.exact_train is not None and self.exact_train is not self.exact_held_out
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one part found: numbers by name (None where there is none), their circumstances, and what it cost."""
+    """What one yardstick found: numbers by name (None where there is none), their circumstances, and what it cost."""
 
     metrics: dict[str, float | None]
     records: dict[str, Any] = field(default_factory=dict)
     evaluations: int = 0
 
 
-class Part:
-    """One thing to judge. ``names`` are its numbers; ``of_samples`` says whether it looks at the case's samples.
+class Yardstick:
+    """One thing to evaluate. ``names`` are its numbers; ``of_samples`` says whether it looks at the context's samples.
 
     A number is of the test split, where its name does not say another.
     """
@@ -149,46 +149,46 @@ class Part:
     names: tuple[str, ...]
     of_samples: bool = False
 
-    def check(self, denoiser: Denoiser, metric: Metric) -> None:
-        """Refuse a denoiser this part cannot judge in this way, before anything is trained.
+    def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:
+        """Refuse a denoiser this yardstick cannot evaluate in this way, before anything is trained.
 
         Raises:
             Refusal: one sentence that says what to change.
         """
         return
 
-    def inapplicable(self, case: Case) -> str | None:
-        """Why there is nothing of this kind to tell of such a case; None where there is. It is not run then."""
+    def inapplicable(self, context: EvaluationContext) -> str | None:
+        """Why there is nothing of this kind to tell of such a context; None where there is. It is not run then."""
         return None
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
-        """Which of its numbers such a case has."""
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
+        """Which of its numbers such a context has."""
         return self.names
 
     @abstractmethod
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """The least number of network evaluations it takes."""
 
-    def turn(self, metric: Metric) -> int:
+    def turn(self, settings: EvaluationSettings) -> int:
         """When it is run: first (0) what costs just what it says, then (1) what costs more as the denoiser has it.
 
         Last (2) is what goes on drawing for as long as it may.
         """
         return 0
 
-    def worth(self, case: Case) -> int:
+    def worth(self, context: EvaluationContext) -> int:
         """Evaluations that one image, once through the network, counts for here: more where gradients are taken."""
         return 1
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """What to change, beside the budget, for it to cost less; empty where there is nothing."""
         return ""
 
     @abstractmethod
-    def run(self, case: Case, left: int | None) -> Result:
-        """Judge, within ``left`` evaluations (None: no limit), where it is applicable.
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
+        """Evaluate, within ``left`` evaluations (None: no limit), where it is applicable.
 
         Raises:
             OverBudget: when more would be needed.
-            Unjudged: when there is no number to tell.
+            Unavailable: when there is no number to tell.
         """

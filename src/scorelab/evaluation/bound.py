@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, OverBudget, Part, Result, Unjudged
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, OverBudget, Result, Unavailable, Yardstick
 from scorelab.evaluation.terms import Integral, Steps
 from scorelab.likelihood import bits_per_dim, marginal_kl
 from scorelab.tensors import generator
@@ -65,7 +65,7 @@ def sampled_bound(
 
     Raises:
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
-        Unjudged: when it has not done so after 100,000 rounds or would take more, or answers are not finite.
+        Unavailable: when it has not done so after 100,000 rounds or would take more, or answers are not finite.
     """
     terms = (Integral if denoiser.schedule.num_steps is None else Steps)(denoiser, x0, labels, chunk)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
@@ -74,14 +74,14 @@ def sampled_bound(
         noise = generator("bound", seed, least_known, rounds[least_known].count)
         found = terms.diffusion(noise) if least_known == "diffusion" else terms.decoder(noise)
         if not bool(found.isfinite().all()):
-            raise Unjudged("the denoiser's answers are not finite", terms.evaluations)
+            raise Unavailable("the denoiser's answers are not finite", terms.evaluations)
         rounds[least_known].add(float(found.mean()))
         se = math.hypot(*(part.se for part in rounds.values()))
         if se <= tolerance and unknown(rounds) is None:
             diffusion, decoder = rounds["diffusion"].mean, rounds["decoder"].mean
             return Bound(_prior(denoiser, x0), diffusion, decoder, se, terms.evaluations)
         if sum(part.count for part in rounds.values()) >= MOST:
-            raise Unjudged(f"the standard error is still {se:.3g} bits/dim after {MOST:,} rounds", terms.evaluations)
+            raise Unavailable(f"the standard error is still {se:.3g} bits/dim after {MOST:,} rounds", terms.evaluations)
         # rounds in proportion to the spreads reach the tolerance soonest: (sum of spreads / tolerance)^2 of them
         spreads = [part.spread for part in rounds.values()]
         need = terms.evaluations + len(x0)
@@ -89,7 +89,7 @@ def sampled_bound(
             if (ratio := sum(spreads) / tolerance) > math.sqrt(MOST):
                 rounds_needed = min(ratio, 1e150) ** 2
                 told = f"a standard error of {tolerance} bits/dim would take about {rounds_needed:.1e} rounds"
-                raise Unjudged(told, terms.evaluations)
+                raise Unavailable(told, terms.evaluations)
             paying = sum(spreads) if terms.decoder_costs else spreads[0]
             need = max(need, math.ceil(paying * sum(spreads) / tolerance**2) * len(x0))
         if left is not None and need > left:
@@ -145,12 +145,12 @@ def _prior(denoiser: Denoiser, x0: Tensor) -> float:
     return float(bits_per_dim(marginal_kl(alpha, sigma, denoiser.prior_std, x0), x0[0].numel()).mean())
 
 
-class VariationalBound(Part):
+class VariationalBound(Yardstick):
     """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts."""
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
 
-    def check(self, denoiser: Denoiser, metric: Metric) -> None:
+    def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:
         """Refuse a schedule without steps between prior and decoder, and a sum over steps where there are none.
 
         Raises:
@@ -158,41 +158,43 @@ class VariationalBound(Part):
         """
         steps = denoiser.schedule.num_steps
         if steps is not None and steps < 2:
-            raise Refusal("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of judge=[...]")
-        if steps is None and metric.bound == "exact":
-            raise Refusal("a continuous schedule has no steps to sum exactly: set metric.bound=sampled")
+            raise Refusal("the bound needs schedule.num_steps of 2 or more: set it, or leave vlb out of metrics=[...]")
+        if steps is None and settings.bound == "exact":
+            raise Refusal("a continuous schedule has no steps to sum exactly: set evaluation.bound=sampled")
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """The pilot's evaluations, or those of every step."""
-        steps = case.denoiser.schedule.num_steps
+        steps = context.denoiser.schedule.num_steps
         if steps is None:
-            return len(case.held_out) * PILOT
-        return len(case.held_out) * (steps if case.metric.bound == "exact" else PILOT + FEW)
+            return len(context.held_out) * PILOT
+        return len(context.held_out) * (steps if context.settings.bound == "exact" else PILOT + FEW)
 
-    def turn(self, metric: Metric) -> int:
+    def turn(self, settings: EvaluationSettings) -> int:
         """Last, where it draws until its error is small."""
-        return 2 if metric.bound == "sampled" else 0
+        return 2 if settings.bound == "sampled" else 0
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """A larger error, or one that can be told."""
-        return "raise metric.tolerance" if metric.bound == "sampled" else "set metric.bound=sampled"
+        return "raise evaluation.tolerance" if settings.bound == "sampled" else "set evaluation.bound=sampled"
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The bound of the held-out images."""
-        x0, labels = case.held_out_data()
-        if case.metric.bound == "exact":
-            bound = exact_bound(case.denoiser, x0, labels, case.seed, case.metric.chunk)
+        x0, labels = context.held_out_data()
+        if context.settings.bound == "exact":
+            bound = exact_bound(context.denoiser, x0, labels, context.seed, context.settings.chunk)
         else:
-            bound = sampled_bound(case.denoiser, x0, labels, case.metric.tolerance, left, case.seed, case.metric.chunk)
+            bound = sampled_bound(
+                context.denoiser, x0, labels, context.settings.tolerance, left, context.seed, context.settings.chunk
+            )
         values = (bound.total, bound.prior, bound.diffusion, bound.decoder)
         records: dict[str, Any] = {
-            "estimator": case.metric.bound,
+            "estimator": context.settings.bound,
             "se_over_times_and_noise": bound.se,
             "images": len(x0),
-            "steps": case.denoiser.schedule.num_steps,
-            "log_snr": case.denoiser.log_snr_range(),
-            "x0_clipped": case.denoiser.levels is not None,
-            "decoder": "levels" if case.denoiser.levels is not None else "density",
+            "steps": context.denoiser.schedule.num_steps,
+            "log_snr": context.denoiser.log_snr_range(),
+            "x0_clipped": context.denoiser.levels is not None,
+            "decoder": "levels" if context.denoiser.levels is not None else "density",
         }
         if bound.by_step:
             records["by_step"] = [float(f"{value:.6g}") for value in bound.by_step]

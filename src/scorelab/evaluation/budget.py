@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, Result
-from scorelab.evaluation.samples import SamplePart, floor_of, kind, spread
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result
+from scorelab.evaluation.samples import SampleYardstick, floor_of, kind, spread
 from scorelab.metrics.fidelity import frechet
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
 
-class ErrorBudget(SamplePart):
+class ErrorBudget(SampleYardstick):
     """Fréchet distances of four sets of as many samples to the train split, from the same noise.
 
     ``budget_run``: this network, this sampler; ``budget_sampler``: the exact denoiser, this sampler: its error at this
@@ -34,17 +34,17 @@ class ErrorBudget(SamplePart):
             raise Refusal(f"steps must be at least 1, got {steps}")
         self.steps = steps
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no score is known."""
-        return None if case.law or case.truth else "this data has no exact score"
+        return None if context.exact_held_out or context.exact_train else "this data has no exact score"
 
-    def cost(self, case: Case) -> int:
-        """The case's own samples, and as many at ``steps``; the exact denoiser is no network."""
-        return case.sampling_cost + case.count * self.long(case.sampler).evaluations(case.denoiser)
+    def cost(self, context: EvaluationContext) -> int:
+        """The context's own samples, and as many at ``steps``; the exact denoiser is no network."""
+        return context.sampling_cost + context.count * self.long(context.sampler).evaluations(context.denoiser)
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer samples, fewer steps for those of the network."""
-        return "lower metric.samples or judge.budget.steps"
+        return "lower evaluation.samples or metrics.budget.steps"
 
     def long(self, sampler: Sampler) -> Sampler:
         """The same sampler at ``steps``."""
@@ -52,43 +52,43 @@ class ErrorBudget(SamplePart):
         other.steps = self.steps
         return other
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All four, and what they depend on."""
-        truth = case.law or case.truth
+        truth = context.exact_held_out or context.exact_train
         assert truth is not None
-        evaluations = self.cost(case)
-        train = case.shown(case.train)
+        evaluations = self.cost(context)
+        train = context.shown(context.train)
         drawn = {
-            "budget_run": case.samples,
-            "budget_sampler": case.sampled(truth, case.sampler),
-            "budget_network": case.sampled(case.denoiser, self.long(case.sampler)),
+            "budget_run": context.samples,
+            "budget_sampler": context.sampled(truth, context.sampler),
+            "budget_network": context.sampled(context.denoiser, self.long(context.sampler)),
         }
         metrics: dict[str, float | None] = {
-            name: frechet(train, case.shown(samples), case.extractor) for name, samples in drawn.items()
+            name: frechet(train, context.shown(samples), context.extractor) for name, samples in drawn.items()
         }
-        floor = floor_of(case)
+        floor = floor_of(context)
         metrics["budget_floor"] = floor.value
-        own = case.sampler.evaluations(case.denoiser)
+        own = context.sampler.evaluations(context.denoiser)
         records: dict[str, object] = {
-            "n": case.count,
+            "n": context.count,
             "evaluations_per_sample": own,
-            "evaluations_per_sample_of_network": self.long(case.sampler).evaluations(case.denoiser),
-            "floor": kind(case),
+            "evaluations_per_sample_of_network": self.long(context.sampler).evaluations(context.denoiser),
+            "floor": kind(context),
             **spread(floor),
         }
-        if case.law is None:
-            metrics["budget_copies"] = frechet(train, train[copied(case)], case.extractor)
+        if context.exact_held_out is None:
+            metrics["budget_copies"] = frechet(train, train[copied(context)], context.extractor)
             records["sampler_floor"] = "copies: the exact denoiser of the training set draws its images"
         return Result(metrics, records, evaluations)
 
 
-def copied(case: Case) -> Tensor:
+def copied(context: EvaluationContext) -> Tensor:
     """Rows of the train split, as many as samples, drawn with replacement: of their labels where they have labels."""
-    draws, size = generator("copies", case.seed), len(case.train)
-    if not case.conditional:
-        return torch.randint(size, (case.count,), generator=draws)
-    labels = case.train_labels
-    wanted, counts = labels[torch.arange(case.count) % size], labels.bincount()
+    draws, size = generator("copies", context.seed), len(context.train)
+    if not context.conditional:
+        return torch.randint(size, (context.count,), generator=draws)
+    labels = context.train_labels
+    wanted, counts = labels[torch.arange(context.count) % size], labels.bincount()
     first = counts.cumsum(0) - counts
-    place = (torch.rand(case.count, generator=draws, dtype=torch.float64) * counts[wanted]).long()
+    place = (torch.rand(context.count, generator=draws, dtype=torch.float64) * counts[wanted]).long()
     return labels.argsort()[first[wanted] + place]

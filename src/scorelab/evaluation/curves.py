@@ -111,19 +111,19 @@ def bins_in_range(denoiser: Denoiser) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Draws:
+class BinDraws:
     """Times (N,) and noise (N, ...) at which N items are looked at in one bin."""
 
     t: Tensor
     eps: Tensor
 
 
-def yardstick_draws(denoiser: Denoiser, x0: Tensor, bin: int) -> Draws:
+def yardstick_draws(denoiser: Denoiser, x0: Tensor, bin: int) -> BinDraws:
     """By the bin and an item's place alone, so the same in every run; on x0's device."""
     draws = generator("yardstick", bin)
     place = torch.rand(len(x0), generator=draws, dtype=torch.float64)
     eps = torch.randn(x0.shape, generator=draws).to(x0.device)
-    return Draws(denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device)), eps)
+    return BinDraws(denoiser.schedule.inverse((LOWEST + WIDTH * (bin + place)).to(x0.device)), eps)
 
 
 @torch.no_grad()

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Result
-from scorelab.evaluation.samples import SamplePart
+from scorelab.evaluation.base import EvaluationContext, Result
+from scorelab.evaluation.samples import SampleYardstick
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.tensors import generator
 
 MOST = 5000  # points of a distance that looks at all pairs
 
 
-class Distances(SamplePart):
+class Distances(SampleYardstick):
     """``energy`` and ``sliced_wasserstein`` of the samples to held-out data, and what fresh draws of the law have.
 
     The floors are means over ``floors`` sets of as many fresh draws; there are none where the law is unknown. The
@@ -32,24 +32,24 @@ class Distances(SamplePart):
             raise Refusal(f"floors must be at least 2, got {floors}")
         self.floors = floors
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where pixels have levels."""
-        return None if case.denoiser.levels is None else "images of levels are compared by features: judge=[fid]"
+        return None if context.denoiser.levels is None else "images of levels are compared by features: metrics=[fid]"
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Floors where fresh draws can be made."""
-        return self.names if case.law is not None else self.names[::2]
+        return self.names if context.exact_held_out is not None else self.names[::2]
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both distances, their floors, and the floors' standard errors."""
-        evaluations = case.sampling_cost
-        samples, held_out = case.samples[:MOST].cpu(), case.held_out[:MOST].cpu()
+        evaluations = context.sampling_cost
+        samples, held_out = context.samples[:MOST].cpu(), context.held_out[:MOST].cpu()
         metrics: dict[str, float | None] = dict(zip(self.names[::2], _both(samples, held_out), strict=True))
         records: dict[str, object] = {"n": len(samples), "reference": f"held-out, {len(held_out)}"}
-        if case.law is not None:
-            law = case.law.law.cpu()
+        if context.exact_held_out is not None:
+            law = context.exact_held_out.law.cpu()
             draws = [law.draw(len(samples), generator("floor", k)).x0.float() for k in range(self.floors)]
-            law.to(case.denoiser.device)
+            law.to(context.denoiser.device)
             found = torch.tensor([_both(each, held_out) for each in draws], dtype=torch.float64)
             metrics |= dict(zip(self.names[1::2], found.mean(0).tolist(), strict=True))
             records["floor_se"] = (found.std(0) / math.sqrt(self.floors)).tolist()

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, OverBudget, Part, Result
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, OverBudget, Result, Yardstick
 from scorelab.evaluation.curves import standard_error
 from scorelab.likelihood import bits_per_dim, flow_log_prob, gaussian_log_prob, level_decoder_nll
-from scorelab.tensors import generator, sum_rest
+from scorelab.tensors import generator, sum_except_batch
 
 BLOCK = 256  # items that share noise and the solver's steps, whatever the chunk
 
 
-class FlowLikelihood(Part):
+class FlowLikelihood(Yardstick):
     """``ode_nll``: the likelihood of held-out data by the probability flow, bits/dim (see ``flow_log_prob``).
 
     Points: -log2 p(x) / d at the least noise the denoiser knows, x = alpha x_0 + sigma eps; there, and nowhere below,
@@ -43,57 +43,59 @@ class FlowLikelihood(Part):
             raise Refusal(f"at least 2 items and a tolerance above 0 are needed, got {items} and {tolerance}")
         self.items, self.tolerance, self.exact_dims = items, tolerance, exact_dims
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """The law's own where it is known."""
-        return self.names if case.law is not None else self.names[:1]
+        return self.names if context.exact_held_out is not None else self.names[:1]
 
-    def count(self, case: Case) -> int:
+    def count(self, context: EvaluationContext) -> int:
         """How many items are looked at."""
-        return min(len(case.held_out), self.items or len(case.held_out))
+        return min(len(context.held_out), self.items or len(context.held_out))
 
-    def turn(self, metric: Metric) -> int:
+    def turn(self, settings: EvaluationSettings) -> int:
         """The solver decides how often it asks."""
         return 1
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer items, or a coarser solution."""
-        return "lower judge.ode_nll.items, raise judge.ode_nll.tolerance"
+        return "lower metrics.ode_nll.items, raise metrics.ode_nll.tolerance"
 
-    def worth(self, case: Case) -> int:
+    def worth(self, context: EvaluationContext) -> int:
         """The divergence takes backward passes of twice the work."""
-        dims = case.train[0].numel()
+        dims = context.train[0].numel()
         return 1 + 2 * (dims if dims <= self.exact_dims else 1)
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """What the solver takes at the least."""
-        return self.least_calls * self.worth(case) * self.count(case)
+        return self.least_calls * self.worth(context) * self.count(context)
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both numbers, and their standard errors over items."""
         spent, found, exact = 0, [], []
-        x0, labels = case.held_out_data()
-        log_snr, dims = start(case.denoiser), x0[0].numel()
-        for number, rows in enumerate(torch.arange(self.count(case), device=x0.device).split(BLOCK)):
-            draws = generator("flow", case.seed, number)
+        x0, labels = context.held_out_data()
+        log_snr, dims = start(context.denoiser), x0[0].numel()
+        for number, rows in enumerate(torch.arange(self.count(context), device=x0.device).split(BLOCK)):
+            draws = generator("flow", context.seed, number)
             eps = torch.randn(x0[rows].shape, generator=draws).to(x0)
             at = torch.full((len(rows),), log_snr, dtype=torch.float64, device=x0.device)
-            made = case.denoiser.noised(x0[rows], case.denoiser.schedule.inverse(at), eps)
-            by = (draws, self.tolerance, self.exact_dims, log_snr, case.metric.chunk)
-            flow = flow_log_prob(case.denoiser, made.x_t, labels[rows], *by)
+            made = context.denoiser.noised(x0[rows], context.denoiser.schedule.inverse(at), eps)
+            by = (draws, self.tolerance, self.exact_dims, log_snr, context.settings.chunk)
+            flow = flow_log_prob(context.denoiser, made.x_t, labels[rows], *by)
             nats = -flow.log_prob
-            if case.denoiser.levels is not None:
-                nats = nats + lattice_gap(made, at, case.denoiser.levels)
+            if context.denoiser.levels is not None:
+                nats = nats + lattice_gap(made, at, context.denoiser.levels)
             found.append(bits_per_dim(nats, dims).cpu())
-            if case.law is not None:
-                posterior = case.law.posterior(made.x_t, case.denoiser.schedule.inverse(at), labels[rows])
+            if context.exact_held_out is not None:
+                posterior = context.exact_held_out.posterior(
+                    made.x_t, context.denoiser.schedule.inverse(at), labels[rows]
+                )
                 exact.append(bits_per_dim(-posterior.log_prob, dims).cpu())
-            spent += flow.evaluations * self.worth(case) * len(rows)
+            spent += flow.evaluations * self.worth(context) * len(rows)
             if left is not None and spent > left:
                 raise OverBudget(f"took {spent:,} network evaluations so far, {left:,} were left", spent)
         each = torch.cat(found)
         metrics: dict[str, float | None] = {"ode_nll": float(each.mean())}
         records: dict[str, object] = {"items": len(each), "se": standard_error(each)}
-        records |= {"log_snr": log_snr, "kind": "density" if case.denoiser.levels is None else "bound over levels"}
+        records |= {"log_snr": log_snr, "kind": "density" if context.denoiser.levels is None else "bound over levels"}
         if exact:
             metrics["ode_nll_exact"] = float(torch.cat(exact).mean())
             records["difference_se"] = standard_error(each - torch.cat(exact))
@@ -110,4 +112,4 @@ def lattice_gap(made: Estimate, log_snr: Tensor, levels: int) -> Tensor:
     """Log q(x | x_0) - log P(x_0 | x) in nats (B,), for x made of x_0 on the lattice and eps."""
     forward = gaussian_log_prob(made.eps, torch.zeros_like(made.eps), torch.zeros_like(made.eps))
     scale = made.x0[0].numel() * torch.log(made.sigma.double()).flatten()
-    return sum_rest(forward) - scale + level_decoder_nll(log_snr, made.x0, made.eps, levels)
+    return sum_except_batch(forward) - scale + level_decoder_nll(log_snr, made.x0, made.eps, levels)

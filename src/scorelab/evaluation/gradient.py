@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, Part, Result, Unjudged
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Unavailable, Yardstick
 from scorelab.losses.card import FAINT, Card, weight_card
 from scorelab.tensors import Rows, generator
 
@@ -108,10 +108,10 @@ def levels_by_bin(card: Card) -> list[Tensor]:
 class Gradients:
     """Gradients of a run's objective at chosen noise levels, over the train split."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.card = weight_card(case.denoiser, case.loss, case.times)
-        self.denoiser = copy.deepcopy(case.denoiser).requires_grad_(True).eval()
+    def __init__(self, context: EvaluationContext) -> None:
+        self.context = context
+        self.card = weight_card(context.denoiser, context.loss, context.timesteps)
+        self.denoiser = copy.deepcopy(context.denoiser).requires_grad_(True).eval()
         self.parameters = [p for p in self.denoiser.parameters() if p.is_floating_point()]
         self.mean = torch.zeros(sum(p.numel() for p in self.parameters), dtype=torch.float64)
 
@@ -129,17 +129,17 @@ class Gradients:
 
     def at(self, levels: Tensor, n: int, draws: Generator) -> tuple[Tensor, Tensor]:
         """The gradient (parameters,) of the mean loss of n images, and the losses (n,)."""
-        case, device = self.case, self.denoiser.device
-        rows = torch.randint(len(case.train), (n,), generator=draws)
-        x0, labels = case.data(case.train[rows]), case.train_labels[rows].to(device)
+        context, device = self.context, self.denoiser.device
+        rows = torch.randint(len(context.train), (n,), generator=draws)
+        x0, labels = context.data(context.train[rows]), context.train_labels[rows].to(device)
         t = self.times(levels, n, draws).to(device)
         eps = torch.randn(x0.shape, generator=draws).to(device)
         total, losses = torch.zeros((), dtype=torch.float64), []
-        for first in range(0, n, case.metric.chunk):
-            some = slice(first, first + case.metric.chunk)
-            given = (x0[some], t[some], eps[some], labels[some], case.truth, Rows([draws], n, some))
+        for first in range(0, n, context.settings.chunk):
+            some = slice(first, first + context.settings.chunk)
+            given = (x0[some], t[some], eps[some], labels[some], context.exact_train, Rows([draws], n, some))
             with torch.enable_grad():
-                each = case.loss(self.denoiser, *given).loss
+                each = context.loss(self.denoiser, *given).loss
                 found = torch.autograd.grad(each.mean() * (len(each) / n), self.parameters, allow_unused=True)
             flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
             total = total + torch.cat([part.flatten() for part in flat]).cpu().double()
@@ -150,7 +150,7 @@ class Gradients:
         """One bin from ``batches`` independent gradients of ``images`` each, whose mean is added to ``mean``."""
         total, square, loss_square = torch.zeros(()), 0.0, 0.0
         for batch in range(batches):
-            draws = generator("gradient noise", self.case.seed, number, batch)
+            draws = generator("gradient noise", self.context.seed, number, batch)
             gradient, losses = self.at(levels, images, draws)
             total = total + gradient
             square += float(gradient.square().sum())
@@ -174,7 +174,7 @@ class Gradients:
         return [begin, 1.0 if float(self.card.low[levels].min()) < FAINT else end]
 
 
-class GradientNoise(Part):
+class GradientNoise(Yardstick):
     """``gradient_noise``: tr Var(g) / ||E g||^2 of one image's gradient g under the run's objective, uniform times.
 
     It is the batch size at which noise and signal are equal (McCandlish et al. 2018, "An empirical model of
@@ -198,33 +198,33 @@ class GradientNoise(Part):
             raise Refusal(f"at least 2 batches of 1 image are needed, got {batches} of {images}")
         self.batches, self.images = batches, images
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where nothing is trained."""
-        trained = any(p.is_floating_point() for p in case.denoiser.parameters())
+        trained = any(p.is_floating_point() for p in context.denoiser.parameters())
         return None if trained else "this denoiser has nothing to train"
 
-    def worth(self, case: Case) -> int:
+    def worth(self, context: EvaluationContext) -> int:
         """A gradient costs about three times its loss."""
-        return 3 * case.loss.cost(case.train[0].numel())
+        return 3 * context.loss.cost(context.train[0].numel())
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """Every image of every batch in every bin."""
-        card = weight_card(case.denoiser, case.loss, case.times)
-        return self.worth(case) * len(levels_by_bin(card)) * self.batches * self.images
+        card = weight_card(context.denoiser, context.loss, context.timesteps)
+        return self.worth(context) * len(levels_by_bin(card)) * self.batches * self.images
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer batches of fewer images."""
-        return "lower judge.gradient_noise.batches or judge.gradient_noise.images"
+        return "lower metrics.gradient_noise.batches or metrics.gradient_noise.images"
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All bins."""
-        gradients = Gradients(case)
+        gradients = Gradients(context)
         by_bin = levels_by_bin(gradients.card)
         bins = [gradients.bin(k, levels, self.batches, self.images) for k, levels in enumerate(by_bin)]
         noise = Noise(bins, gradients.mean)
         uniform = noise.uniform
         if not math.isfinite(uniform):
-            raise Unjudged("the gradients are not finite", self.cost(case))
+            raise Unavailable("the gradients are not finite", self.cost(context))
         values = (
             uniform / noise.mean_square if noise.mean_square > 0 else None,
             noise.importance / uniform,
@@ -244,5 +244,5 @@ class GradientNoise(Part):
             "share": [float(f"{b.probability * b.second_moment / total:.6g}") for b in noise.bins],
         }
         if values[0] is None:
-            records["missing"] = "the mean gradient is lost in its noise: raise judge.gradient_noise.batches"
-        return Result(dict(zip(self.names, values, strict=True)), records, self.cost(case))
+            records["missing"] = "the mean gradient is lost in its noise: raise metrics.gradient_noise.batches"
+        return Result(dict(zip(self.names, values, strict=True)), records, self.cost(context))

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
-from scorelab.evaluation.base import Case, Part, Result
+from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
 from scorelab.evaluation.curves import Curve, Mean, bins_in_range, by_bin, in_bin, integral, plain_curve, standard_error
 from scorelab.likelihood import bits_per_dim, level_decoder_nll, marginal_kl
 from scorelab.log_snr import COMMON, LOWEST, SIMPLE, WIDTH
-from scorelab.tensors import generator, mean_rest
+from scorelab.tensors import generator, mean_except_batch
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def errors_in_bin(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, bin: in
     def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
         estimate = denoiser(made.x_t, t, label)
         both = (estimate, estimate if denoiser.levels is None else estimate.clipped())
-        return torch.stack([mean_rest((each.eps - made.eps).double() ** 2) for each in both])
+        return torch.stack([mean_except_batch((each.eps - made.eps).double() ** 2) for each in both])
 
     return in_bin(denoiser, x0, labels, bin, chunk, look)
 
@@ -53,7 +53,7 @@ def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> Mean | None:
     return Mean(curve.integral + float(ends.mean()), standard_error(integral(curve.cut.each) + ends))
 
 
-class NoiseError(Part):
+class NoiseError(Yardstick):
     """``simple``: the mean error of the predicted noise over lambda ~ U[-4.8, 6.6], and its curve by lambda.
 
     ``vlb_common``: the integral of that curve as a bound, the same for every schedule and number of steps.
@@ -61,29 +61,29 @@ class NoiseError(Part):
 
     names = ("simple", "vlb_common")
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """The common bound is one of levels."""
-        return self.names if case.denoiser.levels is not None else self.names[:1]
+        return self.names if context.denoiser.levels is not None else self.names[:1]
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """Every held-out image once in every bin."""
-        return len(case.held_out) * len(bins_in_range(case.denoiser))
+        return len(context.held_out) * len(bins_in_range(context.denoiser))
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both, and in the records the curve and why a number is missing where it is."""
-        x0, labels = case.held_out_data()
-        curve = noise_error(case.denoiser, x0, labels, case.metric.chunk)
+        x0, labels = context.held_out_data()
+        curve = noise_error(context.denoiser, x0, labels, context.settings.chunk)
         record = curve_record(curve)
         if not curve.errors.reaches(COMMON):
-            low, high = case.denoiser.log_snr_range()
+            low, high = context.denoiser.log_snr_range()
             needed = "[-4.8, 9.0]" if curve.errors.reaches(SIMPLE) else "[-4.8, 6.6]"
             record["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain {needed}"
         found = {"simple": curve.simple}
-        if case.denoiser.levels is not None:
-            bound = common_bound(case.denoiser, curve, x0)
+        if context.denoiser.levels is not None:
+            bound = common_bound(context.denoiser, curve, x0)
             found["vlb_common"] = None if bound is None else bound.value
             record["vlb_common_se"] = None if bound is None else bound.se
-        return Result(found, record, self.cost(case))
+        return Result(found, record, self.cost(context))
 
 
 def curve_record(curve: Curve) -> dict[str, object]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, Part, Result
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Yardstick
 from scorelab.evaluation.curves import Curve, Mean, bins_in_range, plain_curve, standard_error, yardstick_draws
 from scorelab.evaluation.score import errors_against
 from scorelab.log_snr import BINS, LOWEST, WIDTH
@@ -31,7 +31,7 @@ class Row:
     implied: Tensor = field(default_factory=lambda: torch.full((BINS,), torch.nan, dtype=torch.float64))
 
 
-class Objectives(Part):
+class Objectives(Yardstick):
     """``objective_NAME``: the mean of each objective under its own law of noise levels, over its mean weight.
 
     Every objective is E w(lambda) ||eps - eps^||^2 / d up to a constant of the law, so over its weight it is a noise
@@ -59,55 +59,61 @@ class Objectives(Part):
         self.items, self.losses = items, rows
         self.names = tuple(f"objective_{name}" for name in rows)
 
-    def told(self, case: Case) -> dict[str, Loss]:
+    def told(self, context: EvaluationContext) -> dict[str, Loss]:
         """Those that need no score, and where the law is known all."""
-        return {name: loss for name, loss in self.losses.items() if case.law is not None or not loss.needs_truth}
+        return {
+            name: loss
+            for name, loss in self.losses.items()
+            if context.exact_held_out is not None or not loss.needs_exact
+        }
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where all need the score of held-out data."""
-        return None if self.told(case) else UNKNOWN
+        return None if self.told(context) else UNKNOWN
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Of those that are told."""
-        return tuple(f"objective_{name}" for name in self.told(case))
+        return tuple(f"objective_{name}" for name in self.told(context))
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer items."""
-        return "lower judge.objectives.items"
+        return "lower metrics.objectives.items"
 
-    def count(self, case: Case) -> int:
+    def count(self, context: EvaluationContext) -> int:
         """How many items are looked at in each bin."""
-        return min(len(case.held_out), self.items or len(case.held_out))
+        return min(len(context.held_out), self.items or len(context.held_out))
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """Every objective that is told once for every item in every bin."""
-        dims = case.train[0].numel()
-        each = sum(loss.cost(dims) for loss in self.told(case).values()) + 1
-        return each * self.count(case) * len(bins_in_range(case.denoiser))
+        dims = context.train[0].numel()
+        each = sum(loss.cost(dims) for loss in self.told(context).values()) + 1
+        return each * self.count(context) * len(bins_in_range(context.denoiser))
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The row of this network, and every curve."""
-        x0, labels = case.held_out_data()
-        x0, labels = x0[: self.count(case)], labels[: self.count(case)]
-        losses = self.told(case)
+        x0, labels = context.held_out_data()
+        x0, labels = x0[: self.count(context)], labels[: self.count(context)]
+        losses = self.told(context)
         nothing = torch.full((BINS, len(x0)), torch.nan, dtype=torch.float64)
         rows = {name: Row(nothing.clone()) for name in losses}
         refused: dict[str, str] = {}
-        for bin in bins_in_range(case.denoiser):
+        for bin in bins_in_range(context.denoiser):
             floor = x0.new_full((), math.nan, dtype=torch.float64)
-            if case.law is not None:
-                floor = errors_against(case.denoiser, case.law, x0, labels, bin, case.metric.chunk).floor.mean()
+            if context.exact_held_out is not None:
+                floor = errors_against(
+                    context.denoiser, context.exact_held_out, x0, labels, bin, context.settings.chunk
+                ).floor.mean()
             for name, loss in losses.items():
                 if name in refused:
                     continue
                 try:
-                    self._look(case, loss, rows[name], x0, labels, bin, floor)
+                    self._look(context, loss, rows[name], x0, labels, bin, floor)
                 except Refusal as error:
                     refused[name] = str(error)
-        means = {name: weighted_mean(case, losses[name], row) for name, row in rows.items()}
+        means = {name: weighted_mean(context, losses[name], row) for name, row in rows.items()}
         metrics = {f"objective_{name}": None if mean is None else mean.value for name, mean in means.items()}
         records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {"items": self.count(case), "refused": refused}
+        records |= {"items": self.count(context), "refused": refused}
         if left_out := [name for name in self.losses if name not in losses]:
             records["inapplicable"] = dict.fromkeys(left_out, UNKNOWN)
         if refused:
@@ -121,11 +127,13 @@ class Objectives(Part):
             }
             for name, row in rows.items()
         }
-        return Result(metrics, records, self.cost(case))
+        return Result(metrics, records, self.cost(context))
 
-    def _look(self, case: Case, loss: Loss, row: Row, x0: Tensor, labels: Tensor, bin: int, floor: Tensor) -> None:
+    def _look(
+        self, context: EvaluationContext, loss: Loss, row: Row, x0: Tensor, labels: Tensor, bin: int, floor: Tensor
+    ) -> None:
         """One objective in one bin."""
-        draws, denoiser = yardstick_draws(case.denoiser, x0, bin), case.denoiser
+        draws, denoiser = yardstick_draws(context.denoiser, x0, bin), context.denoiser
         t = on_grid(draws.t, denoiser.schedule.num_steps)
         log_snr = denoiser.schedule.log_snr(t)
         inside = (log_snr >= LOWEST + WIDTH * bin) & (log_snr <= LOWEST + WIDTH * (bin + 1))
@@ -133,10 +141,10 @@ class Objectives(Part):
             return
         x0, t, eps, labels = x0[inside], t[inside], draws.eps[inside], labels[inside]
         found = []
-        for first in range(0, len(x0), case.metric.chunk):
-            rows = slice(first, first + case.metric.chunk)
+        for first in range(0, len(x0), context.settings.chunk):
+            rows = slice(first, first + context.settings.chunk)
             slices = Rows([generator("objectives", bin)], len(x0), rows)
-            terms = loss(denoiser, x0[rows], t[rows], eps[rows], labels[rows], case.law, slices)
+            terms = loss(denoiser, x0[rows], t[rows], eps[rows], labels[rows], context.exact_held_out, slices)
             found.append(terms.loss.detach().double())
         each = torch.cat(found) / loss.weight(denoiser, t)
         row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
@@ -151,9 +159,9 @@ def on_grid(t: Tensor, steps: int | None) -> Tensor:
     return t if steps is None else (t * steps).round().clamp(1, steps) / steps
 
 
-def weighted_mean(case: Case, loss: Loss, row: Row) -> Mean | None:
+def weighted_mean(context: EvaluationContext, loss: Loss, row: Row) -> Mean | None:
     """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
-    card = weight_card(case.denoiser, loss, Uniform())
+    card = weight_card(context.denoiser, loss, Uniform())
     edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
     place = torch.bucketize(card.log_snr.cpu(), edges) - 1
     known = (place >= 0) & (place < BINS) & card.mass.isfinite().cpu()

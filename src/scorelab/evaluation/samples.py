@@ -1,77 +1,77 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import Case, Metric, Part, Result
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Yardstick
 from scorelab.metrics.fidelity import Chance, Floor, frechet, frechet_floor, memorization, recognition
 
 
-class SamplePart(Part):
-    """A part that looks at the case's samples; the first of them pays for drawing."""
+class SampleYardstick(Yardstick):
+    """A part that looks at the context's samples; the first of them pays for drawing."""
 
     of_samples = True
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """What the samples still cost."""
-        return case.sampling_cost
+        return context.sampling_cost
 
-    def cheaper(self, metric: Metric) -> str:
+    def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer samples, fewer steps for each."""
-        return "lower metric.samples or sampler.steps"
+        return "lower evaluation.samples or sampler.steps"
 
 
-class Frechet(SamplePart):
+class Frechet(SampleYardstick):
     """``fid`` of the samples to the train split, its floor at this size, and the excess over it."""
 
     names = ("fid", "fid_floor", "fid_excess")
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All three, and what they depend on."""
-        evaluations = case.sampling_cost
-        samples, train = case.shown(case.samples), case.shown(case.train)
-        distance = frechet(train, samples, case.extractor)
-        floor = floor_of(case)
+        evaluations = context.sampling_cost
+        samples, train = context.shown(context.samples), context.shown(context.train)
+        distance = frechet(train, samples, context.extractor)
+        floor = floor_of(context)
         values = (distance, floor.value, distance - floor.value)
         records = {
-            "n": case.count,
+            "n": context.count,
             "reference": f"train split, {len(train)} images",
-            "extractor": case.extractor.name,
-            "extractor_hash": case.extractor.hash,
-            "floor": kind(case),
+            "extractor": context.extractor.name,
+            "extractor_hash": context.extractor.hash,
+            "floor": kind(context),
             **spread(floor),
-            "sampler": type(case.sampler).__name__,
-            "network_evaluations_per_sample": case.sampler.evaluations(case.denoiser),
-            "seed": case.seed,
+            "sampler": type(context.sampler).__name__,
+            "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
+            "seed": context.seed,
         }
         return Result(dict(zip(self.names, values, strict=True)), records, evaluations)
 
 
-def floor_of(case: Case) -> Floor:
-    """The distance that perfect samples of the case's own kind would have from its train split."""
-    train = case.shown(case.train)
-    return frechet_floor(train, case.extractor, case.count, case.train_labels, class_chance(case))
+def floor_of(context: EvaluationContext) -> Floor:
+    """The distance that perfect samples of the context's own kind would have from its train split."""
+    train = context.shown(context.train)
+    return frechet_floor(train, context.extractor, context.count, context.train_labels, class_chance(context))
 
 
-def class_chance(case: Case) -> Chance:
+def class_chance(context: EvaluationContext) -> Chance:
     """How much chance is in the class counts of samples and train split."""
-    if not case.conditional:
-        return Chance(1.0, 1.0 if case.chance is None else case.chance)
+    if not context.conditional:
+        return Chance(1.0, 1.0 if context.chance is None else context.chance)
     # the labels are the train split's, over and over; only those of the last round, which is cut, are drawn from it
-    size = len(case.train)
-    cut = case.count % size
-    return Chance(cut / case.count * (1 - cut / size), 0.0)
+    size = len(context.train)
+    cut = context.count % size
+    return Chance(cut / context.count * (1 - cut / size), 0.0)
 
 
-def kind(case: Case) -> str:
+def kind(context: EvaluationContext) -> str:
     """What the floor is the floor of, in words."""
-    if case.conditional:
+    if context.conditional:
         return "samples have the reference's labels: chance within classes alone"
-    if case.chance is None:
+    if context.chance is None:
         return "no labels: as if classes were drawn on both sides, too high if the reference's are in proportion"
-    if case.chance == 0:
+    if context.chance == 0:
         return "samples' classes drawn, the reference's in proportion"
-    if case.chance == 1:
+    if context.chance == 1:
         return "classes drawn, the samples' and the reference's"
-    return f"samples' classes drawn, the reference's with {case.chance:.2f} of that chance: drawn from a larger set"
+    return f"samples' classes drawn, the reference's with {context.chance:.2f} of that chance: drawn from a larger set"
 
 
 def spread(floor: Floor) -> dict[str, float]:
@@ -84,24 +84,28 @@ def spread(floor: Floor) -> dict[str, float]:
     }
 
 
-class Memorization(SamplePart):
+class Memorization(SampleYardstick):
     """``memorization``: the share of samples that copy a training image; held-out images beside it as control."""
 
     names = ("memorization", "memorization_control")
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no list."""
-        return "training draws are endless: there is no list to copy" if case.truth and not case.finite else None
+        return (
+            "training draws are endless: there is no list to copy"
+            if context.exact_train and not context.finite
+            else None
+        )
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both shares."""
-        evaluations = case.sampling_cost
-        known = case.train if case.training is None else case.training
-        values = (memorization(case.samples, known), memorization(case.held_out, known))
-        return Result(dict(zip(self.names, values, strict=True)), {"n": case.count}, evaluations)
+        evaluations = context.sampling_cost
+        known = context.train if context.training is None else context.training
+        values = (memorization(context.samples, known), memorization(context.held_out, known))
+        return Result(dict(zip(self.names, values, strict=True)), {"n": context.count}, evaluations)
 
 
-class Recognition(SamplePart):
+class Recognition(SampleYardstick):
     """``recognised``: the share of samples a classifier is sure of; how often it sees each class.
 
     Held-out images beside it as control.
@@ -114,15 +118,15 @@ class Recognition(SamplePart):
             raise Refusal(f"confidence must lie between 0 and 1, got {confidence}")
         self.confidence = confidence
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no classifier."""
-        return None if case.extractor.classifies else f"{type(case.extractor).__name__} recognises no classes"
+        return None if context.extractor.classifies else f"{type(context.extractor).__name__} recognises no classes"
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both shares, and the samples' least and greatest class share; all class shares in the records."""
-        evaluations = case.sampling_cost
-        found = recognition(case.shown(case.samples), case.extractor, self.confidence)
-        control = recognition(case.shown(case.held_out), case.extractor, self.confidence)
+        evaluations = context.sampling_cost
+        found = recognition(context.shown(context.samples), context.extractor, self.confidence)
+        control = recognition(context.shown(context.held_out), context.extractor, self.confidence)
         values = (found.share, control.share, min(found.class_shares), max(found.class_shares))
         shares = [round(share, 4) for share in found.class_shares]
         records = {"confidence": self.confidence, "class_shares": shares}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
-from scorelab.evaluation.base import Case, Part, Result
+from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
 from scorelab.evaluation.curves import ByBin, Curve, Mean, bins_in_range, by_bin, in_bin, plain_curve, standard_error
 from scorelab.likelihood import bits_per_dim
 from scorelab.log_snr import COMMON, SIMPLE, WIDTH
-from scorelab.tensors import generator, mean_rest
+from scorelab.tensors import generator, mean_except_batch
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Errors:
     """Of every sample of one bin, (N,): its error against the true noise estimate, against the noise, and the floor.
 
     ``score`` is ||eps^ - eps*||^2 / d with eps* = E[eps | x_t] = -sigma s_t(x_t), ``noise`` ||eps^ - eps||^2 / d, and
-    ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E score + E floor, for x_t by the oracle's own law.
+    ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E score + E floor, for x_t by the exact denoiser's own law.
     ``cut`` is ``score`` with x^_0 cut to [-1, 1], for pixels.
     """
 
@@ -30,18 +30,18 @@ class Errors:
 
 
 def errors_against(
-    denoiser: Denoiser, truth: Exact, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256
+    denoiser: Denoiser, exact: Exact, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256
 ) -> Errors:
     """One bin, at the x_t of every other yardstick; float64 on the CPU."""
 
     def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
-        said, posterior = denoiser(made.x_t, t, label), truth.posterior(made.x_t, t, label)
+        said, posterior = denoiser(made.x_t, t, label), exact.posterior(made.x_t, t, label)
         alpha, sigma = made.alpha.double(), made.sigma.double()
         best = (made.x_t.double() - alpha * posterior.mean) / sigma
         floor = ((alpha / sigma) ** 2).flatten() * posterior.trace / x0[0].numel()
         cut = said if denoiser.levels is None else said.clipped()
-        score, noise = mean_rest((said.eps - best) ** 2), mean_rest((said.eps - made.eps).double() ** 2)
-        return torch.stack([score, noise, floor, mean_rest((cut.eps - best) ** 2)])
+        score, noise = mean_except_batch((said.eps - best) ** 2), mean_except_batch((said.eps - made.eps).double() ** 2)
+        return torch.stack([score, noise, floor, mean_except_batch((cut.eps - best) ** 2)])
 
     return Errors(*in_bin(denoiser, x0, labels, bin, chunk, look))
 
@@ -82,75 +82,79 @@ class Score:
         return record
 
 
-def score_against(case: Case, truth: Exact, x0: Tensor, labels: Tensor) -> Score:
+def score_against(context: EvaluationContext, exact: Exact, x0: Tensor, labels: Tensor) -> Score:
     """Every item once in every bin the schedule reaches."""
 
     def look(bin: int) -> Tensor:
-        found = errors_against(case.denoiser, truth, x0, labels, bin, case.metric.chunk)
+        found = errors_against(context.denoiser, exact, x0, labels, bin, context.settings.chunk)
         return torch.stack([found.score, found.cut, found.floor])
 
-    return Score(*by_bin(bins_in_range(case.denoiser), len(x0), look, columns=3))
+    return Score(*by_bin(bins_in_range(context.denoiser), len(x0), look, columns=3))
 
 
-class ScoreError(Part):
+class ScoreError(Yardstick):
     """``score_error``: E||eps^ - eps*||^2 / d over lambda ~ U[-4.8, 6.6]; ``excess``: its cost to the bound, bits/dim.
 
-    eps* is the true score's, so neither has a floor: 0 is the truth. Told of held-out data where their law is known.
+    eps* is of the exact score, so neither has a floor: 0 is best. Told of held-out data where their law is known.
     Where the training set is finite, also ``train/score_error`` and ``train/excess``, on noised training data against
     the score of the training set: the distance to memorising. On held-out data of an unknown law there is no such
-    number, for x_t does not follow the law whose score is known: see ``OracleGap``.
+    number, for x_t does not follow the law whose score is known: see ``ExactGap``.
 
     The records have both by log-SNR, with standard errors over data and noise, and the floor of the noise error.
     """
 
     names = ("score_error", "excess", "train/score_error", "train/excess")
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no score is known."""
-        return None if self.names_of(case) else "this data has no exact score"
+        return None if self.names_of(context) else "this data has no exact score"
 
-    def names_of(self, case: Case) -> tuple[str, ...]:
+    def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Those of held-out data of a known law, those of a finite training set."""
-        return (self.names[:2] if case.law is not None else ()) + (self.names[2:] if case.finite else ())
+        return (self.names[:2] if context.exact_held_out is not None else ()) + (
+            self.names[2:] if context.finite else ()
+        )
 
-    def items(self, case: Case) -> int:
+    def items(self, context: EvaluationContext) -> int:
         """How many training items are looked at: as many as are held out."""
-        return min(len(case.held_out), len(case.train))
+        return min(len(context.held_out), len(context.train))
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """Each item once in every bin."""
-        items = (len(case.held_out) if case.law is not None else 0) + (self.items(case) if case.finite else 0)
-        return len(bins_in_range(case.denoiser)) * items
+        items = (len(context.held_out) if context.exact_held_out is not None else 0) + (
+            self.items(context) if context.finite else 0
+        )
+        return len(bins_in_range(context.denoiser)) * items
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """What of the four there is."""
         metrics: dict[str, float | None] = {}
         records: dict[str, object] = {}
-        if case.law is not None:
-            x0, labels = case.held_out_data()
-            found = score_against(case, case.law, x0, labels)
+        if context.exact_held_out is not None:
+            x0, labels = context.held_out_data()
+            found = score_against(context, context.exact_held_out, x0, labels)
             metrics |= dict(zip(("score_error", "excess"), found.metrics, strict=True))
             records["held_out"] = found.record()
-        if case.finite and case.truth is not None:
-            x0, labels = self.training_items(case)
-            found = score_against(case, case.truth, x0, labels)
+        if context.finite and context.exact_train is not None:
+            x0, labels = self.training_items(context)
+            found = score_against(context, context.exact_train, x0, labels)
             metrics |= dict(zip(("train/score_error", "train/excess"), found.metrics, strict=True))
             records["train"] = found.record()
         if None in metrics.values():
-            low, high = case.denoiser.log_snr_range()
+            low, high = context.denoiser.log_snr_range()
             records["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain all that is asked"
-        return Result(metrics, records, self.cost(case))
+        return Result(metrics, records, self.cost(context))
 
-    def training_items(self, case: Case) -> tuple[Tensor, Tensor]:
+    def training_items(self, context: EvaluationContext) -> tuple[Tensor, Tensor]:
         """Training data drawn as training draws them: each at most once, mirror images among them."""
-        assert case.truth is not None
-        drawn = case.truth.law.references(self.items(case), generator("training items"))
-        device, label = case.denoiser.device, drawn.label
+        assert context.exact_train is not None
+        drawn = context.exact_train.law.references(self.items(context), generator("training items"))
+        device, label = context.denoiser.device, drawn.label
         x0 = drawn.x0.float().to(device)
         return x0, torch.zeros(len(x0), dtype=torch.long, device=device) if label is None else label.to(device)
 
 
-class ExactLikelihood(Part):
+class ExactLikelihood(Yardstick):
     """``exact_nll``: -log2 p(x_0) / d of held-out data under the law they were drawn from, bits/dim.
 
     No model does better on average: the floor of every bound.
@@ -158,20 +162,20 @@ class ExactLikelihood(Part):
 
     names = ("exact_nll",)
 
-    def inapplicable(self, case: Case) -> str | None:
+    def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no density is known."""
-        if case.law is None:
+        if context.exact_held_out is None:
             return "the law of this data is not known"
-        return None if case.law.law.has_density else "its law has no density"
+        return None if context.exact_held_out.law.has_density else "its law has no density"
 
-    def cost(self, case: Case) -> int:
+    def cost(self, context: EvaluationContext) -> int:
         """No network is asked."""
         return 0
 
-    def run(self, case: Case, left: int | None) -> Result:
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The mean, and its standard error over held-out data."""
-        assert case.law is not None
-        x0, labels = case.held_out_data()
-        nats = -case.law.law.log_prob(x0, case.law.seen(labels))
+        assert context.exact_held_out is not None
+        x0, labels = context.held_out_data()
+        nats = -context.exact_held_out.law.log_prob(x0, context.exact_held_out.seen(labels))
         each = bits_per_dim(nats, x0[0].numel())
         return Result({"exact_nll": float(each.mean())}, {"se": standard_error(each)})

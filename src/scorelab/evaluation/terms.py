@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.likelihood import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll
-from scorelab.tensors import like, sum_rest
+from scorelab.tensors import like, sum_except_batch
 
 
 class Terms:
@@ -85,7 +85,9 @@ class Integral(Terms):
         """Every image at one log-SNR, uniform over the schedule's range."""
         low, high = self.denoiser.log_snr_range()
         t = self.denoiser.schedule.inverse(low + self.places(noise) * (high - low))
-        return self.of(t, noise, lambda estimate, _, eps, __: (high - low) / 2 * sum_rest((eps - estimate.eps) ** 2))
+        return self.of(
+            t, noise, lambda estimate, _, eps, __: (high - low) / 2 * sum_except_batch((eps - estimate.eps) ** 2)
+        )
 
     def decoder(self, noise: torch.Generator) -> Tensor:
         """Pixels by the softmax over levels, points by N(x_0; x_t / alpha, (sigma / alpha)^2); no network is asked."""
@@ -95,7 +97,7 @@ class Integral(Terms):
             nats = level_decoder_nll(log_snr, x0, eps, self.denoiser.levels)
         else:
             away = like(torch.exp(-0.5 * log_snr), eps.double()) * eps
-            nats = -sum_rest(gaussian_log_prob(x0, x0 + away, like(-log_snr, eps.double())))
+            nats = -sum_except_batch(gaussian_log_prob(x0, x0 + away, like(-log_snr, eps.double())))
         return bits_per_dim(nats, x0[0].numel())
 
 

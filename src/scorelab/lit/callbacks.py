@@ -152,7 +152,7 @@ class TrainingLog(EverySteps):
 
 
 class Validation(EverySteps):
-    """``val/simple`` of the judged weights on the common log-SNR grid; ``improved`` where it is the least so far.
+    """``val/simple`` of the evaluated weights on the common log-SNR grid; ``improved`` where it is the least so far.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
     """
@@ -168,7 +168,7 @@ class Validation(EverySteps):
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """Validate."""
         x0, labels = data_of(trainer).data("val", module.device)
-        value = noise_error(module.judged, x0, labels, self.chunk).simple
+        value = noise_error(module.evaluated, x0, labels, self.chunk).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
@@ -199,7 +199,7 @@ class SampleGrid(EverySteps):
 
     def act(self, trainer: Trainer, module: Any, step: int) -> None:
         """Draw, save, measure."""
-        data, denoiser = data_of(trainer), module.judged
+        data, denoiser = data_of(trainer), module.evaluated
         labels = torch.arange(self.samples) % (data.classes or 1)
         drawn = draw_samples(denoiser, module.sampler, data.shape, labels, module.seed, self.chunk)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{step:07d}.png"

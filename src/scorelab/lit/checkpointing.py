@@ -13,13 +13,13 @@ from torch import distributed
 from scorelab.errors import Interrupted, Refusal
 from scorelab.lit.callbacks import EverySteps, TrainingLog, Validation
 from scorelab.lit.checkpoint_io import Checkpoints
-from scorelab.lit.guard import Guard
+from scorelab.lit.guard import DivergenceGuard
 from scorelab.run.machine import of_memory
 from scorelab.run.processes import see_complete
 from scorelab.run.signals import SIGNALS
 
 
-class Keeper(Callback):
+class Checkpointing(Callback):
     """Keeps a run: does what is due, writes last.ckpt after it (but not for a line of the log), best.ckpt if it is.
 
     A checkpoint is also written when ``minutes`` have passed since the last one, and when a signal asks the run to
@@ -48,23 +48,23 @@ class Keeper(Callback):
         """Make up for what an interruption came before."""
         self.seen = self.saved = trainer.global_step
         self.at = time.monotonic()
-        self.settle(trainer, pl_module, trainer.global_step == trainer.max_steps)
+        self.end_of_step(trainer, pl_module, trainer.global_step == trainer.max_steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Act where an optimiser step has just been taken."""
         if trainer.global_step != self.seen:
             self.seen = trainer.global_step
-            self.settle(trainer, pl_module, trainer.global_step == trainer.max_steps)
+            self.end_of_step(trainer, pl_module, trainer.global_step == trainer.max_steps)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Act where time ended the run, or where all steps had been taken but not what comes after the last.
 
         All of it is on disk then.
         """
-        self.settle(trainer, pl_module, True)
+        self.end_of_step(trainer, pl_module, True)
         written(trainer).wait()
 
-    def settle(self, trainer: Trainer, module: Any, last: bool) -> None:
+    def end_of_step(self, trainer: Trainer, module: Any, last: bool) -> None:
         """Do what is due, save if there is reason to, stop if a signal says so.
 
         Raises:
@@ -73,7 +73,7 @@ class Keeper(Callback):
         step, acted = trainer.global_step, int(self.act(trainer, module, last))
         written(trainer).check()
         late = int(time.monotonic() - self.at > 60 * self.minutes)
-        signum, late, acted = self.agreed(SIGNALS.received or 0, late, acted)
+        signum, late, acted = self.all_reduce_max(SIGNALS.received or 0, late, acted)
         if acted or late or signum:
             self.save(trainer, step, again=bool(acted))
         if signum:
@@ -101,7 +101,7 @@ class Keeper(Callback):
             acted = acted or not each.brief
         return acted
 
-    def agreed(self, *mine: int) -> tuple[int, ...]:
+    def all_reduce_max(self, *mine: int) -> tuple[int, ...]:
         """The greatest of what the processes say, so that all do the same; of one alone, what it says."""
         if self.group is None:
             return mine
@@ -133,7 +133,7 @@ def among(trainer: Trainer, kind: type[Kind]) -> list[Kind]:
 
 def look(trainer: Trainer) -> None:
     """See that the numbers of the step just taken are sound, before anything is made of them."""
-    for guard in among(trainer, Guard):
+    for guard in among(trainer, DivergenceGuard):
         guard.look()
 
 

@@ -10,13 +10,13 @@ from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
 
 
-def follower(denoiser: Denoiser) -> Denoiser:
+def make_ema(denoiser: Denoiser) -> Denoiser:
     """A copy that is never trained and always evaluates."""
     return copy.deepcopy(denoiser).requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def follow(averaged: Denoiser, denoiser: Denoiser, decay: float) -> None:
+def update_ema(averaged: Denoiser, denoiser: Denoiser, decay: float) -> None:
     """theta_avg <- decay theta_avg + (1 - decay) theta, for all parameters at once; buffers are copied."""
     mine, its = ([p.detach() for p in either.parameters()] for either in (averaged, denoiser))
     torch._foreach_lerp_(mine, its, 1 - decay)
@@ -42,7 +42,7 @@ class AveragedWeights(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Give the module its second denoiser before a checkpoint is read into it."""
         if pl_module.averaged is None:
-            pl_module.averaged = follower(pl_module.denoiser)
+            pl_module.averaged = make_ema(pl_module.denoiser)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Count from the step a continued run stands at."""
@@ -52,7 +52,7 @@ class AveragedWeights(Callback):
         """Follow once per optimiser step."""
         if trainer.global_step > self.step:
             self.step = trainer.global_step
-            follow(pl_module.averaged, pl_module.denoiser, min(self.decay, (1 + self.step) / (10 + self.step)))
+            update_ema(pl_module.averaged, pl_module.denoiser, min(self.decay, (1 + self.step) / (10 + self.step)))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Lightning puts the whole module in training mode; the copy stays in evaluation mode."""

@@ -57,7 +57,7 @@ def watch(module: DiffusionModule, step: int) -> Watched:
     return Watched(step, t, module.denoiser.schedule.log_snr(t), losses, norm, finite, arrived)
 
 
-class Guard(Callback):
+class DivergenceGuard(Callback):
     """Stops a run at a loss or gradient that is not finite, and where the smoothed loss says that it diverges.
 
     ``on_nan="skip"`` leaves such a step's update out instead, at most ``most`` steps in a row. It looks at every step

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from scorelab.denoisers import Denoiser, Exact
-from scorelab.losses import Loss, Times
+from scorelab.losses import Loss, TimestepSampler
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
@@ -21,12 +21,12 @@ class DiffusionModule(LightningModule):
 
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
     what the uninterrupted one would have. ``averaged``, where the callback of that name made one, is a second
-    denoiser with averaged weights; it is the one that is judged and sampled from. ``sampler`` is for pictures along
-    the way. ``truth`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
+    denoiser with averaged weights; it is the one that is evaluated and sampled from. ``sampler`` is for pictures along
+    the way. ``exact`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
     submodule, so in no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is
     shown. ``gradient_norm`` is that of the last step, before clipping, and ``seen`` the times and losses of its
     batches, of all processes. ``origin`` says where the first weights came from, if from another run. One that is
-    judged alone has no ``optimizer`` and no ``lr_schedule``.
+    evaluated alone has no ``optimizer`` and no ``lr_schedule``.
     """
 
     averaged: Denoiser | None
@@ -35,37 +35,37 @@ class DiffusionModule(LightningModule):
         self,
         denoiser: Denoiser,
         loss: Loss,
-        times: Times,
+        timesteps: TimestepSampler,
         sampler: Sampler,
         optimizer: Callable[[list[nn.Parameter]], Optimizer] | None,
         lr_schedule: Callable[[Optimizer], LRScheduler] | None,
         seed: int,
         normalizer: float = 1.0,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
     ) -> None:
         super().__init__()
-        self.denoiser, self.loss, self.times = denoiser, loss, times
+        self.denoiser, self.loss, self.timesteps = denoiser, loss, timesteps
         self.averaged = None
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
         self.seed, self.normalizer = seed, normalizer
         self.gradient_norm = torch.zeros(())
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.origin: dict[str, Any] | None = None
-        self._beside = (truth,)  # a tuple, which nn.Module does not look into
+        self._beside = (exact,)  # a tuple, which nn.Module does not look into
 
     @property
-    def truth(self) -> Exact | None:
+    def exact(self) -> Exact | None:
         """The exact denoiser of the training data, where the loss asks for it."""
         return self._beside[0]
 
     def on_fit_start(self) -> None:
-        """Bring the truth to where the data will be."""
-        if self.truth is not None:
-            self.truth.to(self.device)
+        """Bring the exact denoiser to where the data will be."""
+        if self.exact is not None:
+            self.exact.to(self.device)
 
     @property
-    def judged(self) -> Denoiser:
-        """The denoiser to judge and to sample from: the averaged one where there is one."""
+    def evaluated(self) -> Denoiser:
+        """The denoiser to evaluate and to sample from: the averaged one where there is one."""
         return self.denoiser if self.averaged is None else self.averaged
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ class DiffusionModule(LightningModule):
         key = (self.seed, step, rank, part)
         torch.manual_seed(generator("dropout", *key).initial_seed())
         # ranks and accumulated batches share one draw of times, so that a law over the whole batch holds
-        draw = self.times.draw(
+        draw = self.timesteps.draw(
             self.denoiser.schedule,
             len(x0),
             step,
@@ -88,13 +88,13 @@ class DiffusionModule(LightningModule):
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
-        terms = self.loss(self.denoiser, x0, t, eps, label, self.truth, generator("loss", *key))
+        terms = self.loss(self.denoiser, x0, t, eps, label, self.exact, generator("loss", *key))
         loss = (weight * terms.loss).mean()
         shown = {name: (weight * part.detach()).mean() for name, part in ({"loss": terms.loss} | terms.parts).items()}
         gathered: Any = self.all_gather([t, terms.loss.detach(), torch.stack(list(shown.values()))])
         times, losses = (each.flatten() for each in gathered[:2])
         self.seen = [*(self.seen if part else []), (times, losses)]
-        self.times.update(times, losses)
+        self.timesteps.update(times, losses)
         means = gathered[2].view(world, -1).mean(0)  # every process's, so that all come to the same conclusions
         return {"loss": loss / self.normalizer} | {f"shown/{name}": means[n] for n, name in enumerate(shown)}
 
@@ -126,7 +126,7 @@ class DiffusionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the denoiser's, its schedule's and the loss's parameters, its rate set every step."""
         parameters = [p for part in (self.denoiser, self.loss) for p in part.parameters() if p.requires_grad]
-        assert self.make_optimizer and self.make_lr_schedule, "made to be judged"
+        assert self.make_optimizer and self.make_lr_schedule, "made to be evaluated"
         optimizer = self.make_optimizer(parameters)
         schedule = self.make_lr_schedule(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

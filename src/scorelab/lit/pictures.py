@@ -1,4 +1,4 @@
-"""Pictures: of samples, and of what was judged."""
+"""Pictures: of samples, and of what was evaluated."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +9,12 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from scorelab.data.module import DataModule
-from scorelab.evaluation import Case
+from scorelab.evaluation import EvaluationContext
 from scorelab.evaluation.field import score_fields
 from scorelab.files import whole
+from scorelab.report.exact import draw_truth
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
-from scorelab.report.truth import draw_truth
 from scorelab.tensors import to_bytes
 
 
@@ -44,12 +44,12 @@ def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
 
 
-def draw_judged(records: dict[str, Any], case: Case, folder: Path) -> None:
-    """The pictures of what was judged."""
+def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Path) -> None:
+    """The pictures of what was evaluated."""
     draw_truth(folder / "truth.png", records)
-    if case.law is not None and case.train[0].numel() == 2:
-        fields = score_fields(case.denoiser, case.law)
+    if context.exact_held_out is not None and context.train[0].numel() == 2:
+        fields = score_fields(context.denoiser, context.exact_held_out)
         if fields:
             draw_fields(folder / "field.png", [asdict(field) for field in fields])
-        if "samples" in vars(case):
-            save_plane(case.samples, case.held_out, folder / "samples.png")
+        if "samples" in vars(context):
+            save_plane(context.samples, context.held_out, folder / "samples.png")

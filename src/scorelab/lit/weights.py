@@ -1,4 +1,4 @@
-"""The weights of a run, for whoever judges it or begins another run with them."""
+"""The weights of a run, for whoever evaluates it or begins another run with them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import CheckpointError, DamagedCheckpoint, UserError
-from scorelab.lit.ema import follower
+from scorelab.lit.ema import make_ema
 from scorelab.lit.module import DiffusionModule
 from scorelab.run.checkpoints import NAMES, read_checkpoint
 
@@ -35,24 +35,24 @@ def load_weights(module: DiffusionModule, path: Path) -> int:
     checkpoint = whole_checkpoint(path)
     state = checkpoint["state_dict"]
     if any(key.startswith("averaged.") for key in state):
-        module.averaged = follower(module.denoiser)
+        module.averaged = make_ema(module.denoiser)
     load_state(module, state, path)
     module.eval()
     return int(checkpoint["global_step"])
 
 
-def load_judged(denoiser: Denoiser, path: Path) -> None:
+def load_evaluated(denoiser: Denoiser, path: Path) -> None:
     """Give a denoiser the weights of a checkpoint that count: the averaged ones where it has some.
 
     Raises:
         UserError: when the file cannot be read, or is of another network.
     """
-    load_state(denoiser, judged_weights(whole_checkpoint(path)["state_dict"]), path)
+    load_state(denoiser, evaluated_weights(whole_checkpoint(path)["state_dict"]), path)
     denoiser.eval()
 
 
-def judged_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """What a module's state says of the denoiser to judge, by its own names."""
+def evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """What a module's state says of the denoiser to evaluate, by its own names."""
     prefix = "averaged." if any(key.startswith("averaged.") for key in state) else "denoiser."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 

@@ -6,7 +6,7 @@ from scorelab.losses.denoising import Simple
 from scorelab.losses.exact_score import ESM
 from scorelab.losses.implicit import ISM, SSM
 from scorelab.losses.score_matching import DSM, Likelihood, ScoreLoss
-from scorelab.losses.times import Draw, Importance, LogSNRUniform, Stratified, Times, Uniform
+from scorelab.losses.timesteps import Importance, LogSNRUniform, Stratified, Timesteps, TimestepSampler, Uniform
 from scorelab.losses.variational import Hybrid, VariationalBound
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "ISM",
     "SSM",
     "Card",
-    "Draw",
     "Hybrid",
     "Importance",
     "Likelihood",
@@ -25,7 +24,8 @@ __all__ = [
     "Simple",
     "Stratified",
     "Terms",
-    "Times",
+    "TimestepSampler",
+    "Timesteps",
     "Uniform",
     "VariationalBound",
     "weight_card",

@@ -22,7 +22,7 @@ class Terms:
 class Loss(nn.Module):
     """An objective: deterministic given the data, the times, the noise and the generator.
 
-    ``trains_variance`` says whether a learned variance gets a gradient from it; ``needs_truth``, whether it asks for
+    ``trains_variance`` says whether a learned variance gets a gradient from it; ``needs_exact``, whether it asks for
     the exact denoiser of the training data, which is an argument and never a submodule.
 
     Args:
@@ -34,8 +34,8 @@ class Loss(nn.Module):
     trains_variance: bool = False
 
     @property
-    def needs_truth(self) -> bool:
-        """Whether ``forward`` must be given the truth."""
+    def needs_exact(self) -> bool:
+        """Whether ``forward`` must be given the exact denoiser."""
         return False
 
     def __init__(self, normalize: bool = True) -> None:
@@ -50,12 +50,12 @@ class Loss(nn.Module):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,).
 
-        ``truth`` is the exact denoiser of the training data, for losses that need it. What else is random comes from
+        ``exact`` is the exact denoiser of the training data, for losses that need it. What else is random comes from
         the generator, on the CPU.
         """
 

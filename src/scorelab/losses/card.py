@@ -9,7 +9,7 @@ from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
 from scorelab.log_snr import RANGE
 from scorelab.losses.base import Loss
-from scorelab.losses.times import Times
+from scorelab.losses.timesteps import TimestepSampler
 
 LEVELS = 400  # of a continuous process
 FAINT = -30.0  # the log-SNR below which a continuous process is one level: float32 has lost the signal there
@@ -95,7 +95,7 @@ class Card:
         return [dict(zip(names, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
 
 
-def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
+def weight_card(denoiser: Denoiser, loss: Loss, timesteps: TimestepSampler) -> Card:
     """The card of a loss under a denoiser's schedule and variance, and a law of times."""
     schedule = denoiser.schedule
     notes = ["the variance is learned: the card covers the mean, at f = 1/2"] if denoiser.variance.outputs > 1 else []
@@ -104,7 +104,7 @@ def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
         t, edges = grid[1:], schedule.log_snr(grid)
         low, high = edges[1:], edges[:-1].clone()
         high[0] = torch.inf
-        probability = times.density(schedule, t) / schedule.num_steps
+        probability = timesteps.density(schedule, t) / schedule.num_steps
     else:
         noisiest, cleanest = schedule.log_snr_range()
         edges = torch.linspace(cleanest, max(noisiest, FAINT), LEVELS + 1, dtype=torch.float64)
@@ -116,7 +116,7 @@ def weight_card(denoiser: Denoiser, loss: Loss, times: Times) -> Card:
             rest = 1 - schedule.inverse(low[-1:])
             t, length = torch.cat([t, 1 - rest / 2]), torch.cat([length, rest])
             low, high = torch.cat([low, low.new_tensor([noisiest])]), torch.cat([high, low[-1:]])
-        probability = times.density(schedule, t) * length / (1 - schedule.t_min)
+        probability = timesteps.density(schedule, t) * length / (1 - schedule.t_min)
     weight = loss.weight(denoiser, t)
     if bool(weight.isnan().all()):
         notes.append("this loss declares no weight on the noise error")

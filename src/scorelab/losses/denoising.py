@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.losses.base import Loss, Terms, refuse_silence
-from scorelab.tensors import mean_rest
+from scorelab.tensors import mean_except_batch
 
 
 class Simple(Loss):
@@ -28,13 +28,13 @@ class Simple(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The mean squared error of each sample, (B,)."""
         target = denoiser.noised(x0, t, eps)
         estimate = denoiser(target.x_t, t, label)
-        return Terms(mean_rest((getattr(target, self.space) - getattr(estimate, self.space)) ** 2))
+        return Terms(mean_except_batch((getattr(target, self.space) - getattr(estimate, self.space)) ** 2))
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """1 on eps, 1/S on x_0, (a / alpha)^2 on v: how far each moves when eps^ moves by one."""

@@ -10,7 +10,7 @@ from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.errors import Refusal
 from scorelab.losses.base import Terms
 from scorelab.losses.score_matching import ScoreLoss
-from scorelab.tensors import mean_rest
+from scorelab.tensors import mean_except_batch
 
 
 class ESM(ScoreLoss):
@@ -46,7 +46,7 @@ class ESM(ScoreLoss):
         self.references = references
 
     @property
-    def needs_truth(self) -> bool:
+    def needs_exact(self) -> bool:
         """Whether the law of the training data is asked: for all but the sample's own point."""
         return self.references != 1
 
@@ -57,36 +57,36 @@ class ESM(ScoreLoss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The weighted error of each sample's score, (B,)."""
         target = denoiser.noised(x0, t, eps)
         with torch.no_grad():
-            score = self.target(truth, target, t, label, generator)
-        return Terms(self.weighted(denoiser, t, mean_rest((denoiser(target.x_t, t, label).score - score) ** 2)))
+            score = self.target(exact, target, t, label, generator)
+        return Terms(self.weighted(denoiser, t, mean_except_batch((denoiser(target.x_t, t, label).score - score) ** 2)))
 
     def shortfall(self, floor: Tensor) -> Tensor:
         """The floor itself, or 0 of one reference; unknown between."""
         return {None: floor, 1: torch.zeros_like(floor)}.get(self.references, torch.full_like(floor, math.nan))
 
     def target(
-        self, truth: Exact | None, target: Estimate, t: Tensor, label: Tensor | None, generator: Generator | None
+        self, exact: Exact | None, target: Estimate, t: Tensor, label: Tensor | None, generator: Generator | None
     ) -> Tensor:
         """The score that is regressed onto, (B, ...), at x_t made of x_0 and eps.
 
         Raises:
-            ValueError: without the truth, where more than the sample's own point is asked for.
+            ValueError: without the exact denoiser, where more than the sample's own point is asked for.
         """
         if self.references == 1:
             return target.score
-        if truth is None:
+        if exact is None:
             raise ValueError("the exact score needs the exact denoiser of the training data")
         if self.references is None:
-            return truth(target.x_t, t, label).score
-        drawn = truth.law.references(self.references, generator)
+            return exact(target.x_t, t, label).score
+        drawn = exact.law.references(self.references, generator)
         wrong = None
-        if truth.conditional and label is not None and drawn.label is not None:
+        if exact.conditional and label is not None and drawn.label is not None:
             wrong = drawn.label[None] != label[:, None]
         return averaged_score(target, drawn.x0, wrong)
 

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorelab.denoisers import Denoiser, Exact
 from scorelab.losses.base import Terms
 from scorelab.losses.score_matching import ScoreLoss
-from scorelab.tensors import divergence, slope_along, standard_normal, sum_rest
+from scorelab.tensors import divergence, slope_along, standard_normal, sum_except_batch
 
 
 class Implicit(ScoreLoss):
@@ -38,14 +38,14 @@ class ISM(Implicit):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The loss of each sample, (B,)."""
         x_t = denoiser.noised(x0, t, eps).x_t.detach().requires_grad_(True)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             score = denoiser(x_t, t, label).score
-            each = sum_rest(score**2) + 2 * divergence(score, x_t)
+            each = sum_except_batch(score**2) + 2 * divergence(score, x_t)
         return Terms(self.weighted(denoiser, t, each / x0[0].numel()))
 
     def cost(self, dims: int) -> int:
@@ -83,7 +83,7 @@ class SSM(Implicit):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The loss of each sample, (B,)."""
@@ -93,7 +93,7 @@ class SSM(Implicit):
             v = torch.where(v < 0, -1.0, 1.0).to(x_t)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             score = denoiser(x_t, t, label).score
-            square = sum_rest(score**2) if self.reduced else sum_rest(v * score) ** 2
+            square = sum_except_batch(score**2) if self.reduced else sum_except_batch(v * score) ** 2
             each = square + 2 * slope_along(score, x_t, v)
         return Terms(self.weighted(denoiser, t, each / x0[0].numel()))
 

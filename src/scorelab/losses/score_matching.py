@@ -11,7 +11,7 @@ from scorelab.denoisers import Denoiser, Exact
 from scorelab.errors import Refusal
 from scorelab.losses.base import Loss, Terms, refuse_silence
 from scorelab.schedules import Schedule
-from scorelab.tensors import mean_rest
+from scorelab.tensors import mean_except_batch
 
 WEIGHTS: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
     "one": lambda schedule, t: torch.ones_like(t, dtype=torch.float64),
@@ -67,7 +67,7 @@ class DSM(ScoreLoss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The weighted error of each sample's score, (B,)."""
@@ -89,7 +89,7 @@ class Likelihood(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The weighted error of each sample's score, (B,), bits/dim."""
@@ -114,4 +114,4 @@ class Likelihood(Loss):
 def score_error(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
     """Mean over dimensions of ||s^ - s(x_t | x_0)||^2, (B,)."""
     target = denoiser.noised(x0, t, eps)
-    return mean_rest((target.score - denoiser(target.x_t, t, label).score) ** 2)
+    return mean_except_batch((target.score - denoiser(target.x_t, t, label).score) ** 2)

@@ -10,7 +10,7 @@ from scorelab.denoisers import Denoiser, Estimate, Exact
 from scorelab.errors import Refusal
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
 from scorelab.losses.base import Loss, Terms, refuse_silence
-from scorelab.tensors import mean_rest
+from scorelab.tensors import mean_except_batch
 
 
 class VariationalBound(Loss):
@@ -31,7 +31,7 @@ class VariationalBound(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """T L_t, or the integrand, of each sample, (B,), bits/dim."""
@@ -97,13 +97,13 @@ class Hybrid(Loss):
         t: Tensor,
         eps: Tensor,
         label: Tensor | None = None,
-        truth: Exact | None = None,
+        exact: Exact | None = None,
         generator: Generator | None = None,
     ) -> Terms:
         """The sum of each sample, (B,); ``simple`` and ``vlb`` are its parts, the second without lambda."""
         target = denoiser.noised(x0, t, eps)
         estimate = denoiser(target.x_t, t, label)
-        simple = mean_rest((eps - estimate.eps) ** 2)
+        simple = mean_except_batch((eps - estimate.eps) ** 2)
         vlb = scaled_term(denoiser, replace(estimate, x0=estimate.x0.detach(), eps=estimate.eps.detach()), x0, t, eps)
         return Terms(simple + self.bound * vlb, {"simple": simple, "vlb": vlb})
 

@@ -18,7 +18,7 @@ ROWS = (
         "ode_nll",
         "bits/dim of held-out data by the probability flow; their own law has {ode_nll_exact}",
     ),
-    ("oracle gap", "oracle_gap", "its error less that of the train split's exact score, both on held-out images"),
+    ("exact gap", "exact_gap", "its error less that of the train split's exact score, both on held-out images"),
     ("to memorising", "train/score_error", "error to the training set's exact score, on noised training data"),
     ("agreement", "agreement", "squared difference to the other run's noise, on held-out data"),
     ("energy distance", "energy", "to held-out data; fresh draws have {energy_floor}"),

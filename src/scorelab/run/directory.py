@@ -19,7 +19,7 @@ from typing import IO, Any
 import yaml
 
 from scorelab.errors import UserError
-from scorelab.files import plain, shown, sweep, write_json, write_text
+from scorelab.files import plain, remove_temporary, shown, write_json, write_text
 from scorelab.run.checkpoints import Newest, newest_checkpoint
 from scorelab.run.identity import first_difference, read_config
 from scorelab.run.status import Status, read_status, write_status
@@ -54,9 +54,9 @@ class RunDir:
     @property
     def finished(self) -> bool:
         """Whether metrics.json says so."""
-        return self.verdict().get("status") == "finished"
+        return self.results().get("status") == "finished"
 
-    def verdict(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """metrics.json; empty where there is none.
 
         Raises:
@@ -69,9 +69,9 @@ class RunDir:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:  # no JSON, or no text
-            raise UserError(f"{told} ({error}): remove it, and the run is judged again") from error
+            raise UserError(f"{told} ({error}): remove it, and the run is evaluated again") from error
         if not isinstance(content, dict) or not {"metrics", "records", "config"} <= content.keys():
-            raise UserError(f"{told}: remove it, and the run is judged again")
+            raise UserError(f"{told}: remove it, and the run is evaluated again")
         return content
 
     def lock(self) -> None:
@@ -126,7 +126,7 @@ class RunDir:
             UserError: when it holds a run of another config.
         """
         file = self.path / "config.yaml"
-        begun = self.verdict() or (self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt")))
+        begun = self.results() or (self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt")))
         if not file.exists() and begun:
             told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
@@ -158,19 +158,19 @@ class RunDir:
     def tidy(self) -> None:
         """Remove what a killed job left half-written."""
         for folder in (self.path, self.checkpoints, self.path / "samples"):
-            sweep(folder)
+            remove_temporary(folder)
         for folder in (*self.path.glob("eval/*"), *self.path.glob("sample/*")):  # where other entries may be at work
-            sweep(folder, shared=True)
+            remove_temporary(folder, shared=True)
 
     def finish(self) -> dict[str, Any]:
-        """The verdict of a finished run, made good what a kill between it and the last status left."""
-        verdict = self.verdict()
+        """The results of a finished run, made good what a kill between it and the last status left."""
+        results = self.results()
         if self.left_by is None or self.left_by.state != "finished":
             self.tidy()
             write_status(
-                self.path, "finished", verdict["records"].get("training", {}).get("steps"), None, verdict["seconds"]
+                self.path, "finished", results["records"].get("training", {}).get("steps"), None, results["seconds"]
             )
-        return verdict
+        return results
 
     def claim(self, config: dict[str, Any]) -> None:
         """Write the config that this run is now known by."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scorelab.errors import CheckpointError, Interrupted, Mishap, UserError
+from scorelab.errors import CheckpointError, Interrupted, MachineError, UserError
 from scorelab.files import shown
 from scorelab.run.checkpoints import kept_step
 from scorelab.run.directory import RunDir
-from scorelab.run.heartbeat import Heart
-from scorelab.run.machine import BATCH, mishap, of_memory
+from scorelab.run.heartbeat import Heartbeat
+from scorelab.run.machine import BATCH, machine_error, of_memory
 
 BROKEN = re.compile("gloo|nccl|connection|peer", re.IGNORECASE)  # of what binds several processes
 log = logging.getLogger("scorelab")
@@ -27,7 +27,7 @@ class Job:
         again: the words that go on with the run, or with its sweep.
         steps: how many steps have been taken, once something takes them.
         fallen: what is known of another of its processes that has died.
-        metrics, records, failed: what judging found, and why, by yardstick, where one failed.
+        metrics, records, failed: what evaluation found, and why, by yardstick, where one failed.
     """
 
     run: RunDir
@@ -35,7 +35,7 @@ class Job:
     again: str
     steps: Callable[[], int] | None = None
     fallen: Callable[[], str | None] = lambda: None
-    heart: Heart | None = None
+    heartbeat: Heartbeat | None = None
     loggers: list[Any] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class Job:
 
     @property
     def reason(self) -> str | None:
-        """Which parts of the judging failed, in one line: the run is trained, its other figures stand."""
-        return failed_parts(self.failed, self.run.path / "train.log", f"; {self.again} judges again")
+        """Which parts of the evaluation failed, in one line: the run is trained, its other figures stand."""
+        return failed_parts(self.failed, self.run.path / "train.log", f"; {self.again} evaluates again")
 
 
 @contextmanager
@@ -108,16 +108,18 @@ def known_error(error: Exception, job: Job) -> UserError | None:
     """
     if isinstance(error, CheckpointError):
         return error
-    run, state = job.run, job.heart.state if job.heart else "begun"
-    found: UserError | None = error if isinstance(error, UserError) else mishap(error, run.path, "metric.chunk")
+    run, state = job.run, job.heartbeat.state if job.heartbeat else "begun"
+    found: UserError | None = (
+        error if isinstance(error, UserError) else machine_error(error, run.path, "evaluation.chunk")
+    )
     if found is None and (fallen := job.fallen()) and BROKEN.search(str(error)):
-        found = Mishap(fallen)
+        found = MachineError(fallen)
     if state == "running" and found is not error and of_memory(error, BATCH):
         found = UserError(str(of_memory(error, BATCH)))
     if found is None:
         return None
-    if isinstance(found, Mishap):
-        return Mishap(f"{found}{job.kept}")
+    if isinstance(found, MachineError):
+        return MachineError(f"{found}{job.kept}")
     step = kept_step(run.checkpoints)
     onward = (
         "" if step is None else f"; init_from={shown(run.path)} begins another run with its weights of step {step:,}"

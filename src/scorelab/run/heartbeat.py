@@ -8,7 +8,7 @@ from types import TracebackType
 from scorelab.run.directory import RunDir
 
 
-class Heart:
+class Heartbeat:
     """Beats while it is entered, however long a step, a validation or a yardstick takes.
 
     ``state`` is what the run says it does; ``step`` tells how many steps it has taken.
@@ -17,9 +17,9 @@ class Heart:
     def __init__(self, run: RunDir, step: Callable[[], int], seconds: float = 30) -> None:
         self.run, self.step, self.seconds, self.state = run, step, seconds, "running"
         self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def __enter__(self) -> "Heart":
+    def __enter__(self) -> "Heartbeat":
         self.run.say(self.state, self.step())
         self.thread.start()
         return self

@@ -21,7 +21,7 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "data.workers",
     "callbacks.validation.chunk",
     "callbacks.grid.chunk",
-    "metric.chunk",
+    "evaluation.chunk",
     "callbacks.log",
     "callbacks.keep",
     "sweep",  # these two are words of a command line and in no config

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorelab.errors import JudgingFailed, Mishap, UserError, short_of_memory
+from scorelab.errors import EvaluationFailed, MachineError, UserError, short_of_memory
 
 WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)[^.\n]*")
 SPACE = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may be larger"}
@@ -23,33 +23,33 @@ ODD = {
 }
 
 
-def of_memory(error: BaseException, key: str) -> Mishap | None:
+def of_memory(error: BaseException, key: str) -> MachineError | None:
     """Where memory was short, which key makes less do."""
     if short_of_memory(error):
         asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
-        return Mishap(f"out of memory: lower {key}" + (f" ({asked[0].lower()})" if asked else ""))
+        return MachineError(f"out of memory: lower {key}" + (f" ({asked[0].lower()})" if asked else ""))
     return None
 
 
-def of_workers(error: BaseException) -> Mishap | None:
+def of_workers(error: BaseException) -> MachineError | None:
     """A data worker that died."""
     if found := WORKER.search(str(error)):
-        return Mishap(f"{found[0].strip()}: was memory short? data.workers=0 needs none")
+        return MachineError(f"{found[0].strip()}: was memory short? data.workers=0 needs none")
     return None
 
 
-def of_files(error: BaseException, directory: Path) -> Mishap | None:
+def of_files(error: BaseException, directory: Path) -> MachineError | None:
     """What a disk refuses."""
     if not isinstance(error, OSError):
         return None
     place = error.filename or directory
     if error.errno in SPACE:
-        return Mishap(f"{SPACE[error.errno]} for {place}: make room")
+        return MachineError(f"{SPACE[error.errno]} for {place}: make room")
     if error.errno in DENIED:
-        return Mishap(f"{place} may not be read or written ({error.strerror}): give the run a place where it may")
+        return MachineError(f"{place} may not be read or written ({error.strerror}): give the run a place where it may")
     if isinstance(error, FileNotFoundError):
-        return Mishap(f"{error.filename or missing_name(str(error))} is not there any more: put it back")
-    return Mishap(f"{place} {ODD[error.errno]}") if error.errno in ODD else None
+        return MachineError(f"{error.filename or missing_name(str(error))} is not there any more: put it back")
+    return MachineError(f"{place} {ODD[error.errno]}") if error.errno in ODD else None
 
 
 def missing_name(text: str) -> str:
@@ -58,7 +58,7 @@ def missing_name(text: str) -> str:
     return found[1] if found else "a file"
 
 
-def mishap(error: Exception, directory: Path, memory: str) -> Mishap | None:
+def machine_error(error: Exception, directory: Path, memory: str) -> MachineError | None:
     """The error as the person at the keyboard can use it; None where nothing is known of it.
 
     ``memory`` is the key that makes less memory do in what was being done.
@@ -71,13 +71,13 @@ def in_one_line(directory: Path, memory: str) -> Iterator[None]:
     """Tell what the machine does in the meantime as such; ``directory`` is where the files are.
 
     Raises:
-        Mishap: for what ``mishap`` knows.
+        MachineError: for what ``machine_error`` knows.
     """
     try:
         yield
-    except (UserError, JudgingFailed):
+    except (UserError, EvaluationFailed):
         raise
     except Exception as error:
-        if known := mishap(error, directory, memory):
+        if known := machine_error(error, directory, memory):
             raise known from error
         raise

@@ -32,7 +32,7 @@ def see_complete(asked: int) -> None:
         raise RuntimeError(f"trainer.devices={asked} asks for {asked} processes, and {there} of them trains here")
 
 
-class Ranks:
+class Processes:
     """The other processes of a run, alive while this is entered; none where there is one device.
 
     They work from the run's own config.yaml, so neither a sweep's words nor a name made of the time is read again.
@@ -49,12 +49,12 @@ class Ranks:
         self.checkpoint: Path | None = None
         self.port = free_port() if devices > 1 else 0
 
-    def at(self, checkpoint: Path | None) -> "Ranks":
+    def at(self, checkpoint: Path | None) -> "Processes":
         """Have them go on from a checkpoint."""
         self.checkpoint = checkpoint
         return self
 
-    def __enter__(self) -> "Ranks":
+    def __enter__(self) -> "Processes":
         self.threads = torch.get_num_threads()
         share_cores(self.devices)
         given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -62,7 +62,7 @@ class Ranks:
             with (self.directory / f"rank{rank}.log").open("w") as said:
                 self.others.append(subprocess.Popen(self._words(rank), env=given, stdout=said, stderr=said))
         if self.others:
-            threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+            threading.Thread(target=self._watch, name="processes", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from scorelab.files import alive, write_json
 
 SILENT = 120  # seconds without a sign of life after which a run counts as lost
-AT_WORK = ("running", "judging")
+AT_WORK = ("running", "evaluating")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Status:
     """What a run's job says of itself.
 
     Attributes:
-        state: running, judging, finished, failed, interrupted; lost, where a job that was at work no longer is.
+        state: running, evaluating, finished, failed, interrupted; lost, where a job that was at work no longer is.
         step: optimiser steps taken.
         it_per_s: of them per second, since the last time it said so.
         time: when it said so, in seconds since 1970.

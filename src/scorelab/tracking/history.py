@@ -61,7 +61,7 @@ class History(Logger):
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
 
-    def cut(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Forget rows after this step: the run is continued from there and will write them again."""
         self.rows = [row for row in self.rows if int(row["step"]) <= step]
         filled = [frozenset(key for key, value in row.items() if key != "step" and value) for row in self.rows]

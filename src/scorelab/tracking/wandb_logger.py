@@ -83,7 +83,7 @@ class Wandb(Logger):
         self._recorder.summary |= {key: value for key, value in metrics.items() if value is not None}
 
     def finalize(self, status: str) -> None:
-        """Lightning finalizes after fit; the run goes on to be judged, and ``close`` ends it."""
+        """Lightning finalizes after fit; the run goes on to be evaluated, and ``close`` ends it."""
         return
 
     def close(self, exit_code: int) -> None:

@@ -1,0 +1,107 @@
+"""Networks as denoisers: what the network's output stands for."""
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from scorelab.denoisers.base import Denoiser
+from scorelab.denoisers.estimate import Estimate
+from scorelab.denoisers.variance import Variance
+from scorelab.errors import Refusal
+from scorelab.schedules import Schedule
+from scorelab.tensors import like
+
+
+class Parameterization:
+    """What a network predicts, as the map from its output to an Estimate."""
+
+    @abstractmethod
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        """The estimate that this output (B, ...) stands for at x_t (B, ...)."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule under which the output would say nothing of the data.
+
+        Raises:
+            Refusal: one sentence that says what to change.
+        """
+        return
+
+
+class Eps(Parameterization):
+    """The network predicts the noise (Ho et al. 2020, eq. 11)."""
+
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        """eps^ is the output."""
+        return Estimate.from_eps(x_t, alpha, sigma, output)
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that ends without signal, where x_t is the noise and x_0 cannot be told from it.
+
+        Raises:
+            Refusal: where alpha is 0 at t = 1.
+        """
+        if ends_without_signal(schedule):
+            raise Refusal("the noise says nothing of the data where alpha = 0: set prediction=v or x0")
+
+
+class X0(Parameterization):
+    """The network predicts the data."""
+
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        """x^_0 is the output."""
+        return Estimate.from_x0(x_t, alpha, sigma, output)
+
+
+class V(Parameterization):
+    """The network predicts v = alpha eps - sigma x_0 (Salimans & Ho 2022, section 4)."""
+
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+        """v^ is the output."""
+        return Estimate.from_v(x_t, alpha, sigma, output)
+
+
+def ends_without_signal(schedule: Schedule) -> bool:
+    """Whether alpha is 0 at t = 1 (a zero terminal SNR), or so small that 1/alpha^2 is beyond float32."""
+    return float(schedule.alpha(torch.ones(1, dtype=torch.float64))) ** 2 < torch.finfo(torch.float32).tiny
+
+
+class NetworkDenoiser(Denoiser):
+    """A network (x_t, 1000 t, label) -> output (B, C, ...), read by a prediction.
+
+    Where the variance is learned, the output has twice the channels: the prediction, then v in [-1, 1]. The network
+    may compute in a lower precision (autocast); the estimate is in x_t's own.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        network: nn.Module,
+        prediction: Parameterization,
+        variance: Variance,
+        levels: int | None = None,
+    ) -> None:
+        super().__init__(schedule, variance, levels)
+        self.network = network
+        self.prediction = prediction
+
+    def check(self) -> None:
+        """Refuse a schedule under which the network's output would say nothing of the data."""
+        self.prediction.check(self.schedule)
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
+        """The network's estimate at times t (B,) in (0, 1].
+
+        Raises:
+            ValueError: when the network says another number of channels than prediction and variance take.
+        """
+        alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
+        output = self.network(x_t, 1000.0 * t.to(x_t), label)
+        channels = self.variance.outputs * x_t.shape[1]
+        if output.shape[1] != channels:
+            raise ValueError(f"the network says {output.shape[1]} channels where {channels} are needed")
+        said, *variance = output.to(x_t.dtype).chunk(self.variance.outputs, 1)
+        estimate = self.prediction.estimate(said, x_t, alpha, sigma)
+        return replace(estimate, variance_fraction=(variance[0] + 1) / 2) if variance else estimate

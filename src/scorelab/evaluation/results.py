@@ -1,0 +1,155 @@
+"""Evaluation: named yardsticks, run in turn within a budget of network evaluations."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from scorelab.errors import Refusal, short_of_memory
+from scorelab.evaluation.base import EvaluationContext, OverBudget, Result, Unavailable, Yardstick
+
+
+@dataclass
+class Results:
+    """Numbers and circumstances of all yardsticks."""
+
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why, by yardstick, where one has failed: the program is at fault."""
+        return {name: record["failed"] for name, record in self.records.items() if "failed" in record}
+
+
+@torch.no_grad()
+def run_yardsticks(yardsticks: dict[str, Yardstick], context: EvaluationContext, say: Callable[[str], None]) -> Results:
+    """Run the yardsticks within the budget, those of fixed cost first, so that the others cannot take it from them.
+
+    What is left out is so by name, and never shrunk: a yardstick that does not apply to the context has no numbers; one
+    that does not fit the budget, or finds that it cannot tell its numbers, has None; so has one that fails, which does
+    not take the others along. The reason is said, and in records. Memory that is short ends all.
+
+    Says the cost and the seconds to expect before starting.
+    """
+    evaluation = Evaluation(context, say)
+    costs = evaluation.costs(yardsticks)
+    say(forecast(costs, yardsticks, context))
+    for name in sorted(costs, key=lambda name: yardsticks[name].turn(context.settings)):
+        evaluation.run(name, yardsticks[name])
+    results = Results()
+    for name in yardsticks:
+        result = evaluation.results[name]
+        results.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
+        spent = {"evaluations": result.evaluations, "seconds": round(evaluation.seconds.get(name, 0.0), 2)}
+        results.records[name] = result.records | spent
+    return results
+
+
+class Evaluation:
+    """One evaluating on its way: what is left of the budget, and by yardstick its result and the seconds it took."""
+
+    def __init__(self, context: EvaluationContext, say: Callable[[str], None]) -> None:
+        self.context, self.say, self.left = context, say, context.settings.budget
+        self.results: dict[str, Result] = {}
+        self.seconds: dict[str, float] = {}
+
+    def costs(self, yardsticks: dict[str, Yardstick]) -> dict[str, int]:
+        """What each yardstick that applies costs at least."""
+        costs = {}
+        for name, yardstick in yardsticks.items():
+            with self.caught(name, yardstick):
+                if (why := yardstick.inapplicable(self.context)) is None:
+                    costs[name] = yardstick.cost(self.context)
+                else:
+                    self.say(f"{name} does not apply: {why}")
+                    self.results[name] = Result({}, {"inapplicable": why})
+        return costs
+
+    def run(self, name: str, yardstick: Yardstick) -> None:
+        """One yardstick, whose evaluations are taken from the budget however it ends."""
+        started = time.perf_counter()
+        with self.caught(name, yardstick):
+            cost = yardstick.cost(self.context)
+            if self.left is not None and cost > self.left:
+                raise OverBudget(f"needs at least {cost:,} network evaluations, {self.left:,} are left")
+            self.results[name] = yardstick.run(self.context, self.left)
+        self.seconds[name] = time.perf_counter() - started
+        self.left = None if self.left is None else max(0, self.left - self.results[name].evaluations)
+
+    @contextmanager
+    def caught(self, name: str, yardstick: Yardstick) -> Iterator[None]:
+        """Where a yardstick cannot tell its numbers, or fails, that is its result."""
+        with counted(self.context) as shown:
+            try:
+                yield
+                return
+            except (Unavailable, Refusal) as error:
+                spent = error.evaluations if isinstance(error, Unavailable) else 0
+                hint = over(yardstick.cheaper(self.context.settings)) if isinstance(error, OverBudget) else ""
+                record: dict[str, Any] = {"skipped": f"{error}{hint}"}
+                self.say(f"{name} skipped: {record['skipped']}")
+            except Exception as error:
+                if short_of_memory(error):
+                    raise
+                spent = 0
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                record = {"failed": reason, "traceback": traceback.format_exc().splitlines()}
+                self.say(f"{name} failed, a fault of the program: {reason}")
+        spent = max(spent, shown[0] * yardstick.worth(self.context))
+        self.results[name] = Result(dict.fromkeys(yardstick.names_of(self.context)), record, spent)
+
+
+def over(cheaper: str) -> str:
+    """What helps a yardstick that does not fit the budget."""
+    return f": {cheaper}{', or ' if cheaper else ''}raise evaluation.budget (null is no limit)"
+
+
+@contextmanager
+def counted(context: EvaluationContext) -> Iterator[list[int]]:
+    """How many images the evaluated denoiser, and the one it is compared with, are shown meanwhile: one number."""
+    shown = [0]
+
+    def count(_: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        shown[0] += len(given[0])
+
+    hooks = [each.register_forward_pre_hook(count) for each in (context.denoiser, context.other) if each is not None]
+    try:
+        yield shown
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def forecast(costs: dict[str, int], yardsticks: dict[str, Yardstick], context: EvaluationContext) -> str:
+    """One line: what each yardstick costs at least, and how long that takes at the speed of one call measured now."""
+    shares = {name: cost for name, cost in costs.items() if not yardsticks[name].of_samples}
+    if sampled := [name for name in costs if yardsticks[name].of_samples]:
+        shares["samples"] = context.sampling_cost
+        shares |= {name: costs[name] - context.sampling_cost for name in sampled}
+    total = sum(shares.values())
+    listed = ", ".join(f"{name} {cost:,}" for name, cost in shares.items() if cost)
+    limit = "no limit" if context.settings.budget is None else f"budget {context.settings.budget:,}"
+    try:
+        lasts = f", about {total / evaluations_per_second(context):.0f} s"
+    except Exception as error:
+        if short_of_memory(error):
+            raise
+        lasts = ""  # a network that cannot be asked shows itself in the yardsticks
+    return f"evaluating: at least {total:,} network evaluations ({'; '.join(filter(None, (listed, limit)))}){lasts}"
+
+
+def evaluations_per_second(context: EvaluationContext) -> float:
+    """Images per second through the network, from the second of two calls."""
+    device, n = context.denoiser.device, context.settings.chunk
+    x = torch.zeros(n, *context.train.shape[1:], device=device)
+    t = torch.full((n,), context.denoiser.time_range()[1], dtype=torch.float64, device=device)
+    label = context.train_labels[:1].expand(n).to(device)
+    for _ in range(2):
+        started = time.perf_counter()
+        float(context.denoiser(x, t, label).x0.sum())
+    return n / (time.perf_counter() - started)
