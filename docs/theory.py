@@ -79,7 +79,7 @@ def back(denoiser: Exact, sampler: Sampler, x: Tensor, walk: Tensor) -> Tensor:
 def draw_paths() -> None:
     """p_t as a picture, and over it paths of the forward chain, of the reverse one and of the ODE."""
     denoiser, n = Exact(VP(), FixedSmall(), THREE), 6
-    walk = torch.linspace(denoiser.schedule.t_min, 1, 401, dtype=torch.float64)
+    walk = torch.linspace(denoiser.schedule.t_min, denoiser.schedule.t_max, 401, dtype=torch.float64)
     places = torch.linspace(-2.6, 2.6, 131, dtype=torch.float64)
     log_prob = [denoiser.posterior(places[:, None], t.expand(len(places))).log_prob for t in walk[::4]]
     x0, ends = THREE.draw(n, generator("three")).x0, torch.linspace(-1.6, 1.6, n, dtype=torch.float64)[:, None]

@@ -27,32 +27,41 @@ def each(group: str) -> pytest.MarkDecorator:
 
 
 def choose(group: str, name: str, **more: Any) -> Any:
-    """The object a choice stands for: its ``_target_`` with its other keys, and more."""
+    """The object a choice stands for: its ``_target_`` with its other keys, and more; no None for a key it lacks."""
     keys = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
     keys.pop("defaults", None)
     module, _, target = keys.pop("_target_").rpartition(".")
-    return getattr(import_module(module), target)(**keys | more)
+    made = getattr(import_module(module), target)
+    known = inspect.signature(made).parameters
+    return made(**keys | {key: value for key, value in more.items() if key in known or value is not None})
 
 
-def has_continuous_form(schedule: str) -> bool:
-    """Whether a schedule takes num_steps=None."""
-    keys = yaml.safe_load((CONFIGS / "schedule" / f"{schedule}.yaml").read_text())
-    module, _, target = keys["_target_"].rpartition(".")
-    return inspect.signature(getattr(import_module(module), target)).parameters["num_steps"].annotation == int | None
+def takes(schedule: str, steps: int | None) -> bool:
+    """Whether a schedule has a process of so many steps (None: a continuous one) that keeps some signal to its end.
+
+    A grid that ends without signal is what the tests of ``oracles.Straight`` are about.
+    """
+    try:
+        made = choose("schedule", schedule, num_steps=steps)
+    except (TypeError, ValueError):
+        return False
+    return made.num_steps == steps and (steps is None or float(made.alpha(torch.ones(1))) > 0)
 
 
-CONTINUOUS = [name for name in choices("schedule") if has_continuous_form(name)]
+CONTINUOUS = [name for name in choices("schedule") if takes(name, None)]
+STEPPED = [name for name in choices("schedule") if takes(name, 100)]
 
 
 def each_form(*steps: int) -> pytest.MarkDecorator:
-    """Run a test for every schedule at each number of steps, and continuous where it has that form.
+    """Run a test for every schedule at each number of steps, and continuous, where it has that form.
 
     The arguments are ``schedule`` and ``steps``, which is None for the continuous form.
     """
-    forms = [(name, number) for name in choices("schedule") for number in steps]
+    forms = [(name, number) for name in STEPPED for number in steps]
     return pytest.mark.parametrize(("schedule", "steps"), forms + [(name, None) for name in CONTINUOUS])
 
 
+each_grid = pytest.mark.parametrize("schedule", STEPPED)
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 

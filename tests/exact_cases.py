@@ -138,7 +138,9 @@ class Exploding(Schedule):
 
 
 class Straight(Schedule):
-    """alpha = 1 - t and sigma = t: neither preserves variance nor leaves any signal at t = 1."""
+    """alpha = 1 - t and sigma = t: neither preserves variance nor leaves any signal at t = 1, its last time."""
+
+    log_snr_ends = (-math.inf, 13.3)
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t.double()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import choices
+from conftest import STEPPED, choices
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -57,7 +57,10 @@ def together(choice: str) -> list[str]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_is_whole(choice: str) -> None:
     whole = config(*together(choice))
-    assert whole["schedule"]["num_steps"] == (None if choice == "schedule=vp" else 1000)  # a signature's default
+    schedule = get_object(whole["schedule"]["_target_"])
+    assert whole["schedule"].keys() == {"_target_", *inspect.signature(schedule).parameters}
+    if not choice.startswith("schedule="):
+        assert whole["schedule"]["num_steps"] == 1000, "a signature's default"
     network = get_object(whole["model"]["_target_"])
     assert all(key in whole["model"] for key in inspect.signature(network).parameters if key not in GIVEN["model"])
     if hasattr(network, "sizes"):
@@ -281,11 +284,15 @@ def test_choices_that_do_not_go_together_are_refused_in_one_sentence(words: str,
 def test_every_objective_builds_under_every_schedule_or_says_why_not(loss: str, schedule: str) -> None:
     """Only a T-step objective on a continuous schedule is refused."""
     words = f"loss={loss} schedule={schedule} ++model.channels=8".split()
-    continuous = config(*words)["schedule"]["num_steps"] is None
+    continuous = config(*words)["schedule"].get("num_steps") is None
     if loss == "hybrid" and continuous:
         with pytest.raises(UserError, match=r"set schedule\.num_steps"):
             build(config(*words))
         words.append("++schedule.num_steps=1000")
+        if schedule not in (*STEPPED, "cosine ++schedule.num_steps=null"):
+            with pytest.raises(UserError, match=r"alpha = 0|no such key"):
+                build(config(*words))
+            return
     experiment = build(config(*words))
     assert experiment.module.normalizer == pytest.approx(experiment.card.normalizer)
 

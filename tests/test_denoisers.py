@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import choices, choose, each, each_form
+from conftest import choices, choose, each, each_form, each_grid
 from exact_cases import FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
 from torch import nn
 
@@ -122,7 +122,7 @@ def test_the_score_of_a_finite_set_is_the_gradient_of_its_log_density(schedule, 
     assert torch.allclose(denoiser(x_t, t).score, expected, rtol=1e-8, atol=1e-10)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_the_small_and_the_large_variance_are_beta_tilde_and_the_forward_variance(schedule, steps):
     denoiser = gaussian(schedule, steps)
@@ -138,7 +138,7 @@ def test_the_small_and_the_large_variance_are_beta_tilde_and_the_forward_varianc
     assert torch.allclose(large, beta, rtol=1e-8)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("make", [FixedSmall, FixedLarge])
 def test_the_last_step_has_beta_tilde_of_step_two_for_pixels_and_beta_one_for_points(make, schedule):
     denoiser = gaussian(schedule)
@@ -162,7 +162,7 @@ def steps_but_the_last(denoiser: GaussianOracle):
     return denoiser.schedule.transition(grid[1:-1], t), denoiser(normal(len(t), 3), t)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_a_learned_variance_is_small_at_fraction_zero_large_at_one_and_their_power_mean_between(schedule, steps):
     """Log s^2 is a line in f: s^2 = large^f small^(1-f)."""
@@ -176,7 +176,7 @@ def test_a_learned_variance_is_small_at_fraction_zero_large_at_one_and_their_pow
         assert torch.allclose(found.exp(), (large**fraction * small ** (1 - fraction)).expand(-1, 3), rtol=1e-9)
 
 
-@each("schedule")
+@each_grid
 def test_a_learned_variance_is_read_in_each_dimension_by_itself(schedule):
     step, estimate = steps_but_the_last(gaussian(schedule, 50, Learned()))
     fraction = torch.rand(estimate.x_t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -187,7 +187,7 @@ def test_a_learned_variance_is_read_in_each_dimension_by_itself(schedule):
     assert torch.allclose(place, fraction, rtol=0, atol=1e-6)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_a_learned_last_step_lies_between_the_fixed_entry_and_the_forward_variance(fraction, schedule):
     """beta~ is 0 there; for pixels its entry of step two stands in, for points both ends are sigma^2_{1|0}."""
@@ -206,7 +206,7 @@ def test_a_learned_last_step_lies_between_the_fixed_entry_and_the_forward_varian
     assert points[0].tolist() == pytest.approx([large] * 3, rel=1e-8)
 
 
-@each("schedule")
+@each_grid
 @each("prediction")
 def test_the_second_half_of_the_networks_output_is_v_from_minus_one_to_one(prediction, schedule):
     schedule, t = choose("schedule", schedule, num_steps=1000), torch.tensor([0.001, 0.3, 1.0])
@@ -245,7 +245,7 @@ def test_a_learned_variance_that_nobody_says_is_refused():
 
 
 @each("prediction")
-@each("schedule")
+@each_grid
 def test_every_head_works_under_every_schedule_that_keeps_some_signal(schedule, prediction):
     speaking(choose("schedule", schedule), prediction, torch.zeros(1)).check()
 
@@ -257,7 +257,7 @@ def test_a_head_that_says_the_noise_refuses_a_process_that_ends_in_noise_alone_a
         speaking(Straight(None), other, torch.zeros(1)).check()
 
 
-@each("schedule")
+@each_grid
 @each("variance")
 def test_a_variance_is_finite_and_its_shape_and_precision_fit_the_image(variance, schedule):
     variance = choose("variance", variance)
@@ -293,7 +293,7 @@ class Linear(nn.Module):
         return out
 
 
-@each("schedule")
+@each_grid
 @each("prediction")
 def test_under_autocast_the_network_computes_in_bfloat16_and_the_estimate_in_float32(prediction, schedule):
     schedule = choose("schedule", schedule, num_steps=1000)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import choices, choose, each
+from conftest import choices, choose, each_grid
 from exact_cases import FiniteSetOracle, GaussianOracle, Watched, digits_like, network, normal, seeded
 from torch import Tensor
 
@@ -105,7 +105,7 @@ def test_the_yardstick_is_the_same_under_two_schedules_for_what_depends_on_log_s
     assert torch.allclose(curves[0].errors.mean[both], curves[1].errors.mean[both], rtol=1e-4)
 
 
-@each("schedule")
+@each_grid
 def test_a_perfect_denoiser_of_one_point_has_no_error_in_any_bin(schedule):
     point = normal(1, *SHAPE)
     denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=1000), FixedSmall(), point)
@@ -114,7 +114,7 @@ def test_a_perfect_denoiser_of_one_point_has_no_error_in_any_bin(schedule):
     assert curve.errors.mean.nan_to_num(0).max() < 1e-12
 
 
-@each("schedule")
+@each_grid
 def test_the_error_of_the_exact_denoiser_is_the_posterior_variance_of_the_noise(schedule):
     """In each bin the mean of alpha^2 std^2 / (alpha^2 std^2 + sigma^2) over dimensions and log-SNR."""
     denoiser = oracle(choose("schedule", schedule, num_steps=1000))
@@ -373,7 +373,7 @@ def test_the_exact_bound_of_perfect_pixels_is_the_prior_and_a_narrow_decoder():
     assert 0 < bound.prior < 1e-4
 
 
-@each("schedule")
+@each_grid
 def test_the_law_of_steps_is_a_law_that_leaves_no_step_out(schedule):
     law = step_law(oracle(choose("schedule", schedule, num_steps=100)))
     assert len(law) == 99
@@ -427,7 +427,7 @@ def test_whatever_the_tolerance_a_bound_is_told_within_its_rounds_or_given_up(mo
 class Shortened(Cosine):
     """The cosine's shape between the log-SNRs of VP's ends."""
 
-    log_snr_ends = (VP().log_snr_range()[0], 20.0)
+    cut = (VP().log_snr_range()[0], 20.0)
 
 
 CONTINUOUS = [VP(), Shortened(None), Cosine(None)]

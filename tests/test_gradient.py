@@ -222,7 +222,7 @@ def test_a_continuous_process_is_measured_by_the_lengths_of_time_its_bins_take()
     low, high = schedule.log_snr_range()
     edges = [high, *(x for x in (12 - 1.2 * k for k in range(21)) if low < x < high), low]
     ends = schedule.inverse(torch.tensor(edges, dtype=torch.float64))
-    share = ends.diff() / (1 - schedule.t_min)
+    share = ends.diff() / schedule.duration
     assert len(found[0].bins) == len(edges) - 1
     probability = torch.tensor([each.probability for each in found[0].bins]).double()
     assert float(probability.sum()) == pytest.approx(1, rel=1e-3)

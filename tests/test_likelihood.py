@@ -5,7 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
-from conftest import choose, each, each_continuous, each_form
+from conftest import choose, each, each_continuous, each_form, each_grid
 from exact_cases import ExactReverse, Exploding, GaussianOracle, Straight, normal
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -43,7 +43,7 @@ def tensor(*values: float) -> Tensor:
 # --- one step
 
 
-@each("schedule")
+@each_grid
 @each("variance")
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_the_kl_of_a_step_is_that_of_its_two_gaussians(variance, schedule, steps):
@@ -61,7 +61,7 @@ def test_the_kl_of_a_step_is_that_of_its_two_gaussians(variance, schedule, steps
     assert torch.allclose(step_kl(step, estimate, x0, log_variance), expected, rtol=1e-7, atol=1e-9)
 
 
-@each("schedule")
+@each_grid
 def test_a_variance_per_dimension_is_summed_over_dimensions(schedule):
     schedule = choose("schedule", schedule, num_steps=100)
     s, t = tensor(0.3, 0.6), tensor(0.31, 0.7)
@@ -73,7 +73,7 @@ def test_a_variance_per_dimension_is_summed_over_dimensions(schedule):
     assert torch.allclose(step_kl(step, estimate, x0, log_variance), kl_divergence(q, p).sum(1), rtol=1e-9)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_at_beta_tilde_the_kl_is_half_expm1_of_the_fall_in_log_snr_times_the_noise_error(schedule, steps):
     schedule = choose("schedule", schedule, num_steps=steps)
@@ -115,17 +115,15 @@ def test_the_large_variance_costs_049_bits_per_dim_even_a_perfect_denoiser_on_li
 # --- the prior
 
 
-@each("schedule")
-@pytest.mark.parametrize("prior_std", [None, 0.5, 3.0])
-@pytest.mark.parametrize("steps", [5, 21, 1000])
-def test_the_prior_term_is_the_kl_of_the_last_marginal_to_the_law_sampling_starts_from(schedule, prior_std, steps):
-    try:
-        schedule = choose("schedule", schedule, num_steps=steps)
-    except ValueError:
-        pytest.skip("this schedule has no process of so few steps")
-    if prior_std is not None:
-        schedule.prior_std = prior_std
-    x0, end = 2 * normal(6, 1, 3, 2), torch.ones(1, dtype=torch.float64)
+@each_form(21, 1000)
+def test_the_prior_term_is_the_kl_of_the_last_marginal_to_the_law_sampling_starts_from(schedule, steps):
+    made = choose("schedule", schedule, num_steps=steps)
+    for schedule in (made, Cosine(5), Exploding(steps, 0.01, 0.5), Exploding(steps, 0.01, 3.0), Straight(steps)):
+        prior_is_the_kl_of_the_last_marginal(schedule)
+
+
+def prior_is_the_kl_of_the_last_marginal(schedule):
+    x0, end = 2 * normal(6, 1, 3, 2), tensor(schedule.t_max)
     q = Normal(schedule.alpha(end) * x0, schedule.sigma(end))
     p = Normal(torch.zeros_like(x0), torch.full_like(x0, schedule.prior_std))
     expected = kl_divergence(q, p).flatten(1).sum(1)
@@ -138,11 +136,11 @@ def test_the_prior_term_is_the_kl_of_the_last_marginal_to_the_law_sampling_start
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("std", [1e-3, 1e-2, 0.1, 1.0, 30.0])
-@pytest.mark.parametrize("mean", [-40.0, -1.5, -1.0, -0.3333, 0.0, 0.00392, 0.62, 0.999, 1.2, 40.0])
-def test_the_levels_share_out_all_the_mass(levels, std, mean):
+def test_the_levels_share_out_all_the_mass(levels, std):
     x = levels_at(levels)
-    log_prob = lattice_log_prob(x, torch.full_like(x, mean), tensor(2 * math.log(std)), levels)
-    assert float(log_prob.logsumexp(0)) == pytest.approx(0, abs=1e-11)
+    for mean in (-40.0, -1.5, -1.0, -0.3333, 0.0, 0.00392, 0.62, 0.999, 1.2, 40.0):
+        log_prob = lattice_log_prob(x, torch.full_like(x, mean), tensor(2 * math.log(std)), levels)
+        assert float(log_prob.logsumexp(0)) == pytest.approx(0, abs=1e-11), mean
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -171,9 +169,9 @@ def test_within_reach_a_level_has_the_difference_of_two_normal_integrals(levels,
     assert torch.allclose(found[near], expected[near], rtol=1e-8, atol=1e-14)
 
 
-@pytest.mark.parametrize("level", [0, 1, 7, 8, 15, 16])
-@pytest.mark.parametrize("std", [0.003, 0.02, 0.3])
-@pytest.mark.parametrize("mean", [-9.0, -1.1, -0.06, 0.0, 0.93, 5.0])
+@pytest.mark.parametrize("level", [0, 1, 7, 16])
+@pytest.mark.parametrize("std", [0.003, 0.3])
+@pytest.mark.parametrize("mean", [-9.0, -1.1, -0.06, 0.93, 5.0])
 def test_far_in_the_tail_no_clamp_cuts_the_log_probability(level, std, mean):
     """Against 60 digits: z reaches thousands, where Phi is 0 in float64 and a published clamp says log 1e-12."""
     x = levels_at(17)[level]
@@ -214,7 +212,7 @@ def test_the_decoder_of_points_is_the_normal_density():
     assert torch.allclose(gaussian_log_prob(x, mean, log_variance), expected, rtol=1e-12)
 
 
-@each("schedule")
+@each_grid
 @each("variance")
 @pytest.mark.parametrize("levels", [None, 17])
 def test_the_decoder_is_centred_on_the_predicted_data_and_summed_over_dimensions(levels, variance, schedule):
@@ -316,7 +314,7 @@ def test_the_rate_adds_up_to_the_information_between_its_ends_whatever_the_sched
 # --- the whole bound
 
 
-@each("schedule")
+@each_grid
 @each("variance")
 @pytest.mark.parametrize("levels", [None, 17])
 def test_the_term_at_i_1_is_the_decoder_and_at_i_from_2_the_step_from_i_minus_1(levels, variance, schedule):
@@ -369,7 +367,7 @@ def test_with_the_exact_reverse_variance_the_bound_is_entropy_plus_prior(make, s
     assert expected_bound_of_the_law(denoiser) == pytest.approx(entropy_and_prior(denoiser), abs=1e-8)
 
 
-@each("schedule")
+@each_grid
 @each("variance")
 @pytest.mark.parametrize("steps", [25, 1000])
 def test_with_another_variance_the_bound_lies_above_and_falls_with_the_number_of_steps(variance, schedule, steps):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import choices, choose, each, each_form
+from conftest import choices, choose, each, each_form, each_grid
 from exact_cases import (
     Exploding,
     FiniteSetOracle,
@@ -62,7 +62,7 @@ def test_the_simple_loss_of_an_exact_denoiser_of_one_point_is_zero_in_every_spac
     assert loss.abs().max() < 1e-12
 
 
-@each("schedule")
+@each_grid
 def test_the_simple_loss_of_a_network_that_starts_at_zero_is_the_power_of_the_noise(schedule):
     unet = UNet((1, 8, 8), channels=4)
     denoiser = NetworkDenoiser(choose("schedule", schedule), unet, choose("prediction", "eps"), FixedSmall())
@@ -134,7 +134,7 @@ def test_every_loss_is_finite_and_trains_every_head_under_every_schedule_it_acce
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-@each("schedule")
+@each_grid
 @each("loss")
 def test_no_loss_clips_the_predicted_data(loss, schedule):
     """Where x^_0 already lies outside [-1, 1], moving it further out still changes every sample's loss.
@@ -252,7 +252,7 @@ def test_the_weight_is_right_where_power_is_not_preserved(steps, loss):
     assert torch.allclose(found, loss.weight(denoiser, t) * noise_error(denoiser, x0, t, eps), rtol=1e-6)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("loss", ["hybrid", "vlb"])
 def test_with_a_learned_variance_at_one_half_the_gradient_of_the_mean_has_the_weight(loss, schedule):
     """The networks start there. d/d eps^ of w ||eps - eps^||^2 / d is 2 w (eps^ - eps) / d."""

@@ -58,7 +58,7 @@ def test_dsm_is_not_weighed_where_nothing_is_said():
 def test_the_likelihoods_loss_is_half_of_g2_weighed_dsm_in_bits_per_dim(schedule, steps):
     schedule = choose("schedule", schedule, num_steps=steps)
     denoiser, x0, t, eps = set_up(schedule)
-    length = 1.0 if steps else 1 - schedule.t_min
+    length = 1.0 if steps else schedule.t_max - schedule.t_min
     expected = length * 0.5 * DSM("g2")(denoiser, x0, t, eps).loss / math.log(2)
     assert torch.allclose(Likelihood()(denoiser, x0, t, eps).loss, expected, rtol=1e-9)
 
@@ -78,7 +78,7 @@ def test_with_more_steps_the_likelihoods_loss_comes_to_the_continuous_one_at_the
 
     def at(steps: int | None) -> Tensor:
         form = choose("schedule", schedule, num_steps=steps)
-        return Likelihood()(says(form, answer), x0, t, eps).loss / (1 if steps else 1 - form.t_min)
+        return Likelihood()(says(form, answer), x0, t, eps).loss / form.duration
 
     for steps in (1000, 10_000):
         assert torch.allclose(at(steps), at(None), rtol=5 / steps + 1e-6)

@@ -209,7 +209,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("log_snr", [-3.0, -1.0, 1.0, 3.0])
+@pytest.mark.parametrize("log_snr", [-3.0, 2.0])
 def test_the_mean_of_the_conditional_score_given_x_t_is_the_exact_score(law, log_snr):
     """By draws of x_0 weighed by q(x_t | x_0), at five x_t; so are E[eps | x_t] and E[x_0 | x_t]."""
     truth, n = Exact(VP(), FixedSmall(), LAWS[law]()), 100_000
@@ -329,10 +329,15 @@ def test_references_without_the_own_point_have_another_mean_than_the_score_and_a
 # --- the bound
 
 
+class Wide(Cosine):
+    """Sampling starts from another law than where the process ends."""
+
+    prior_std = 1.3
+
+
 def test_the_log_ratio_of_both_chains_averages_to_prior_steps_and_decoder():
     """E log q(x_1 ... x_T | x_0) / p(x_0 ... x_T), from the kernels alone, over paths from one x_0."""
-    n, schedule = 40_000, Cosine(5)
-    schedule.prior_std = 1.3
+    n, schedule = 40_000, Wide(5)
     denoiser, grid = Exact(schedule, FixedLarge(), mixture()), schedule.grid()
     x0 = at(0.5, -0.1).expand(n, 2)
     ratio, terms, before = torch.zeros(n).double(), prior_kl(schedule, x0), x0
@@ -395,7 +400,7 @@ def test_an_ancestral_step_of_length_dt_is_one_of_the_reverse_sde_up_to_order_dt
 def test_a_ddim_step_of_length_dt_is_one_of_the_family_between_flow_and_reverse_sde_up_to_order_dt(process, eta):
     """(x_s - x_t)/dt has mean -(f x - (1 + eta^2)/2 g^2 s_t) and variance eta^2 g^2/dt.
 
-    Where alpha = 1 - t and sigma = t, a step of eta = 0 is that of Euler itself.
+    Where alpha and sigma are lines in t, as in alpha = 1 - t, sigma = t, a step of eta = 0 is that of Euler itself.
     """
     schedule, n = process_of(process), len(TIMES)
     truth, x = Exact(schedule, FixedSmall(), mixture()), normal(n, 2)
@@ -409,7 +414,9 @@ def test_a_ddim_step_of_length_dt_is_one_of_the_family_between_flow_and_reverse_
         spread = (first - second) / (one - two)
         drifts.append(float(((first - spread * one - x) / dt - drift).norm()))
         spreads.append(float((spread**2 / dt - eta**2 * g2).norm()))
-    if process == "straight" and eta == 0:
+    places = at(0.2, 0.4, 0.6)
+    bend = torch.cat([curve(places).diff().diff().abs() for curve in (schedule.alpha, schedule.sigma)])
+    if bend.max() < 1e-12 and eta == 0:
         assert max(drifts) < 1e-9
     else:
         assert order(LENGTHS[:3], drifts) == pytest.approx(1, abs=0.1)

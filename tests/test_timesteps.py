@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 
 import pytest
 import torch
-from conftest import choose, each, each_continuous, each_form
+from conftest import choose, each, each_continuous, each_form, each_grid
 from exact_cases import Exploding, seeded
 from torch import Tensor
 
@@ -56,7 +56,7 @@ def test_what_a_law_makes_of_the_objective_is_the_density_it_names(timesteps, sc
 
 
 @each("timesteps")
-@each("schedule")
+@each_grid
 def test_times_of_a_grid_are_its_times_in_float64_one_for_each_sample(timesteps, schedule):
     schedule = choose("schedule", schedule, num_steps=37)
     draw = choose("timesteps", timesteps).draw(schedule, 500, 0, 0, 1, seeded())
@@ -145,10 +145,10 @@ def test_the_likelihoods_law_draws_the_log_snr_uniformly_over_its_range(schedule
     inside = (draw.t > schedule.t_min + 1e-4) & (draw.t < 1 - 1e-4)
     t = draw.t[inside]
     fall = (schedule.log_snr(t - h) - schedule.log_snr(t + h)) / (2 * h)
-    assert torch.allclose(draw.weight[inside] * (1 - schedule.t_min) * fall, fall.new_tensor(high - low), rtol=1e-4)
+    assert torch.allclose(draw.weight[inside] * schedule.duration * fall, fall.new_tensor(high - low), rtol=1e-4)
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("steps", [30, 1000])
 def test_on_a_grid_the_likelihoods_law_goes_with_the_fall_of_the_log_snr_and_i_1_is_as_likely_as_i_2(schedule, steps):
     schedule, n = choose("schedule", schedule, num_steps=steps), 100_000
@@ -215,7 +215,7 @@ def test_importance_draws_by_the_root_mean_square_of_the_newest_losses(history, 
         if batch % 7 == 0:
             bin[:20] = batch % bins  # more than a history of one bin at once
         place = torch.rand(29, generator=seeded(batch + 1000), dtype=torch.float64).clamp(0.01, 0.99)
-        t = (bin + 1) / bins if steps else schedule.t_min + (bin + place) / bins * (1 - schedule.t_min)
+        t = (bin + 1) / bins if steps else schedule.t_min + (bin + place) / bins * schedule.duration
         losses = torch.rand(29, generator=seeded(batch + 2000), dtype=torch.float64) * (1 + bin)
         timesteps.update(t, losses)
         for b, value in zip(bin.tolist(), losses.tolist(), strict=True):
@@ -226,7 +226,7 @@ def test_importance_draws_by_the_root_mean_square_of_the_newest_losses(history, 
     assert torch.allclose(timesteps.probabilities(), p, rtol=1e-9)
     n = 50_000
     draw = timesteps.draw(schedule, n, 0, 0, 1, seeded(1))
-    share = draw.t if steps else (draw.t - schedule.t_min) / (1 - schedule.t_min)
+    share = draw.t if steps else (draw.t - schedule.t_min) / schedule.duration
     index = (torch.ceil(share.double() * bins - 1e-6) - 1).long()
     assert torch.allclose(draw.weight.double(), 1 / (bins * p[index]), rtol=1e-6)
     counts = index.bincount(minlength=bins)
@@ -282,7 +282,7 @@ def test_after_learning_importance_still_means_the_same_and_scatters_less(schedu
 def test_within_a_bin_importance_is_uniform_in_time(schedule):
     schedule, n, bins = choose("schedule", schedule, num_steps=None), 40_000, 10
     draw = taught(schedule, rounds=10, bins=bins).draw(schedule, n, 0, 0, 1, seeded(4))
-    place = (draw.t - schedule.t_min) / (1 - schedule.t_min) * bins
+    place = (draw.t - schedule.t_min) / schedule.duration * bins
     place = (place - place.floor()).sort().values
     even = torch.arange(n + 1, dtype=torch.float64) / n
     assert max((place - even[:-1]).max(), (even[1:] - place).max()) < 1.95 / math.sqrt(n)
@@ -296,7 +296,7 @@ def test_importances_bins_share_out_the_training_times_and_not_all_of_time():
     assert int(timesteps.probabilities().argmax()) == 1
 
 
-@each("schedule")
+@each_grid
 def test_only_importance_learns_from_the_losses(schedule):
     schedule = choose("schedule", schedule, num_steps=30)
     for timesteps in (Uniform(), Stratified(), LogSNRUniform()):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import choose, each, each_continuous
+from conftest import choose, each, each_continuous, each_grid
 from exact_cases import GaussianOracle, digits_like, network, normal, says
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -36,7 +36,7 @@ def by_hand(denoiser: NetworkDenoiser, x0: Tensor, i: int, eps: Tensor, large: b
     return nats.flatten(1).sum(1) / (x0[0].numel() * math.log(2))
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_the_vlb_loss_over_all_times_is_the_bound_without_its_prior_in_bits_per_dim(variance, schedule):
     steps, x0 = 25, digits_like(3).double()
@@ -50,7 +50,7 @@ def test_the_vlb_loss_over_all_times_is_the_bound_without_its_prior_in_bits_per_
     assert float(found.mean()) == pytest.approx(float(torch.stack(expected).sum(0).mean()), rel=1e-6)
 
 
-@each("schedule")
+@each_grid
 @each("prediction")
 @each("variance")
 def test_the_vlb_loss_and_its_gradients_are_finite_at_every_time(variance, prediction, schedule):
@@ -84,7 +84,7 @@ def test_the_continuous_vlb_loss_is_the_rate_of_the_bound_times_the_length_of_ti
     with torch.no_grad():
         found = VariationalBound()(denoiser, x0, t, eps).loss
         error = (denoiser(denoiser.noised(x0, t, eps).x_t, t).eps - eps).square().flatten(1).sum(1)
-    expected = (1 - schedule.t_min) * 0.5 * fall * error / (64 * math.log(2))
+    expected = schedule.duration * 0.5 * fall * error / (64 * math.log(2))
     assert torch.allclose(found, expected, rtol=1e-5)
 
 
@@ -110,13 +110,13 @@ def test_the_vlb_loss_of_many_steps_comes_to_the_continuous_one_at_the_same_time
     """The distance falls as 1/T; at T = 10,000 it is a thousandth or less away from the data."""
     t = torch.tensor([0.2, 0.35, 0.5, 0.75, 0.9, 1.0], dtype=torch.float64)
     x0, eps, answer = normal(6, 3, seed=1), normal(6, 3, seed=2), normal(6, 3, seed=3)
-    continuous = VariationalBound()(says(VP(None), answer), x0, t, eps).loss / (1 - VP(None).t_min)
+    continuous = VariationalBound()(says(VP(None), answer), x0, t, eps).loss / VP(None).duration
     away = [(VariationalBound()(says(VP(T), answer), x0, t, eps).loss / continuous - 1).abs() for T in (1000, 10_000)]
     assert (away[1] < 1.5e-3).all()
     assert torch.allclose(away[0] / away[1], torch.full_like(t, 10), rtol=0.1)
 
 
-@each("schedule")
+@each_grid
 def test_the_vlb_trains_a_learned_variance_towards_the_exact_one(schedule):
     """Its gradient in f vanishes where s^2 is the mean squared distance of x_s from the step's mean."""
     schedule = choose("schedule", schedule, num_steps=50)
@@ -157,7 +157,7 @@ def gradient(loss, denoiser, x0, t, eps) -> tuple[Tensor, Tensor]:
 # --- the hybrid
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("bound", [0.001, 0.5])
 @pytest.mark.parametrize("levels", [17, None])
 def test_the_hybrid_loss_is_simple_plus_a_thousandth_of_T_times_the_bounds_term_in_bits_per_dim(
@@ -176,7 +176,7 @@ def test_the_hybrid_loss_is_simple_plus_a_thousandth_of_T_times_the_bounds_term_
     assert torch.allclose(terms.parts["vlb"], VariationalBound()(denoiser, x0, t, eps).loss, rtol=1e-9)
 
 
-@each("schedule")
+@each_grid
 def test_the_hybrid_loss_moves_the_mean_like_simple_and_the_variance_like_a_thousandth_of_the_bound(schedule):
     denoiser, x0, t, eps = halved(choose("schedule", schedule, num_steps=40))
     of_mean, of_variance = gradient(Hybrid(), denoiser, x0, t, eps)
@@ -188,7 +188,7 @@ def test_the_hybrid_loss_moves_the_mean_like_simple_and_the_variance_like_a_thou
     assert (none == 0).all()
 
 
-@each("schedule")
+@each_grid
 @pytest.mark.parametrize("make", [VariationalBound, Hybrid])
 def test_the_gradient_in_the_learned_variance_is_that_of_differences(make, schedule):
     denoiser, x0, t, eps = halved(choose("schedule", schedule, num_steps=25))

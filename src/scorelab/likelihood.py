@@ -2,7 +2,7 @@
 
 -log p(x_0) <= KL(q(x_T|x_0) || p(x_T)) + sum_{i=2}^T E KL(q(x_{i-1}|x_i,x_0) || p(x_{i-1}|x_i)) - E log p(x_0|x_1)
 (Ho et al. 2020, eq. 5): the prior, the diffusion terms and the decoder. A continuous process has, in place of the
-sum, 1/2 int (-dlambda/dt) E||eps - eps^||^2 dt over [t_min, 1], and its decoder stands at t_min
+sum, 1/2 int (-dlambda/dt) E||eps - eps^||^2 dt over [t_min, t_max], and its decoder stands at t_min
 (Kingma et al. 2021, "Variational diffusion models", eq. 11-12).
 """
 
@@ -25,8 +25,8 @@ def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
 
 
 def prior_kl(schedule: Schedule, x0: Tensor) -> Tensor:
-    """KL(q(x_1|x_0) || N(0, p^2 I)) in nats, (B,), p the schedule's ``prior_std``."""
-    end = torch.ones(len(x0), dtype=torch.float64, device=x0.device)
+    """KL(q(x_t|x_0) || N(0, p^2 I)) in nats, (B,), at t = ``t_max`` (1 on a grid), p the schedule's ``prior_std``."""
+    end = torch.full((len(x0),), schedule.t_max, dtype=torch.float64, device=x0.device)
     return marginal_kl(schedule.alpha(end), schedule.sigma(end), schedule.prior_std, x0)
 
 

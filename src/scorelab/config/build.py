@@ -18,7 +18,7 @@ from scorelab.laws import Law
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
-from scorelab.schedules import Schedule
+from scorelab.schedules import Schedule, check_contract
 
 
 @dataclass
@@ -128,6 +128,7 @@ def build(config: dict[str, Any], training: bool = True) -> Experiment:
 def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     """What ``model`` names: a network, read by the prediction, or a denoiser that is exact and learns nothing."""
     schedule: Schedule = instantiate(config["schedule"], "schedule")
+    _check("schedule", config, lambda: check_contract(schedule))
     variance: Variance = instantiate(config["variance"], "variance")
     model: Any = target_of(config["model"], "model")
     if issubclass(model, Denoiser):

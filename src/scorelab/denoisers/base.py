@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
 
     def time_range(self) -> tuple[float, float]:
         """The least and greatest time it can be asked about."""
-        return self.schedule.t_min, 1.0
+        return self.schedule.t_min, self.schedule.t_max
 
     def log_snr_range(self) -> tuple[float, float]:
         """The least and greatest lambda it can be asked about."""
@@ -80,7 +80,7 @@ class Rescheduled(Denoiser):
     def prior_std(self) -> float:
         """That of the inner schedule's end, in B's units, where B goes beyond it; else B's own."""
         _, latest = self.time_range()
-        if latest > 1 - 1e-9:
+        if latest > self.schedule.t_max - 1e-9:
             return self.schedule.prior_std
         _, inner_latest = self.inner.time_range()
         return self.inner.prior_std * (_power(self.schedule, latest) / _power(self.inner.schedule, inner_latest)) ** 0.5

@@ -64,8 +64,9 @@ class V(Parameterization):
 
 
 def ends_without_signal(schedule: Schedule) -> bool:
-    """Whether alpha is 0 at t = 1 (a zero terminal SNR), or so small that 1/alpha^2 is beyond float32."""
-    return float(schedule.alpha(torch.ones(1, dtype=torch.float64))) ** 2 < torch.finfo(torch.float32).tiny
+    """Whether alpha is 0 at the last training time (a zero terminal SNR), or 1/alpha^2 is beyond float32."""
+    last = torch.tensor([schedule.t_max], dtype=torch.float64)
+    return float(schedule.alpha(last)) ** 2 < torch.finfo(torch.float32).tiny
 
 
 class NetworkDenoiser(Denoiser):

@@ -171,7 +171,7 @@ class Gradients:
             return [float(self.card.t[levels].min()) - 1 / steps, float(self.card.t[levels].max())]
         ends = torch.stack([self.card.high[levels].max(), self.card.low[levels].min().clamp(min=FAINT)])
         begin, end = self.denoiser.schedule.inverse(ends.to(self.denoiser.device)).tolist()
-        return [begin, 1.0 if float(self.card.low[levels].min()) < FAINT else end]
+        return [begin, self.denoiser.schedule.t_max if float(self.card.low[levels].min()) < FAINT else end]
 
 
 class GradientNoise(Yardstick):

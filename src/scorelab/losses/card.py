@@ -113,10 +113,10 @@ def weight_card(denoiser: Denoiser, loss: Loss, timesteps: TimestepSampler) -> C
         fall = schedule.g2(t) / schedule.sigma(t) ** 2  # -dlambda/dt
         length = (high - low) / fall
         if noisiest < FAINT:
-            rest = 1 - schedule.inverse(low[-1:])
-            t, length = torch.cat([t, 1 - rest / 2]), torch.cat([length, rest])
+            rest = schedule.t_max - schedule.inverse(low[-1:])
+            t, length = torch.cat([t, schedule.t_max - rest / 2]), torch.cat([length, rest])
             low, high = torch.cat([low, low.new_tensor([noisiest])]), torch.cat([high, low[-1:]])
-        probability = timesteps.density(schedule, t) * length / (1 - schedule.t_min)
+        probability = timesteps.density(schedule, t) * length / schedule.duration
     weight = loss.weight(denoiser, t)
     if bool(weight.isnan().all()):
         notes.append("this loss declares no weight on the noise error")

@@ -75,7 +75,7 @@ class DSM(ScoreLoss):
 
 
 class Likelihood(Loss):
-    """(1 - t_min)/2 g^2 ||s^ - s(x_t | x_0)||^2 in bits/dim, for t ~ U[t_min, 1].
+    """(t_max - t_min)/2 g^2 ||s^ - s(x_t | x_0)||^2 in bits/dim, for t ~ U[t_min, t_max].
 
     The weight that makes score matching maximum likelihood (Song et al. 2021, "Maximum likelihood training of
     score-based diffusion models", eq. 7-8): the diffusion part of the continuous bound, written in scores. With
@@ -98,11 +98,10 @@ class Likelihood(Loss):
 
     @staticmethod
     def _rate(schedule: Schedule, t: Tensor) -> Tensor:
-        length = 1.0 if schedule.num_steps is not None else 1 - schedule.t_min
-        return length * schedule.g2(t) / (2 * math.log(2))
+        return schedule.duration * schedule.g2(t) / (2 * math.log(2))
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """(1 - t_min)(-dlambda/dt)/(2 ln 2)."""
+        """(t_max - t_min)(-dlambda/dt)/(2 ln 2)."""
         return self._rate(denoiser.schedule, t) / denoiser.schedule.sigma(t) ** 2
 
     def check(self, denoiser: Denoiser) -> None:

@@ -65,7 +65,7 @@ class Stratified(TimestepSampler):
 
 
 class LogSNRUniform(TimestepSampler):
-    """lambda ~ U[lambda(1), lambda(t_min)], divided by its density: p(t) is in proportion to -dlambda/dt = g^2/sigma^2.
+    """lambda ~ U[lambda(t_max), lambda(t_min)], divided by its density: p(t) ~ -dlambda/dt = g^2/sigma^2.
 
     The importance sampling of Song et al. 2021, "Maximum likelihood training of score-based diffusion models". On a
     grid p_i is in proportion to lambda_{i-1} - lambda_i, and i = 1 as likely as i = 2.
@@ -78,7 +78,7 @@ class LogSNRUniform(TimestepSampler):
         if schedule.num_steps is None:
             t = schedule.inverse(low + u * (high - low))
             fall = schedule.g2(t) / schedule.sigma(t) ** 2
-            return Timesteps(t, (high - low) / ((1 - schedule.t_min) * fall))
+            return Timesteps(t, (high - low) / (schedule.duration * fall))
         fall = -schedule.log_snr(schedule.grid()[1:]).diff()
         return pick(torch.cat([fall[:1], fall]) if len(fall) else u.new_ones(1), u)
 
@@ -109,7 +109,7 @@ class Importance(TimestepSampler):
             )
         self.history, self.uniform, self.bins = history, uniform, bins
         self.losses, self.seen = torch.zeros(0, history, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
-        self.first = 0.0
+        self.first, self.last = 0.0, 1.0
 
     def get_extra_state(self) -> dict[str, Any]:
         """The losses seen, for the checkpoint."""
@@ -129,7 +129,7 @@ class Importance(TimestepSampler):
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
         """Independent bins, and a uniform time within one where the schedule is continuous."""
         bins = schedule.num_steps or self.bins
-        self.first = 0.0 if schedule.num_steps is not None else schedule.t_min
+        self.first, self.last = (0.0, 1.0) if schedule.num_steps is not None else (schedule.t_min, schedule.t_max)
         if len(self.seen) != bins:
             self.losses, self.seen = self.losses.new_zeros(bins, self.history), self.seen.new_zeros(bins)
         u = torch.rand(2, n * world, generator=generator, dtype=torch.float64)[:, rank::world]
@@ -142,7 +142,7 @@ class Importance(TimestepSampler):
         """Remember the losses (n,) seen at t (n,), the newest ``history`` of each bin; infinite ones and NaN aside."""
         t, losses = t.detach().cpu().double(), losses.detach().cpu().double()
         t, losses = t[losses.isfinite()], losses[losses.isfinite()]
-        bins, share = len(self.seen), (t - self.first) / (1 - self.first)
+        bins, share = len(self.seen), (t - self.first) / (self.last - self.first)
         bin = (torch.ceil(share * bins - 1e-6) - 1).long().clamp(0, bins - 1)
         order = torch.argsort(bin, stable=True)
         bin, losses = bin[order], losses[order]

@@ -18,8 +18,8 @@ class VariationalBound(Loss):
 
     Its mean over t ~ U{t_1 ... t_T} is the bound without the prior term, which no network changes
     (Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, section 3). Where the schedule is continuous, the integrand
-    (1 - t_min)/2 (-dlambda/dt) ||eps - eps^||^2, whose mean over t ~ U[t_min, 1] is the diffusion part; prior and
-    decoder move no network there (Kingma et al. 2021, eq. 17).
+    (t_max - t_min)/2 (-dlambda/dt) ||eps - eps^||^2, whose mean over t ~ U[t_min, t_max] is the diffusion part; prior
+    and decoder move no network there (Kingma et al. 2021, eq. 17).
     """
 
     trains_variance = True
@@ -39,10 +39,10 @@ class VariationalBound(Loss):
         return Terms(scaled_term(denoiser, denoiser(target.x_t, t, label), x0, t, eps))
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: (1 - t_min)(-dlambda/dt)/(2 ln 2)."""
+        """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: duration (-dlambda/dt)/(2 ln 2)."""
         schedule = denoiser.schedule
         if schedule.num_steps is None:
-            return (1 - schedule.t_min) * schedule.g2(t) / schedule.sigma(t) ** 2 / (2 * math.log(2))
+            return schedule.duration * schedule.g2(t) / schedule.sigma(t) ** 2 / (2 * math.log(2))
         steps = schedule.num_steps
         s = t.double() - 1 / steps
         step = schedule.transition(s, t.double())
@@ -130,7 +130,7 @@ def scaled_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor, e
     """The bound's term at t times the number of terms, or the length of time: bits/dim, (B,), in x_0's precision."""
     schedule = denoiser.schedule
     if schedule.num_steps is None:
-        nats = (1 - schedule.t_min) * bound_rate(schedule, estimate, eps, t)
+        nats = schedule.duration * bound_rate(schedule, estimate, eps, t)
     else:
         nats = schedule.num_steps * bound_term(denoiser, estimate, x0, t)
     return bits_per_dim(nats, x0[0].numel()).to(x0.dtype)

@@ -2,7 +2,8 @@
 
 from scorelab.schedules.base import Schedule, Transition, VariancePreserving
 from scorelab.schedules.continuous import VP, Cosine, Curve, Sigmoid
-from scorelab.schedules.discrete import Linear, ScaledLinear, Table
+from scorelab.schedules.contract import check_contract
+from scorelab.schedules.discrete import Linear, ScaledLinear, Table, discretized
 
 __all__ = [
     "VP",
@@ -15,4 +16,6 @@ __all__ = [
     "Table",
     "Transition",
     "VariancePreserving",
+    "check_contract",
+    "discretized",
 ]

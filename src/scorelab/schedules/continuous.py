@@ -2,68 +2,90 @@
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
 from scorelab.schedules.base import VariancePreserving, log_sigmoid
-from scorelab.schedules.discrete import Table
+from scorelab.schedules.discrete import Table, discretized
 
 
 class Curve(VariancePreserving):
-    """alpha_bar(t) as a curve; with num_steps set, the table of its values on the grid t_i = i / T.
+    """alpha_bar(t) as a curve; with num_steps set, the table of its values at t_i = i / T, beta cut at ``beta_max``.
 
-    The table's beta_i = 1 - alpha_bar(t_i) / alpha_bar(t_{i-1}) is cut at ``beta_max`` and multiplied up again.
-    The continuous process runs over the part of the curve where lambda lies in ``log_snr_ends``, its time stretched
-    to [0, 1].
+    The continuous process runs over the part of the curve where lambda lies between the two ends of ``cut``, its time
+    stretched to [0, 1].
 
     Raises:
         Refusal: for num_steps < 1.
     """
 
-    log_snr_ends: tuple[float, float]
+    cut: tuple[float, float]
+    log_snr_ends = (-math.inf, 13.3)
 
     def __init__(self, num_steps: int | None, beta_max: float) -> None:
         super().__init__(num_steps)
-        self.table: Table | None = None
-        if num_steps is not None:
-            place = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-            betas = -torch.expm1(self.curve(place[1:]) - self.curve(place[:-1]))
-            self.table = Table(betas.clamp(max=beta_max))
-        ends = log_sigmoid(torch.tensor(self.log_snr_ends, dtype=torch.float64))
-        self.last, first = self.on_curve(ends).tolist()
-        self.first = first if ends[1] < 0 else 0.0
+        self.path: Stretched | Table = (
+            stretched(self) if num_steps is None else discretized(self.curve, num_steps, beta_max)
+        )
 
     @abstractmethod
     def curve(self, place: Tensor) -> Tensor:
         """ln(alpha_bar) at places in [0, 1] of the curve, float64."""
 
     @abstractmethod
-    def slope(self, place: Tensor) -> Tensor:
+    def fall(self, place: Tensor) -> Tensor:
         """-d ln(alpha_bar) / d place."""
 
     @abstractmethod
     def on_curve(self, value: Tensor) -> Tensor:
         """The place where ln(alpha_bar) is this value."""
 
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """Of the table, or of the curve's part."""
+        return self.path.log_alpha_bar(t)
+
+    def beta(self, t: Tensor) -> Tensor:
+        """Of the table, or of the curve's part."""
+        return self.path.beta(t)
+
+    def at_log_alpha_bar(self, value: Tensor) -> Tensor:
+        """Of the table, or of the curve's part."""
+        return self.path.at_log_alpha_bar(value)
+
+
+@dataclass(frozen=True)
+class Stretched:
+    """The part of a curve between the places ``first`` and ``last``, run through evenly as t goes from 0 to 1."""
+
+    of: Curve
+    first: float
+    last: float
+
     def place(self, t: Tensor) -> Tensor:
-        """The place on the curve at time t of the continuous process."""
+        """The place on the curve at time t."""
         return self.first + t.to(torch.float64) * (self.last - self.first)
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """From the table, or the curve."""
-        return self.curve(self.place(t)) if self.table is None else self.table.log_alpha_bar(t)
+        """The curve's there."""
+        return self.of.curve(self.place(t))
 
     def beta(self, t: Tensor) -> Tensor:
-        """From the table, or the curve."""
-        return self.slope(self.place(t)) * (self.last - self.first) if self.table is None else self.table.beta(t)
+        """The curve's slope there, per unit of t."""
+        return self.of.fall(self.place(t)) * (self.last - self.first)
 
     def at_log_alpha_bar(self, value: Tensor) -> Tensor:
-        """From the table, or the curve."""
-        if self.table is None:
-            return (self.on_curve(value) - self.first) / (self.last - self.first)
-        return self.table.at_log_alpha_bar(value)
+        """The time of the curve's place."""
+        return (self.of.on_curve(value) - self.first) / (self.last - self.first)
+
+
+def stretched(curve: Curve) -> Stretched:
+    """The part of a curve inside its ``cut``."""
+    ends = log_sigmoid(torch.tensor(curve.cut, dtype=torch.float64))
+    last, first = curve.on_curve(ends).tolist()
+    return Stretched(curve, first if ends[1] < 0 else 0.0, last)
 
 
 class Cosine(Curve):
@@ -76,7 +98,7 @@ class Cosine(Curve):
         Refusal: for a negative s.
     """
 
-    log_snr_ends = (-20.0, 20.0)
+    cut = (-20.0, 20.0)
 
     def __init__(self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999) -> None:
         if not 0 <= s < math.inf:
@@ -100,7 +122,7 @@ class Cosine(Curve):
         log_cosine2 = torch.where(sine2 < 0.5, torch.log1p(-sine2), 2 * torch.log(torch.cos(self._angle(place))))
         return log_cosine2 - math.log1p(-self._start)
 
-    def slope(self, place: Tensor) -> Tensor:
+    def fall(self, place: Tensor) -> Tensor:
         """The tangent of the angle, times pi / (1 + s)."""
         return math.pi / (1 + self.s) * torch.tan(self._angle(place))
 
@@ -121,7 +143,7 @@ class Sigmoid(Curve):
         Refusal: for start >= end, or tau <= 0.
     """
 
-    log_snr_ends = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
+    cut = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
 
     def __init__(self, num_steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
         if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
@@ -140,7 +162,7 @@ class Sigmoid(Curve):
         fallen = torch.where(place > 0, (now - low).clamp(min=0), 0.0)  # exactly 0 at the data
         return torch.log1p((-fallen / (high - low)).clamp(min=1e-9 - 1))
 
-    def slope(self, place: Tensor) -> Tensor:
+    def fall(self, place: Tensor) -> Tensor:
         """S' (end - start) / (tau (S(end/tau) - S)), S' = S (1 - S)."""
         _, high = self._sigmoids()
         now = torch.sigmoid((self.start + place * (self.end - self.start)) / self.tau)

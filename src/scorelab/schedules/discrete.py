@@ -1,5 +1,7 @@
 """T-step schedules: tables of beta_i, read between their grid points."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,24 @@ class Table(VariancePreserving):
         left = (torch.searchsorted(-falling, -value, right=True) - 1).clamp(0, len(falling) - 2)
         share = (value - falling[left]) / (falling[left + 1] - falling[left])
         return (left + share) / (len(falling) - 1)
+
+
+def discretized(curve: Callable[[Tensor], Tensor], num_steps: int, beta_max: float = 1.0) -> Table:
+    """The T-step process through the points of a curve at t_i = i / T.
+
+    Its beta_i = 1 - alpha_bar(t_i) / alpha_bar(t_{i-1}) is cut at ``beta_max`` and multiplied up again.
+
+    Args:
+        curve: ln(alpha_bar) at times in [0, 1], in float64: the ``log_alpha_bar`` of any schedule, whose x_t is divided
+            by sqrt(alpha^2 + sigma^2) where that is not 1.
+        num_steps: T.
+        beta_max: below 1 where the curve ends without signal, which no table can.
+
+    Raises:
+        Refusal: when a beta lies outside (0, 1).
+    """
+    value = curve(torch.arange(num_steps + 1, dtype=torch.float64) / num_steps)
+    return Table((-torch.expm1(value.diff())).clamp(max=beta_max))
 
 
 def ends(num_steps: int, beta_start: float, beta_end: float) -> tuple[float, float]:
