@@ -4,16 +4,21 @@ from pathlib import Path
 
 from torch import nn
 
+from scorelab.config.check import instantiate
+from scorelab.config.choices import choices
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.losses import DSM, Simple, Uniform, VariationalBound, weight_card
+from scorelab.losses import Uniform, weight_card
 from scorelab.report.card import draw_cards
-from scorelab.schedules import Cosine, Linear
 
-LOSSES = {"simple": Simple(), "vlb": VariationalBound(), "dsm": DSM()}
-SCHEDULES = {"schedule=linear": Linear(), "schedule=cosine": Cosine()}
+HERE = Path(__file__).parent
+LOSSES, SCHEDULES = (choices(group, [HERE.parent / "configs"]) for group in ("loss", "schedule"))
 
 panels = {}
-for title, schedule in SCHEDULES.items():
+for name in ("linear", "cosine"):
+    schedule = instantiate(SCHEDULES[name], "schedule")
     denoiser = NetworkDenoiser(schedule, nn.Identity(), Eps(), FixedSmall(), levels=256)
-    panels[title] = {f"loss={name}": weight_card(denoiser, loss, Uniform()).rows() for name, loss in LOSSES.items()}
-draw_cards(Path(__file__).parent / "cards.png", panels)
+    cards = {
+        loss: weight_card(denoiser, instantiate(LOSSES[loss], "loss"), Uniform()) for loss in ("simple", "vlb", "dsm")
+    }
+    panels[f"schedule={name}"] = {f"loss={loss}": card.rows() for loss, card in cards.items()}
+draw_cards(HERE / "cards.png", panels)

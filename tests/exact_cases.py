@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from scorelab.denoisers import Denoiser, Estimate, Exact, NetworkDenoiser, Variance
 from scorelab.laws import FiniteSet
+from scorelab.losses import Example, Loss
 from scorelab.networks import UNet
 from scorelab.schedules import Schedule, Transition
 from scorelab.tensors import from_levels, like
@@ -234,6 +235,20 @@ def digits_like(n: int, seed: int = 0, side: int = 8) -> Tensor:
 def truth_of(denoiser: Denoiser, points: Tensor) -> Exact:
     """The exact denoiser of these points under a denoiser's schedule, for losses that ask for the truth."""
     return Exact(denoiser.schedule, denoiser.variance, FiniteSet(points), denoiser.levels)
+
+
+def losses_of(
+    loss: Loss,
+    denoiser: Denoiser,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    label: Tensor | None = None,
+    exact: Denoiser | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    """An objective's loss of each sample, (B,)."""
+    return loss(denoiser, Example.of(denoiser, x0, t, eps, label, exact), generator).loss
 
 
 def network(

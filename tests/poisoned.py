@@ -13,9 +13,9 @@ class Poisoned(Simple):
         super().__init__(normalize=normalize)
         self.above, self.value, self.gradient = above, value, gradient
 
-    def forward(self, denoiser, x0, t, eps, label=None, exact=None, generator=None):
-        terms = super().forward(denoiser, x0, t, eps, label, exact, generator)
-        bad = t > self.above
+    def forward(self, denoiser, example, generator=None):
+        terms = super().forward(denoiser, example, generator)
+        bad = example.t > self.above
         if self.gradient:  # the square root has an infinite slope at 0: the loss stays finite, its gradient does not
             return Terms(terms.loss + torch.where(bad, terms.loss - terms.loss.detach(), 1.0).sqrt() * bad, terms.parts)
         return Terms(terms.loss * torch.where(bad, self.value, 1.0).to(terms.loss), terms.parts)

@@ -3,11 +3,12 @@
 import copy
 import csv
 import math
+from contextlib import suppress
 
 import pytest
 import torch
-from conftest import CONTINUOUS, choices, choose
-from exact_cases import Exploding, GaussianOracle, Straight, digits_like, normal, seeded, tiny_unet, truth_of
+from conftest import CONTINUOUS, STEPPED, choices, choose
+from exact_cases import Exploding, GaussianOracle, Straight, digits_like, losses_of, normal, seeded, tiny_unet, truth_of
 from torch import Tensor, nn
 
 from scorelab.denoisers import (
@@ -18,7 +19,6 @@ from scorelab.denoisers import (
     Learned,
     NetworkDenoiser,
     V,
-    ends_without_signal,
 )
 from scorelab.errors import Refusal
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, GradientNoise
@@ -26,6 +26,7 @@ from scorelab.evaluation.gradient import Gradients
 from scorelab.losses import (
     DSM,
     Card,
+    Example,
     Hybrid,
     Importance,
     Likelihood,
@@ -97,15 +98,14 @@ def objectives() -> list:
     for name in choices("loss"):
         for schedule in choices("schedule"):
             for steps in (50, None):
-                try:
-                    variance = Learned() if name == "hybrid" else FixedSmall()
-                    process, loss = choose("schedule", schedule, num_steps=steps), choose("loss", name)
-                    loss.check(Point(process, variance))
-                    if ends_without_signal(process):
-                        continue  # there the error of the noise, of which weights are told, is 0 whatever is said
-                except (TypeError, ValueError):
+                if schedule not in (CONTINUOUS if steps is None else STEPPED):
                     continue
-                found.append(pytest.param(process, loss, variance, id=f"{name}-{schedule}-{steps}"))
+                process, loss = choose("schedule", schedule, num_steps=steps), choose("loss", name)
+                for variance in (FixedSmall(), Learned()):
+                    with suppress(Refusal):
+                        loss.check(Point(process, variance))
+                        found.append(pytest.param(process, loss, variance, id=f"{name}-{schedule}-{steps}"))
+                        break
     return found
 
 
@@ -142,7 +142,9 @@ def test_every_objective_has_a_card_whose_levels_are_adjoining_intervals_of_log_
     inner = slice(1, None)
     assert torch.allclose((found.density * (found.high - found.low))[inner], found.mass[inner], rtol=1e-12)
     assert float(found.probability.sum()) == pytest.approx(1, rel=2e-3)
-    assert (found.weight[inner] > 0).all()
+    if found.weight.isnan().all():
+        pytest.skip("declares no weight")
+    assert (found.weight[inner] >= 0).all()
     assert found.normalizer > 0
 
 
@@ -155,11 +157,17 @@ def test_the_weight_is_by_how_much_the_squared_noise_error_moves_the_mean_predic
     """
     denoiser = Point(schedule, variance)
     found = weight_card(denoiser, loss, Uniform())
+    if found.weight.isnan().all():
+        pytest.skip("declares no weight")
     x0, eps = 0.1 * normal(1, *SHAPE, seed=5), normal(1, *SHAPE, seed=6)
     truth = truth_of(denoiser, x0)
     for i in range(0, len(found.t), 7 if schedule.num_steps else 40):
         t = found.t[i : i + 1]
-        both = loss(denoiser, x0.expand(2, *SHAPE), t.expand(2), torch.cat([eps, -eps]), None, truth, seeded())
+        both = loss(
+            denoiser,
+            Example.of(denoiser, x0.expand(2, *SHAPE), t.expand(2), torch.cat([eps, -eps]), None, truth),
+            seeded(),
+        )
         (gradient,) = torch.autograd.grad(both.loss.mean(), denoiser.image)
         expected = 2 / 6 * found.weight[i] * torch.exp(schedule.log_snr(t)) * (denoiser.image - x0[0])
         if i > 0 or not found.weight[i].isnan():
@@ -184,7 +192,7 @@ def test_the_expected_loss_is_the_cards_sum_of_mass_times_error(loss, steps, tim
     for step in range(25):
         x0, eps = denoiser.draw(1500, draws), torch.randn((1500, *SHAPE), generator=draws, dtype=torch.float64)
         drawn = times.draw(denoiser.schedule, 1500, step, 0, 1, draws)
-        losses = loss(denoiser, x0, drawn.t, eps).loss
+        losses = losses_of(loss, denoiser, x0, drawn.t, eps)
         means.append(float((drawn.weight * losses).mean()))
         times.update(drawn.t, losses)
     means = torch.tensor(means)
@@ -365,7 +373,7 @@ def expected_gradient(schedule: Schedule, loss: Loss) -> Tensor:
     share = -schedule.inverse(edges).diff() / schedule.duration
     x0, eps = torch.tanh(normal(95, 20, *SHAPE, seed=8)), normal(95, 20, *SHAPE, seed=9)
     t = schedule.inverse(middle).repeat_interleave(20)
-    losses = loss(denoiser, x0.flatten(0, 1), t, eps.flatten(0, 1)).loss.reshape(95, 20).mean(1)
+    losses = losses_of(loss, denoiser, x0.flatten(0, 1), t, eps.flatten(0, 1)).reshape(95, 20).mean(1)
     gradient = torch.autograd.grad((share * losses).sum(), list(denoiser.parameters()))
     return torch.cat([part.flatten() for part in gradient])
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from scorelab.config.build import Experiment, build, sized
 from scorelab.config.check import GIVEN, completed
+from scorelab.config.choices import KEY, with_choices
 from scorelab.errors import UserError
 from scorelab.evaluation.samples import kind
 
@@ -30,7 +31,7 @@ CHOICES = [f"{p.parent.name}={'[' + p.stem + ']' if p.parent.name == 'evaluate' 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, list(overrides))
+        return with_choices(compose(name, list(overrides)), [CONFIGS])
 
 
 def config(*overrides: str) -> dict:
@@ -40,7 +41,7 @@ def config(*overrides: str) -> dict:
 def built(*overrides: str) -> Experiment:
     """As an entry builds it: with Hydra at work, whose choices refusals name."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return build(sized(completed(compose("train", ["run=test", *overrides]))))
+        return build(sized(completed(with_choices(compose("train", ["run=test", *overrides]), [CONFIGS]))))
 
 
 NEEDS = {
@@ -93,20 +94,28 @@ def test_a_file_holds_only_what_differs_from_the_defaults(path: Path) -> None:
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         free = any(each.kind is each.VAR_KEYWORD for each in parameters.values())  # entries of the user's naming
         for key, value in node.items():
-            if key in ("_target_", "defaults"):  # defaults bring other choices
+            if key in ("_target_", "defaults", KEY):  # the last two bring other choices
                 continue
             assert key in parameters or (free and "_target_" in value), key
             assert key not in parameters or value != parameters[key].default, key
 
 
 def test_the_matrix_of_objectives_has_a_row_for_each_loss() -> None:
-    """Each as its own choice has it: the same class, the same arguments."""
-    named = yaml.safe_load((CONFIGS / "metrics" / "objectives.yaml").read_text())
-    rows = {name: node for name, node in named.items() if isinstance(node, dict)}
-    own = {name: yaml.safe_load((CONFIGS / "loss" / f"{name}.yaml").read_text()) for name in choices("loss")}
-    assert rows == {name: {key: node[key] for key in node if key != "defaults"} for name, node in own.items()}
-    part = build(config("metrics=[objectives]")).yardsticks["objectives"]
-    assert set(part.names) == {f"objective_{name}" for name in choices("loss")}
+    """Each as its own choice has it, those of the usual order before the others, whatever is said of single ones."""
+    rows = config("metrics=[objectives]")["metrics"]["objectives"]
+    usual = ["simple", "vlb", "hybrid", "dsm", "likelihood", "esm", "ism", "ssm"]
+    order = [*usual, *(name for name in choices("loss") if name not in usual)]
+    assert [name for name in rows if name not in ("_target_", "items")] == order
+    for name in order:
+        assert rows[name] == config(f"loss={name}")["loss"], name
+    words = ("metrics=[objectives]", "++metrics.objectives.vlb=null", "++metrics.objectives.dsm.weight=g2")
+    changed = config(*words, "++metrics.objectives.mine={_target_: scorelab.losses.Simple, space: v}")
+    told = changed["metrics"]["objectives"]
+    mine = told.pop("mine")
+    assert told == rows | {"vlb": None, "dsm": rows["dsm"] | {"weight": "g2"}} and mine["space"] == "v"
+    assert build(changed).yardsticks["objectives"].names == tuple(
+        f"objective_{name}" for name in order if name != "vlb"
+    )
 
 
 BUILDABLE = [c for c in CHOICES if not c.startswith(("model=unet_cifar", "trainer=gpu"))]

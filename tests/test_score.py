@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact_cases import Exploding, Watched, normal, seeded, shaken
+from exact_cases import Exploding, Watched, losses_of, normal, seeded, shaken
 from torch import Tensor
 
 from scorelab.config.build import exact_denoiser as of_law
@@ -449,8 +449,8 @@ def test_the_simple_objective_is_the_mean_training_loss_and_the_others_over_thei
     x0, eps = Ring().drawn(n, "check").values, normal(n, 2, seed=5).float()
     with torch.no_grad():
         for name, loss in part.losses.items():
-            each = loss(denoiser, x0, t, eps, generator=seeded()).loss.double()
-            mean, weight = float(each.mean()), float(loss.weight(denoiser, t).mean())
+            each = losses_of(loss, denoiser, x0, t, eps, generator=seeded()).double()
+            mean, weight = float(each.mean()), float(loss.noise_weight(denoiser, t).mean())
             row = found.records[name]
             se = max(se for se in row["se"] if se is not None) + standard_error(each) / weight
             assert abs(found.metrics[f"objective_{name}"] - mean / weight) < 5 * se + 0.02 * abs(mean / weight), name
@@ -507,7 +507,7 @@ def test_on_a_grid_a_bin_tells_of_the_times_that_lie_in_it_and_of_no_others(step
             assert row["value"][bin] is None and row["se"][bin] is None
             continue
         told += 1
-        each = Simple()(denoiser, x0[inside], t[inside], draws.eps[inside]).loss.double()
+        each = losses_of(Simple(), denoiser, x0[inside], t[inside], draws.eps[inside]).double()
         assert row["value"][bin] == pytest.approx(float(each.mean()), rel=1e-4)
         assert row["se"][bin] == pytest.approx(standard_error(each), rel=1e-3)
     assert told > 8 and (steps > 60 or told < len(bins_in_range(denoiser)))

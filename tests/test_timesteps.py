@@ -26,14 +26,13 @@ def uniform_quantiles(schedule: Schedule) -> Tensor:
 
 @each("timesteps")
 @each_form(50)
-@pytest.mark.parametrize("world", [1, 3])
-def test_a_law_that_divides_by_its_density_leaves_the_objective_what_it_was(timesteps, schedule, steps, world):
+def test_a_law_that_divides_by_its_density_leaves_the_objective_what_it_was(timesteps, schedule, steps):
     """The weighted mean of any g(t) over many batches is its mean over uniform training timesteps."""
     timesteps, schedule = choose("timesteps", timesteps), choose("schedule", schedule, num_steps=steps)
     if not timesteps.divides_by_density:
         pytest.skip("this law is part of the objective")
     everywhere = uniform_quantiles(schedule)
-    batches = [shared(timesteps, schedule, 7, step, world, seed=step) for step in range(1500)]
+    batches = [shared(timesteps, schedule, 31, step, 2, seed=step) for step in range(150)]
     first = schedule.t_min + 1e-6 if steps else 0.05
     for g in (torch.square, lambda t: (t <= first).double(), lambda t: (t > (0.999 if steps else 0.95)).double()):
         means = torch.stack([torch.cat([draw.weight * g(draw.t) for draw in batch]).mean() for batch in batches])

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 from conftest import choose, each, each_continuous, each_grid
-from exact_cases import GaussianOracle, digits_like, network, normal, says
+from exact_cases import GaussianOracle, Says, digits_like, losses_of, network, normal, says
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from scorelab.denoisers import FixedSmall, NetworkDenoiser
 from scorelab.likelihood import bits_per_dim, bound_term, lattice_log_prob
-from scorelab.losses import Hybrid, Simple, VariationalBound
+from scorelab.losses import Example, Hybrid, Simple, VariationalBound
 from scorelab.schedules import VP
 
 # --- the bound
@@ -45,7 +45,7 @@ def test_the_vlb_loss_over_all_times_is_the_bound_without_its_prior_in_bits_per_
     with torch.no_grad():
         expected = [by_hand(denoiser, x0, i + 1, noises[i], variance == "fixed_large") for i in range(steps)]
         t = denoiser.schedule.grid()[1:].repeat_interleave(3)
-        found = VariationalBound()(denoiser, x0.repeat(steps, 1, 1, 1), t, torch.cat(noises)).loss
+        found = losses_of(VariationalBound(), denoiser, x0.repeat(steps, 1, 1, 1), t, torch.cat(noises))
     assert torch.allclose(found, steps * torch.cat(expected), rtol=1e-6, atol=1e-9)
     assert float(found.mean()) == pytest.approx(float(torch.stack(expected).sum(0).mean()), rel=1e-6)
 
@@ -54,24 +54,17 @@ def test_the_vlb_loss_over_all_times_is_the_bound_without_its_prior_in_bits_per_
 @each("prediction")
 @each("variance")
 def test_the_vlb_loss_and_its_gradients_are_finite_at_every_time(variance, prediction, schedule):
-    denoiser = network(schedule, prediction, variance)
-    answers: list[Tensor] = []
-
-    def keep(module, inputs, output):
-        output.retain_grad()
-        answers.append(output)
-
-    denoiser.network.register_forward_hook(keep)
-    n, t = 1000, denoiser.schedule.grid()[1:]
-    loss = VariationalBound()(denoiser, digits_like(n), t, normal(n, 1, 8, 8).float()).loss
+    law, n = choose("variance", variance), 1000
+    answering = Says(0.5 * normal(n, law.outputs, 4, 4, seed=1).float())
+    process, head = choose("schedule", schedule, num_steps=n), choose("prediction", prediction)
+    denoiser = NetworkDenoiser(process, answering, head, law, levels=17)
+    eps = normal(n, 1, 4, 4).float()
+    loss = losses_of(VariationalBound(), denoiser, digits_like(n, side=4), process.grid()[1:], eps)
     loss.sum().backward()
     assert loss.isfinite().all()
-    each_time = answers[0].grad.flatten(1)
+    each_time = answering.answer.grad.flatten(1)
     assert each_time.isfinite().all()
     assert (each_time.abs().sum(1) > 0).all()
-    for name, parameter in denoiser.network.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
 
 
 @each_continuous
@@ -82,7 +75,7 @@ def test_the_continuous_vlb_loss_is_the_rate_of_the_bound_times_the_length_of_ti
     t, h = schedule.training_time(torch.linspace(0.01, 0.99, 40, dtype=torch.float64)), 1e-7
     fall = (schedule.log_snr(t - h) - schedule.log_snr(t + h)) / (2 * h)
     with torch.no_grad():
-        found = VariationalBound()(denoiser, x0, t, eps).loss
+        found = losses_of(VariationalBound(), denoiser, x0, t, eps)
         error = (denoiser(denoiser.noised(x0, t, eps).x_t, t).eps - eps).square().flatten(1).sum(1)
     expected = schedule.duration * 0.5 * fall * error / (64 * math.log(2))
     assert torch.allclose(found, expected, rtol=1e-5)
@@ -99,7 +92,7 @@ def test_the_mean_of_the_continuous_vlb_loss_over_its_times_is_the_information_b
     for sign in (-1.0, 1.0):
         for other in (-1.0, 1.0):  # the loss is quadratic in data and noise, so its mean is that over +-1
             x0 = (denoiser.mean + sign * denoiser.std).expand(n, -1)
-            loss = VariationalBound()(denoiser, x0, t, torch.full_like(x0, other)).loss
+            loss = losses_of(VariationalBound(), denoiser, x0, t, torch.full_like(x0, other))
             found += float((loss * 4 * place**3).mean()) / 4
     ends = torch.tensor([float(schedule.log_snr(torch.ones(1).double())), 13.3], dtype=torch.float64)
     information = 0.5 * torch.log1p(torch.exp(ends)[:, None] * denoiser.std**2).sum(1).diff()
@@ -110,8 +103,10 @@ def test_the_vlb_loss_of_many_steps_comes_to_the_continuous_one_at_the_same_time
     """The distance falls as 1/T; at T = 10,000 it is a thousandth or less away from the data."""
     t = torch.tensor([0.2, 0.35, 0.5, 0.75, 0.9, 1.0], dtype=torch.float64)
     x0, eps, answer = normal(6, 3, seed=1), normal(6, 3, seed=2), normal(6, 3, seed=3)
-    continuous = VariationalBound()(says(VP(None), answer), x0, t, eps).loss / VP(None).duration
-    away = [(VariationalBound()(says(VP(T), answer), x0, t, eps).loss / continuous - 1).abs() for T in (1000, 10_000)]
+    continuous = losses_of(VariationalBound(), says(VP(None), answer), x0, t, eps) / VP(None).duration
+    away = [
+        (losses_of(VariationalBound(), says(VP(T), answer), x0, t, eps) / continuous - 1).abs() for T in (1000, 10_000)
+    ]
     assert (away[1] < 1.5e-3).all()
     assert torch.allclose(away[0] / away[1], torch.full_like(t, 10), rtol=0.1)
 
@@ -133,7 +128,7 @@ def test_the_vlb_trains_a_learned_variance_towards_the_exact_one(schedule):
     means = []
     for fraction in (best - 0.2, best, best + 0.2):
         oracle.variance_fraction = fraction
-        means.append(VariationalBound()(oracle, x0, t, eps).loss)
+        means.append(losses_of(VariationalBound(), oracle, x0, t, eps))
     for worse in (means[0], means[2]):
         more = worse - means[1]
         assert more.mean() > 3 * more.std() / math.sqrt(n)
@@ -150,7 +145,7 @@ def halved(schedule, levels: int | None = 17) -> tuple[NetworkDenoiser, Tensor, 
 def gradient(loss, denoiser, x0, t, eps) -> tuple[Tensor, Tensor]:
     """That of the summed loss in both halves of the network's answer."""
     denoiser.network.answer.grad = None
-    loss(denoiser, x0, t, eps).loss.sum().backward()
+    losses_of(loss, denoiser, x0, t, eps).sum().backward()
     return denoiser.network.answer.grad.chunk(2, 1)
 
 
@@ -169,11 +164,11 @@ def test_the_hybrid_loss_is_simple_plus_a_thousandth_of_T_times_the_bounds_term_
         estimate = denoiser(denoiser.noised(x0, t, eps).x_t, t)
         simple = (eps - estimate.eps).square().mean((1, 2, 3))
         term = bits_per_dim(bound_term(denoiser, estimate, x0, t), 64)
-        terms = loss(denoiser, x0, t, eps)
+        terms = loss(denoiser, Example.of(denoiser, x0, t, eps))
     assert torch.allclose(terms.loss, simple + bound * 40 * term, rtol=1e-9)
     assert torch.allclose(terms.parts["simple"], simple, rtol=1e-12)
     assert torch.allclose(terms.parts["vlb"], 40 * term, rtol=1e-9)
-    assert torch.allclose(terms.parts["vlb"], VariationalBound()(denoiser, x0, t, eps).loss, rtol=1e-9)
+    assert torch.allclose(terms.parts["vlb"], losses_of(VariationalBound(), denoiser, x0, t, eps), rtol=1e-9)
 
 
 @each_grid
@@ -198,7 +193,7 @@ def test_the_gradient_in_the_learned_variance_is_that_of_differences(make, sched
     with torch.no_grad():
         for sign in (-1, 1):
             other = says(denoiser.schedule, denoiser.network.answer + sign * 1e-5 * direction, "learned", 17)
-            moved.append(make()(other, x0, t, eps).loss)
+            moved.append(losses_of(make(), other, x0, t, eps))
     difference = (moved[1] - moved[0]) / 2e-5
     assert torch.allclose(of_variance.flatten(1).sum(1), difference, rtol=1e-4, atol=1e-6)
 

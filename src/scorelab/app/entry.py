@@ -58,9 +58,13 @@ def entry(configs: Path, name: str, job: str) -> None:
     failures: dict[str, str] = {}  # of a sweep, by the job's directory
 
     def call(cfg: Any) -> object:
+        from hydra.core.hydra_config import HydraConfig
+
+        from scorelab.config.choices import file_folders, with_choices
+
         module, function = job.split(":")
         try:
-            return getattr(import_module(module), function)(cfg)
+            return getattr(import_module(module), function)(with_choices(cfg, file_folders(HydraConfig.get())))
         except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
             if (place := _place_in_sweep()) is not None:
                 if full:

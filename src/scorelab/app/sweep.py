@@ -11,11 +11,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from scorelab.app.words import value_of
 from scorelab.config.build import build, sized
 from scorelab.config.check import completed
+from scorelab.config.choices import file_folders, with_choices
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import UserError
@@ -102,7 +103,7 @@ class Sweep:
     def _planned(cls, words: list[str], name: str) -> "Sweep":
         jobs = _expanded(words, name)
         path_of_choices = [word for word in words if key_of(word) == "hydra.searchpath"]
-        configs_of = [compose(name, [*path_of_choices, *overrides]) for overrides in jobs]
+        configs_of = [_composed(name, [*path_of_choices, *overrides]) for overrides in jobs]
         swept = _varied(jobs)
         path = Path("logs/sweeps") / _named(words, swept)
         planned: dict[Path, Job] = {}
@@ -163,6 +164,15 @@ def _expanded(words: list[str], name: str) -> list[list[str]]:
         [word for word in parsed if not str(word.key_or_group).startswith("hydra")], None
     )
     return [job for batch in batches for job in batch]
+
+
+def _composed(name: str, overrides: list[str]) -> DictConfig:
+    """A job's config as its entry will have it."""
+    cfg = compose(name, overrides, return_hydra_config=True)
+    folders = file_folders(cfg.hydra)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return with_choices(cfg, folders)
 
 
 def _varied(jobs: list[list[str]]) -> list[str]:

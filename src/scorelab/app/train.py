@@ -18,6 +18,7 @@ from scorelab.app.again import TYPED
 from scorelab.app.sweep import job_directory
 from scorelab.config.build import Experiment, build, sized
 from scorelab.config.check import completed, instantiate
+from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.denoisers import NetworkDenoiser
@@ -178,7 +179,7 @@ def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Job:
         with heartbeat, SIGNALS.waiting(False):
             job.loggers += wanted_logger(config, run)
             trainer.loggers = job.loggers
-            fit(experiment, trainer, run, processes)
+            fit(experiment, trainer, run, processes, config)
             heartbeat.enter("evaluating")
             results = evaluated(experiment, trainer, run)
             job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
@@ -194,7 +195,7 @@ def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
     return [instantiate(config["logger"], "logger", **given)]
 
 
-def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Processes) -> None:
+def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Processes, config: dict[str, Any]) -> None:
     """Train to the last step, from the newest checkpoint that is whole."""
     module = experiment.module
     weights = sum(p.numel() for p in module.denoiser.parameters())
@@ -203,9 +204,8 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Proces
     for note in card.notes:
         log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
-    denoiser: Any = module.denoiser
-    of = (module.loss, denoiser.schedule, module.timesteps, denoiser.prediction)
-    draw_cards(run.path / "card.png", {", ".join(type(each).__name__ for each in of): {"": card.rows()}}, card.notes)
+    title = ", ".join(called(group, config[group]) for group in ("loss", "schedule", "timesteps", "prediction"))
+    draw_cards(run.path / "card.png", {title: {"": card.rows()}}, card.notes)
     found = run.newest()
     say_where_it_starts(module.origin, run, found)
     if found:

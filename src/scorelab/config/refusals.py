@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from scorelab.config.choices import choices, folders_at_work
 
 LIBRARY = (ValueError, TypeError, ImportError)
 
@@ -72,25 +72,12 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def called(group: str, node: Mapping[str, Any]) -> str:
     """A node by the choice that is most like it: loss=vlb. By its class where no choice of its group names that."""
-    likeness = {choice: _likeness(own, node) for choice, own in _choices(group) if own["_target_"] == node["_target_"]}
+    known = choices(group, folders_at_work())
+    likeness = {name: _likeness(own, node) for name, own in known.items() if own.get("_target_") == node["_target_"]}
     if not likeness:
         return f"{group}._target_={node['_target_']}"
     return f"{group}={max(likeness, key=lambda choice: likeness[choice])}"
 
 
 def _likeness(own: Mapping[str, Any], node: Mapping[str, Any]) -> int:
-    return sum(1 if node.get(key) == value else -1 for key, value in own.items() if key != "defaults")
-
-
-def _choices(group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The choices of a group, as the files have them; none where Hydra is not at work."""
-    if not GlobalHydra.instance().is_initialized():
-        return
-    loader = GlobalHydra.instance().config_loader()
-    for choice in loader.get_group_options(group):
-        for source in loader.get_sources():
-            if source.available() and source.is_config(f"{group}/{choice}"):
-                own = OmegaConf.to_container(source.load_config(f"{group}/{choice}").config)
-                if isinstance(own, dict) and "_target_" in own:
-                    yield choice, {str(key): value for key, value in own.items()}
-                break
+    return sum(1 if node.get(key) == value else -1 for key, value in own.items())

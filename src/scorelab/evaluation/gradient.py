@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Unavailable, Yardstick
+from scorelab.losses import Example
 from scorelab.losses.card import FAINT, Card, weight_card
 from scorelab.tensors import Rows, generator
 
@@ -137,9 +138,9 @@ class Gradients:
         total, losses = torch.zeros((), dtype=torch.float64), []
         for first in range(0, n, context.settings.chunk):
             some = slice(first, first + context.settings.chunk)
-            given = (x0[some], t[some], eps[some], labels[some], context.exact_train, Rows([draws], n, some))
             with torch.enable_grad():
-                each = context.loss(self.denoiser, *given).loss
+                example = Example.of(self.denoiser, x0[some], t[some], eps[some], labels[some], context.exact_train)
+                each = context.loss(self.denoiser, example, Rows([draws], n, some)).loss
                 found = torch.autograd.grad(each.mean() * (len(each) / n), self.parameters, allow_unused=True)
             flat = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, found, strict=True)]
             total = total + torch.cat([part.flatten() for part in flat]).cpu().double()

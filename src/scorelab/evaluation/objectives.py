@@ -11,7 +11,7 @@ from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Resu
 from scorelab.evaluation.curves import Curve, Mean, bins_in_range, plain_curve, standard_error, yardstick_draws
 from scorelab.evaluation.score import errors_against
 from scorelab.log_snr import BINS, LOWEST, WIDTH
-from scorelab.losses import Loss, Uniform
+from scorelab.losses import Example, Loss, Uniform
 from scorelab.losses.card import weight_card
 from scorelab.tensors import Rows, generator
 
@@ -144,9 +144,9 @@ class Objectives(Yardstick):
         for first in range(0, len(x0), context.settings.chunk):
             rows = slice(first, first + context.settings.chunk)
             slices = Rows([generator("objectives", bin)], len(x0), rows)
-            terms = loss(denoiser, x0[rows], t[rows], eps[rows], labels[rows], context.exact_held_out, slices)
-            found.append(terms.loss.detach().double())
-        each = torch.cat(found) / loss.weight(denoiser, t)
+            example = Example.of(denoiser, x0[rows], t[rows], eps[rows], labels[rows], context.exact_held_out)
+            found.append(loss(denoiser, example, slices).loss.detach().double())
+        each = torch.cat(found) / loss.noise_weight(denoiser, t)
         row.value[bin], row.se[bin] = each.mean(), each.std() / math.sqrt(len(each))
         # an item whose grid time falls into another bin adds the mean, the others so much more
         row.each[bin] = row.value[bin]

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from scorelab.denoisers import Denoiser, Exact
-from scorelab.losses import Loss, TimestepSampler
+from scorelab.losses import Example, Loss, TimestepSampler
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
@@ -88,7 +88,8 @@ class DiffusionModule(LightningModule):
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
-        terms = self.loss(self.denoiser, x0, t, eps, label, self.exact, generator("loss", *key))
+        example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
+        terms = self.loss(self.denoiser, example, generator("loss", *key))
         loss = (weight * terms.loss).mean()
         shown = {name: (weight * part.detach()).mean() for name, part in ({"loss": terms.loss} | terms.parts).items()}
         gathered: Any = self.all_gather([t, terms.loss.detach(), torch.stack(list(shown.values()))])

@@ -1,6 +1,6 @@
 """Objectives, and the laws that draw training times."""
 
-from scorelab.losses.base import Loss, Terms
+from scorelab.losses.base import Example, Loss, Terms, WeightedError
 from scorelab.losses.card import Card, weight_card
 from scorelab.losses.denoising import Simple
 from scorelab.losses.exact_score import ESM
@@ -15,6 +15,7 @@ __all__ = [
     "ISM",
     "SSM",
     "Card",
+    "Example",
     "Hybrid",
     "Importance",
     "Likelihood",
@@ -28,5 +29,6 @@ __all__ = [
     "Timesteps",
     "Uniform",
     "VariationalBound",
+    "WeightedError",
     "weight_card",
 ]

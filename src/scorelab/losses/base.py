@@ -1,4 +1,4 @@
-"""What every objective takes and answers."""
+"""What every objective takes and answers, and the form that most of them have: a weighted squared error."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -6,9 +6,57 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Exact, ends_without_signal
+from scorelab.denoisers import Denoiser, Estimate, Exact, ends_without_signal
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
+from scorelab.tensors import mean_except_batch
+
+OF_NOISE = ("eps", "score")  # what x_t itself tells where alpha = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """Data noised to their times: what a loss looks at.
+
+    Attributes:
+        noised: x_t (B, ...), with the x_0 and eps that made it.
+        t: times (B,).
+        label: classes (B,), where there are any.
+        exact: the exact denoiser of the training data, for losses that ask for it (``Loss.needs_exact``).
+    """
+
+    noised: Estimate
+    t: Tensor
+    label: Tensor | None = None
+    exact: Exact | None = None
+
+    @classmethod
+    def of(
+        cls,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        exact: Exact | None = None,
+    ) -> "Example":
+        """Data x0 (B, ...) noised by eps (B, ...) to times t (B,) by this denoiser's process."""
+        return cls(denoiser.noised(x0, t, eps), t, label, exact)
+
+    @property
+    def x0(self) -> Tensor:
+        """The data (B, ...)."""
+        return self.noised.x0
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise (B, ...)."""
+        return self.noised.eps
+
+    @property
+    def x_t(self) -> Tensor:
+        """What the denoiser is shown (B, ...)."""
+        return self.noised.x_t
 
 
 @dataclass(frozen=True)
@@ -20,10 +68,14 @@ class Terms:
 
 
 class Loss(nn.Module):
-    """An objective: deterministic given the data, the times, the noise and the generator.
+    """An objective: deterministic given the denoiser, the example and the generator.
 
-    ``trains_variance`` says whether a learned variance gets a gradient from it; ``needs_exact``, whether it asks for
-    the exact denoiser of the training data, which is an argument and never a submodule.
+    A subclass must write ``forward``. It should write ``noise_weight``, without which the loss has no card, cannot be
+    normalised (``normalize=False`` then), and has no row in the matrix of objectives. It need not write the rest:
+    ``shortfall`` is for losses that differ from a weighted noise error by a constant, ``cost`` for those that take
+    more than one pass through the network, ``needs_exact`` for those that ask for the exact denoiser, ``check`` for
+    those that do not go with everything, ``trains_variance`` says that a learned variance gets a gradient from it.
+    ``normalize`` is passed on by its constructor. Most objectives are a ``WeightedError``, which writes one method.
 
     Args:
         normalize: whether training divides the loss by its mean weight on the noise error over the training times
@@ -35,7 +87,7 @@ class Loss(nn.Module):
 
     @property
     def needs_exact(self) -> bool:
-        """Whether ``forward`` must be given the exact denoiser."""
+        """Whether an example must bring the exact denoiser: an argument, never a submodule."""
         return False
 
     def __init__(self, normalize: bool = True) -> None:
@@ -43,24 +95,14 @@ class Loss(nn.Module):
         self.normalize = normalize
 
     @abstractmethod
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
-        """The loss of each sample x0 (B, ...) noised by eps (B, ...) to time t (B,).
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
+        """The loss of each sample, (B,), in the data's precision; no sample's depends on another's.
 
-        ``exact`` is the exact denoiser of the training data, for losses that need it. What else is random comes from
-        the generator, on the CPU.
+        What is random beside the example comes from the generator, on the CPU, one sample after the other.
         """
 
-    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """The weight w (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
+    def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """The weight (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
 
         NaN where the loss is no such weighted square. A learned variance counts at f = 1/2, where networks start.
         """
@@ -69,7 +111,7 @@ class Loss(nn.Module):
     def shortfall(self, floor: Tensor) -> Tensor:
         """By how much E[loss / w] falls short of E||eps - eps^||^2 / d for any denoiser; NaN where that is unknown.
 
-        ``floor`` (B,) is E||eps - E[eps | x_t]||^2 / d of the law of the data at the same times.
+        w is ``noise_weight``, ``floor`` (B,) is E||eps - E[eps | x_t]||^2 / d of the law of the data at the same times.
         """
         return torch.zeros_like(floor)
 
@@ -86,6 +128,57 @@ class Loss(nn.Module):
         if denoiser.variance.outputs > 1 and not self.trains_variance:
             other = "" if denoiser.schedule.num_steps is None else ", or loss=hybrid"
             raise Refusal(f"this loss gives a learned variance no gradient: set variance=fixed_small{other}")
+
+
+class WeightedError(Loss):
+    """w(t) ||q - q^||^2 / d, q the noise, or another quantity of the Estimate: what most objectives are.
+
+    A subclass must write ``weight`` and nothing else: the loss, its card and what it is normalised by follow from it,
+    so they cannot disagree. The weight belongs to the loss: it is on the error of q whatever the network predicts,
+    so one that a paper gives for x_0 or v is converted once, by ||eps - eps^||^2 = S ||x_0 - x^_0||^2 =
+    (alpha / a)^2 ||v - v^||^2, with S = alpha^2 / sigma^2 and a = alpha^2 + sigma^2.
+
+    Attributes:
+        space: which quantity q is, by its name in the Estimate. An error on x0 or v has a finite weight where
+            alpha = 0 too, where that on the noise would have to be infinite, or the loss is silent and is refused.
+    """
+
+    space: str = "eps"
+
+    @abstractmethod
+    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """The weight w (B,), float64, on the squared error of q at times t (B,).
+
+        Finite and not negative wherever training goes: ``schedule.log_snr`` is -inf where a process ends without
+        signal.
+        """
+
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
+        """The weighted mean squared error of each sample, (B,)."""
+        estimate = denoiser(example.x_t, example.t, example.label)
+        error = mean_except_batch((getattr(example.noised, self.space) - getattr(estimate, self.space)) ** 2)
+        return Terms(self.weighted(denoiser, example.t, error))
+
+    def weighted(self, denoiser: Denoiser, t: Tensor, each: Tensor) -> Tensor:
+        """What each sample (B,) comes to, times w(t), in its own precision."""
+        return (self.weight(denoiser, t) * each.double()).to(each.dtype)
+
+    def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """The weight times the square of how far q moves when eps^ moves by one; infinite on x_0 where alpha = 0."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        moved = Estimate.from_eps(torch.zeros_like(one), alpha, sigma, one)
+        return self.weight(denoiser, t) * getattr(moved, self.space) ** 2
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse an error of the noise where a process ends without signal: there is nothing to learn from it there.
+
+        Raises:
+            Refusal: for alpha = 0 at t = 1, where q is the noise or the score.
+        """
+        super().check(denoiser)
+        if self.space in OF_NOISE:
+            refuse_silence(denoiser.schedule)
 
 
 def refuse_silence(schedule: Schedule) -> None:

@@ -73,7 +73,7 @@ class Card:
             )
         if none:
             raise Refusal(
-                "this loss declares no weight to be normalised by: write its weight(), or set loss.normalize=false"
+                "this loss declares no weight to be normalised by: write noise_weight(), or set loss.normalize=false"
             )
         mean = float(self.mass[inside].sum() / self.probability[inside].sum())
         if not mean > 0:
@@ -117,7 +117,7 @@ def weight_card(denoiser: Denoiser, loss: Loss, timesteps: TimestepSampler) -> C
             t, length = torch.cat([t, schedule.t_max - rest / 2]), torch.cat([length, rest])
             low, high = torch.cat([low, low.new_tensor([noisiest])]), torch.cat([high, low[-1:]])
         probability = timesteps.density(schedule, t) * length / schedule.duration
-    weight = loss.weight(denoiser, t)
+    weight = loss.noise_weight(denoiser, t)
     if bool(weight.isnan().all()):
         notes.append("this loss declares no weight on the noise error")
     elif bool(weight.isnan().any()):

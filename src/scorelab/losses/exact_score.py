@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate, Exact
+from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
-from scorelab.losses.base import Terms
+from scorelab.losses.base import Example, Terms
 from scorelab.losses.score_matching import ScoreLoss
 from scorelab.tensors import mean_except_batch
 
@@ -50,45 +50,35 @@ class ESM(ScoreLoss):
         """Whether the law of the training data is asked: for all but the sample's own point."""
         return self.references != 1
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """The weighted error of each sample's score, (B,)."""
-        target = denoiser.noised(x0, t, eps)
         with torch.no_grad():
-            score = self.target(exact, target, t, label, generator)
-        return Terms(self.weighted(denoiser, t, mean_except_batch((denoiser(target.x_t, t, label).score - score) ** 2)))
+            score = self.target(example, generator)
+        estimate = denoiser(example.x_t, example.t, example.label)
+        return Terms(self.weighted(denoiser, example.t, mean_except_batch((estimate.score - score) ** 2)))
 
     def shortfall(self, floor: Tensor) -> Tensor:
         """The floor itself, or 0 of one reference; unknown between."""
         return {None: floor, 1: torch.zeros_like(floor)}.get(self.references, torch.full_like(floor, math.nan))
 
-    def target(
-        self, exact: Exact | None, target: Estimate, t: Tensor, label: Tensor | None, generator: Generator | None
-    ) -> Tensor:
+    def target(self, example: Example, generator: Generator | None = None) -> Tensor:
         """The score that is regressed onto, (B, ...), at x_t made of x_0 and eps.
 
         Raises:
             ValueError: without the exact denoiser, where more than the sample's own point is asked for.
         """
+        exact, label = example.exact, example.label
         if self.references == 1:
-            return target.score
+            return example.noised.score
         if exact is None:
             raise ValueError("the exact score needs the exact denoiser of the training data")
         if self.references is None:
-            return exact(target.x_t, t, label).score
+            return exact(example.x_t, example.t, label).score
         drawn = exact.law.references(self.references, generator)
         wrong = None
         if exact.conditional and label is not None and drawn.label is not None:
             wrong = drawn.label[None] != label[:, None]
-        return averaged_score(target, drawn.x0, wrong)
+        return averaged_score(example.noised, drawn.x0, wrong)
 
 
 def averaged_score(target: Estimate, references: Tensor, wrong: Tensor | None = None) -> Tensor:

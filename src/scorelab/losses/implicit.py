@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scorelab.denoisers import Denoiser, Exact
-from scorelab.losses.base import Terms
+from scorelab.denoisers import Denoiser
+from scorelab.losses.base import Example, Terms
 from scorelab.losses.score_matching import ScoreLoss
 from scorelab.tensors import divergence, slope_along, standard_normal, sum_except_batch
 
@@ -31,22 +31,13 @@ class ISM(Implicit):
     below 0. The trace takes one backward pass for each dimension, and training differentiates through them.
     """
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """The loss of each sample, (B,)."""
-        x_t = denoiser.noised(x0, t, eps).x_t.detach().requires_grad_(True)
+        x_t = example.x_t.detach().requires_grad_(True)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            score = denoiser(x_t, t, label).score
+            score = denoiser(x_t, example.t, example.label).score
             each = sum_except_batch(score**2) + 2 * divergence(score, x_t)
-        return Terms(self.weighted(denoiser, t, each / x0[0].numel()))
+        return Terms(self.weighted(denoiser, example.t, each / x_t[0].numel()))
 
     def cost(self, dims: int) -> int:
         """Forward, and a backward pass of twice its work for each dimension."""
@@ -76,26 +67,17 @@ class SSM(Implicit):
         super().__init__(weight, normalize)
         self.slices, self.reduced = slices, reduced
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """The loss of each sample, (B,)."""
-        x_t = denoiser.noised(x0, t, eps).x_t.detach().requires_grad_(True)
+        x_t = example.x_t.detach().requires_grad_(True)
         v = standard_normal(x_t.shape, generator).to(x_t)
         if self.slices == "rademacher":
             v = torch.where(v < 0, -1.0, 1.0).to(x_t)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            score = denoiser(x_t, t, label).score
+            score = denoiser(x_t, example.t, example.label).score
             square = sum_except_batch(score**2) if self.reduced else sum_except_batch(v * score) ** 2
             each = square + 2 * slope_along(score, x_t, v)
-        return Terms(self.weighted(denoiser, t, each / x0[0].numel()))
+        return Terms(self.weighted(denoiser, example.t, each / x_t[0].numel()))
 
     def cost(self, dims: int) -> int:
         """Forward, and a backward pass of twice its work."""

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from scorelab.denoisers import Denoiser, Exact
+from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
-from scorelab.losses.base import Loss, Terms, refuse_silence
+from scorelab.losses.base import WeightedError
 from scorelab.schedules import Schedule
-from scorelab.tensors import mean_except_batch
 
 WEIGHTS: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
     "one": lambda schedule, t: torch.ones_like(t, dtype=torch.float64),
@@ -20,7 +19,7 @@ WEIGHTS: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
 }
 
 
-class ScoreLoss(Loss):
+class ScoreLoss(WeightedError):
     """A squared distance to a score, or what differs from one by a constant, times w(t).
 
     Args:
@@ -31,24 +30,17 @@ class ScoreLoss(Loss):
         Refusal: for another weight.
     """
 
+    space = "score"
+
     def __init__(self, weight: Literal["one", "sigma2", "g2"] = "sigma2", normalize: bool = True) -> None:
         super().__init__(normalize)
         if weight not in WEIGHTS:
             raise Refusal(f"weight must be one of {', '.join(WEIGHTS)}, got {weight}")
         self.named = weight
 
-    def weighted(self, denoiser: Denoiser, t: Tensor, each: Tensor) -> Tensor:
-        """What each sample (B,) comes to, times w(t)."""
-        return (WEIGHTS[self.named](denoiser.schedule, t) * each.double()).to(each.dtype)
-
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """The score's weight over sigma^2."""
-        return WEIGHTS[self.named](denoiser.schedule, t) / denoiser.schedule.sigma(t) ** 2
-
-    def check(self, denoiser: Denoiser) -> None:
-        """Refuse what gives no gradient."""
-        super().check(denoiser)
-        refuse_silence(denoiser.schedule)
+        """The one that is named."""
+        return WEIGHTS[self.named](denoiser.schedule, t)
 
 
 class DSM(ScoreLoss):
@@ -60,21 +52,8 @@ class DSM(ScoreLoss):
     def __init__(self, weight: Literal["one", "sigma2", "g2"] = "one", normalize: bool = True) -> None:
         super().__init__(weight, normalize)
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
-        """The weighted error of each sample's score, (B,)."""
-        return Terms(self.weighted(denoiser, t, score_error(denoiser, x0, t, eps, label)))
 
-
-class Likelihood(Loss):
+class Likelihood(WeightedError):
     """(t_max - t_min)/2 g^2 ||s^ - s(x_t | x_0)||^2 in bits/dim, for t ~ U[t_min, t_max].
 
     The weight that makes score matching maximum likelihood (Song et al. 2021, "Maximum likelihood training of
@@ -82,35 +61,9 @@ class Likelihood(Loss):
     num_steps set, the same rate at grid times, where g^2 is that of the step that ends there.
     """
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
-        """The weighted error of each sample's score, (B,), bits/dim."""
-        rate = self._rate(denoiser.schedule, t)
-        return Terms((rate * score_error(denoiser, x0, t, eps, label).double()).to(x0.dtype))
-
-    @staticmethod
-    def _rate(schedule: Schedule, t: Tensor) -> Tensor:
-        return schedule.duration * schedule.g2(t) / (2 * math.log(2))
+    space = "score"
 
     def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """(t_max - t_min)(-dlambda/dt)/(2 ln 2)."""
-        return self._rate(denoiser.schedule, t) / denoiser.schedule.sigma(t) ** 2
-
-    def check(self, denoiser: Denoiser) -> None:
-        """Refuse what gives no gradient."""
-        super().check(denoiser)
-        refuse_silence(denoiser.schedule)
-
-
-def score_error(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
-    """Mean over dimensions of ||s^ - s(x_t | x_0)||^2, (B,)."""
-    target = denoiser.noised(x0, t, eps)
-    return mean_except_batch((target.score - denoiser(target.x_t, t, label).score) ** 2)
+        """(t_max - t_min) g^2/(2 ln 2); on the noise, (t_max - t_min)(-dlambda/dt)/(2 ln 2)."""
+        schedule = denoiser.schedule
+        return schedule.duration * schedule.g2(t) / (2 * math.log(2))

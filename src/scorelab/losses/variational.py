@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate, Exact
+from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
-from scorelab.losses.base import Loss, Terms, refuse_silence
+from scorelab.losses.base import Example, Loss, Terms, refuse_silence
 from scorelab.tensors import mean_except_batch
 
 
@@ -24,21 +24,11 @@ class VariationalBound(Loss):
 
     trains_variance = True
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """T L_t, or the integrand, of each sample, (B,), bits/dim."""
-        target = denoiser.noised(x0, t, eps)
-        return Terms(scaled_term(denoiser, denoiser(target.x_t, t, label), x0, t, eps))
+        return Terms(scaled_term(denoiser, denoiser(example.x_t, example.t, example.label), example))
 
-    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+    def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: duration (-dlambda/dt)/(2 ln 2)."""
         schedule = denoiser.schedule
         if schedule.num_steps is None:
@@ -90,24 +80,14 @@ class Hybrid(Loss):
             raise Refusal(f"bound must be at least 0 and finite, got {bound}")
         self.bound = bound
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        label: Tensor | None = None,
-        exact: Exact | None = None,
-        generator: Generator | None = None,
-    ) -> Terms:
+    def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """The sum of each sample, (B,); ``simple`` and ``vlb`` are its parts, the second without lambda."""
-        target = denoiser.noised(x0, t, eps)
-        estimate = denoiser(target.x_t, t, label)
-        simple = mean_except_batch((eps - estimate.eps) ** 2)
-        vlb = scaled_term(denoiser, replace(estimate, x0=estimate.x0.detach(), eps=estimate.eps.detach()), x0, t, eps)
+        estimate = denoiser(example.x_t, example.t, example.label)
+        simple = mean_except_batch((example.eps - estimate.eps) ** 2)
+        vlb = scaled_term(denoiser, replace(estimate, x0=estimate.x0.detach(), eps=estimate.eps.detach()), example)
         return Terms(simple + self.bound * vlb, {"simple": simple, "vlb": vlb})
 
-    def weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+    def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """1: the bound's term moves the variance, not the mean."""
         return torch.ones_like(t, dtype=torch.float64)
 
@@ -126,11 +106,11 @@ class Hybrid(Loss):
             )
 
 
-def scaled_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def scaled_term(denoiser: Denoiser, estimate: Estimate, example: Example) -> Tensor:
     """The bound's term at t times the number of terms, or the length of time: bits/dim, (B,), in x_0's precision."""
     schedule = denoiser.schedule
     if schedule.num_steps is None:
-        nats = schedule.duration * bound_rate(schedule, estimate, eps, t)
+        nats = schedule.duration * bound_rate(schedule, estimate, example.eps, example.t)
     else:
-        nats = schedule.num_steps * bound_term(denoiser, estimate, x0, t)
-    return bits_per_dim(nats, x0[0].numel()).to(x0.dtype)
+        nats = schedule.num_steps * bound_term(denoiser, estimate, example.x0, example.t)
+    return bits_per_dim(nats, example.x0[0].numel()).to(example.x0.dtype)

@@ -1,0 +1,83 @@
+"""The choices of a group as its files have them, and nodes that hold all of them, each under its own name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from scorelab.errors import UserError
+
+KEY = "_choices_"  # what stands in a node for every choice of a group
+
+
+def choices(group: str, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The nodes of a group by name, in the order of their names; of two of one name the earlier folder's counts.
+
+    What a choice brings of other groups (its ``defaults``) is not of the node; another choice of its own group, which
+    it starts from, is.
+
+    Raises:
+        UserError: for a file that is no YAML.
+    """
+    files = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+    return {name: _node(files[name], files) for name in sorted(files)}
+
+
+def _node(file: Path, files: Mapping[str, Path]) -> dict[str, Any]:
+    try:
+        own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    begins = [each for each in own.pop("defaults", []) if isinstance(each, str) and each in files and each != file.stem]
+    node: dict[str, Any] = {}
+    for each in begins:
+        node |= _node(files[each], files)
+    return node | own
+
+
+def file_folders(hydra: Any) -> list[Path]:
+    """The directories that Hydra composes from, by its own node: the program's first, then the user's."""
+    return [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
+
+
+def folders_at_work() -> list[Path]:
+    """Where the command at work has its choices from; none where Hydra is not at work."""
+    if HydraConfig.initialized():
+        return file_folders(HydraConfig.get())
+    if not GlobalHydra.instance().is_initialized():
+        return []
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return [Path(each.path) for each in sources if each.scheme() == "file"]
+
+
+def with_choices(cfg: DictConfig, folders: Sequence[Path]) -> DictConfig:
+    """The config, ``_choices_: {group: G, first: [...]}`` replaced by every choice of G, those named first in order.
+
+    What the node says of a name itself remains: null leaves the choice out, keys without a ``_target_`` are added to
+    those of the choice, another ``_target_`` takes its place.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    filled = _filled(plain, folders)
+    return cfg if filled == plain else OmegaConf.create(filled)
+
+
+def _filled(value: Any, folders: Sequence[Path]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    own = {key: _filled(each, folders) for key, each in value.items()}
+    if KEY not in own:
+        return own
+    asked = own.pop(KEY)
+    known = choices(asked["group"], folders)
+    order = dict.fromkeys([*(name for name in asked["first"] if name in known), *known])
+    every = {name: _merged(known[name], own.pop(name)) if name in own else known[name] for name in order}
+    return own | every
+
+
+def _merged(choice: dict[str, Any], given: Any) -> Any:
+    whole = not isinstance(given, dict) or "_target_" in given
+    return given if whole else choice | given
