@@ -119,8 +119,7 @@ def by_quadrature(law: Boxes, x: Tensor, alpha: float, sigma: float) -> tuple[Te
     return mean, share @ (y - mean).square().sum(1), torch.logsumexp(log_joint, 0)
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.6])
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("scale", "alpha"), zip(SCALES, [1.0, 0.6] * 4, strict=True))
 def test_the_posterior_is_what_quadrature_says_from_hardly_any_noise_to_hardly_any_signal(scale, alpha):
     law, sigma = Boxes(LOW, HIGH), scale * alpha
     x = queries(law, alpha, sigma)

@@ -4,14 +4,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import choices, choose, each, each_form, each_grid
-from exact_cases import FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
+from conftest import CONTINUOUS, choices, choose, each, each_form, each_grid
+from exact_cases import Exploding, FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
 from torch import nn
 
-from scorelab.denoisers import Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
+from scorelab.denoisers import (
+    Estimate,
+    Exact,
+    FixedLarge,
+    FixedSmall,
+    Learned,
+    NetworkDenoiser,
+    NetworkInput,
+    Parameterization,
+    Rescheduled,
+)
+from scorelab.laws import GaussianMixture
 from scorelab.networks import UNet
 
 MEAN, STD = [0.4, -0.2, 1.5], [0.7, 1.3, 0.2]
+PAIR = ("x0", "eps")
 EVENLY = torch.linspace(0, 1, 1000, dtype=torch.float64)  # as quantiles: from the least training time to 1
 
 
@@ -23,6 +35,19 @@ def speaking(schedule, prediction: str, answer: torch.Tensor) -> NetworkDenoiser
     return NetworkDenoiser(schedule, Says(answer), choose("prediction", prediction), FixedSmall())
 
 
+def answer(prediction: str, truth: Estimate) -> torch.Tensor:
+    """What a network must say to be read as this: what its prediction is named for, else solved for.
+
+    Every estimate is affine in the output.
+    """
+    if hasattr(truth, prediction):
+        return getattr(truth, prediction)
+    head, given = choose("prediction", prediction), (truth.x_t, truth.alpha, truth.sigma, truth.rates)
+    low, high = (head.estimate(value * torch.ones_like(truth.x0), *given) for value in (0.0, 1.0))
+    slopes = [(getattr(high, name) - getattr(low, name), getattr(truth, name) - getattr(low, name)) for name in PAIR]
+    return sum(slope * wanted for slope, wanted in slopes) / sum(slope**2 for slope, _ in slopes)
+
+
 @each_form(1000)
 @each("prediction")
 def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(prediction, schedule, steps):
@@ -31,20 +56,27 @@ def test_a_network_that_answers_the_truth_is_read_as_the_truth_at_every_time(pre
     t = torch.cat([schedule.training_time(EVENLY), torch.tensor([0.0123, 0.98765], dtype=torch.float64)])
     x0, eps = normal(len(t), 3, seed=1), normal(len(t), 3, seed=2)
     truth = speaking(schedule, "eps", eps).noised(x0, t, eps)
-    estimate = speaking(schedule, prediction, getattr(truth, prediction))(truth.x_t, t)
-    for name in ("x0", "eps", *choices("prediction")):
+    estimate = speaking(schedule, prediction, answer(prediction, truth))(truth.x_t, t)
+    for name in ("x0", "eps", "v", "score", "velocity"):
         assert torch.allclose(getattr(estimate, name), getattr(truth, name), rtol=1e-9, atol=1e-10), name
 
 
 @each_form(1000)
 @each("prediction")
 def test_what_is_predicted_survives_float32_at_every_time_and_all_else_stays_finite(prediction, schedule, steps):
+    """Estimates are affine, a x_t + b output: each keeps float32's digits of |a x_t| + |b output|, and none is lost."""
     schedule = choose("schedule", schedule, num_steps=steps)
     t = schedule.training_time(EVENLY)
-    answer = normal(len(t), 3, seed=3).float()
-    x_t = normal(len(t), 3, seed=4).float()
-    estimate = speaking(schedule, prediction, answer)(x_t, t)
-    assert torch.allclose(getattr(estimate, prediction), answer, rtol=0, atol=2e-6)
+    output, x_t = normal(len(t), 3, seed=3).float(), normal(len(t), 3, seed=4).float()
+    nothing, estimate = torch.zeros_like(x_t), speaking(schedule, prediction, output)(x_t, t)
+    of_x, of_output = (
+        speaking(schedule, prediction, said.double())(shown.double(), t)
+        for shown, said in ((x_t, nothing), (nothing, output))
+    )
+    for name in PAIR:
+        first, second = getattr(of_x, name), getattr(of_output, name)
+        lost = (getattr(estimate, name).double() - first - second).abs()
+        assert (lost <= 2e-6 * (first.abs() + second.abs())).all(), name
     for name in ("x0", "eps", "v", "score"):
         assert getattr(estimate, name).isfinite().all(), name
         assert getattr(estimate, name).dtype == torch.float32, name
@@ -271,14 +303,112 @@ def test_a_variance_is_finite_and_its_shape_and_precision_fit_the_image(variance
     assert log_variance.isfinite().all()
 
 
-@each_form(50)
+# --- what a network is fed
+
+
 @each("prediction")
-def test_a_network_sees_a_thousand_times_t_as_a_real_number(prediction, schedule, steps):
-    denoiser = speaking(choose("schedule", schedule, num_steps=steps), prediction, torch.zeros(4, 2))
-    t = torch.tensor([0.02, 0.333, 0.50017, 1.0], dtype=torch.float64)
-    denoiser(torch.zeros(4, 2), t)
+def test_unless_its_prediction_says_otherwise_a_network_sees_x_t_and_a_thousand_times_t_as_a_real_number(prediction):
+    head = choose("prediction", prediction)
+    if type(head).inputs is not Parameterization.inputs:
+        pytest.skip("this one says otherwise")
+    denoiser = speaking(choose("schedule", "cosine", num_steps=50), prediction, torch.zeros(4, 2))
+    t, x_t = torch.tensor([0.02, 0.333, 0.50017, 1.0], dtype=torch.float64), normal(4, 2).float()
+    denoiser(x_t, t)
     assert denoiser.network.time.tolist() == pytest.approx([20, 333, 500.17, 1000], rel=1e-6)
-    assert denoiser.network.time.is_floating_point()
+    assert torch.equal(head.inputs(x_t, *coefficients(denoiser.schedule, t), t).x, x_t)
+
+
+def coefficients(schedule, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return schedule.alpha(t)[:, None].float(), schedule.sigma(t)[:, None].float()
+
+
+@each_form(1000)
+@each("prediction")
+def test_what_a_network_is_told_of_the_noise_level_is_a_finite_number_that_goes_one_way_with_time(
+    prediction, schedule, steps
+):
+    schedule = choose("schedule", schedule, num_steps=steps)
+    t = schedule.training_time(EVENLY[::10])
+    x_t = normal(len(t), 3).float()
+    given = choose("prediction", prediction).inputs(x_t, *coefficients(schedule, t), t)
+    assert given.x.shape == x_t.shape and given.condition.shape == t.shape
+    assert given.x.dtype == given.condition.dtype == torch.float32
+    assert given.x.isfinite().all() and given.condition.isfinite().all()
+    assert (given.condition.diff().sign() == given.condition.diff().sign()[0]).all()
+
+
+class Scaled(Parameterization):
+    """Fed x_t / 3 and told -t; its output, times 2, is the noise."""
+
+    def inputs(self, x_t, alpha, sigma, t):
+        return NetworkInput(x_t / 3, -t.to(x_t))
+
+    def estimate(self, output, x_t, alpha, sigma, rates):
+        return Estimate.from_eps(x_t, alpha, sigma, 2 * output)
+
+
+class Repeats(nn.Module):
+    """A network that answers what it is fed, times what it is told."""
+
+    def forward(self, x, time, label):
+        return x * time[:, None]
+
+
+def test_a_network_is_fed_what_its_prediction_says_and_read_at_x_t_itself():
+    denoiser = NetworkDenoiser(choose("schedule", "vp"), Repeats(), Scaled(), FixedSmall())
+    x_t, t = normal(3, 2), torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
+    estimate = denoiser(x_t, t)
+    assert torch.allclose(estimate.eps, -2 / 3 * x_t * t[:, None])
+    assert torch.equal(estimate.x_t, x_t)
+    assert torch.allclose(estimate.alpha * estimate.x0 + estimate.sigma * estimate.eps, x_t)
+
+
+# --- velocity
+
+
+class Velocity(Parameterization):
+    """The network says alpha' x_0 + sigma' eps."""
+
+    def estimate(self, output, x_t, alpha, sigma, rates):
+        of_alpha, of_sigma = (rate[:, None].to(x_t) for rate in (rates.alpha, rates.sigma))
+        turn = alpha * of_sigma - sigma * of_alpha
+        return Estimate(
+            x_t, alpha, sigma, (of_sigma * x_t - sigma * output) / turn, (alpha * output - of_alpha * x_t) / turn
+        )
+
+
+@pytest.mark.parametrize(
+    "form",
+    [*((name, 1000) for name in choices("schedule")), *((n, None) for n in CONTINUOUS), Straight, Exploding],
+    ids=str,
+)
+def test_velocity_is_the_change_of_x_t_along_the_path_of_its_x0_and_eps(form):
+    schedule = choose("schedule", form[0], num_steps=form[1]) if isinstance(form, tuple) else form(None)
+    t, h = torch.tensor([0.1005, 0.4005, 0.7005, 0.9005], dtype=torch.float64), 1e-5
+    x0, eps = normal(4, 3, seed=1), normal(4, 3, seed=2)
+    denoiser = NetworkDenoiser(schedule, Says(torch.zeros(4, 3)), Velocity(), FixedSmall())
+    truth, later, sooner = (denoiser.noised(x0, u, eps) for u in (t, t + h, t - h))
+    change = (later.x_t - sooner.x_t) / (2 * h)
+    assert torch.allclose(truth.velocity, change, rtol=1e-6, atol=1e-6 * float(change.abs().max()))
+    if form is Straight:
+        assert torch.allclose(truth.velocity, eps - x0, rtol=1e-12, atol=1e-12)
+    denoiser.network.answer.data = truth.velocity
+    estimate = denoiser(truth.x_t, t)
+    assert torch.allclose(estimate.x0, x0, rtol=1e-8) and torch.allclose(estimate.eps, eps, rtol=1e-8)
+
+
+def test_the_velocity_of_an_exact_estimate_is_the_drift_of_the_probability_flow_and_follows_another_schedule():
+    inner = Exact(choose("schedule", "vp"), FixedSmall(), GaussianMixture(torch.zeros(1, 3), torch.eye(3)[None]))
+    t, x = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), normal(3, 3)
+    for denoiser in (inner, Rescheduled(inner, Exploding(None, 0.1, 10.0))):
+        estimate, of = denoiser(x, t), denoiser.schedule
+        drift = of.f(t)[:, None] * x - 0.5 * of.g2(t)[:, None] * estimate.score
+        assert torch.allclose(estimate.velocity, drift, rtol=1e-9, atol=1e-12)
+
+
+def test_an_estimate_that_knows_no_schedule_has_no_velocity_and_says_why():
+    with pytest.raises(ValueError, match="no velocity without the rates"):
+        _ = Estimate(*(torch.ones(1, 1) for _ in range(5))).velocity
 
 
 class Linear(nn.Module):

@@ -34,7 +34,7 @@ def test_images_go_in_and_outputs_times_their_channels_come_out(shape, outputs):
     assert out.shape == (2, outputs * channels, height, width)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (3, 128, 128), (3, 256, 256)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 64, 64), (3, 256, 256)])
 def test_the_size_rule_builds_a_network_for_every_size_up_to_256(shape):
     with torch.device("meta"):
         network = UNet(shape)

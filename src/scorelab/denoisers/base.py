@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from scorelab.denoisers.estimate import Estimate
+from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.variance import Variance
 from scorelab.schedules import Schedule
 from scorelab.tensors import like
@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
         """The truth at time t: x_t = alpha x_0 + sigma eps, with the x_0 and eps that made it."""
         alpha, sigma = like(self.schedule.alpha(t), x0), like(self.schedule.sigma(t), x0)
-        return Estimate(alpha * x0 + sigma * eps, alpha, sigma, x0, eps)
+        return Estimate(alpha * x0 + sigma * eps, alpha, sigma, x0, eps, rates=Rates(self.schedule, t))
 
 
 class Rescheduled(Denoiser):
@@ -110,7 +110,8 @@ class Rescheduled(Denoiser):
         # both alphas share a ratio with both sigmas, so either gives sqrt(a_A / a_B); sigma is never 0 here
         ratio = self.inner.schedule.sigma(inner_t) / sigma
         said = self.inner(like(ratio, x_t) * x_t, inner_t, label)
-        return replace(said, x_t=x_t, alpha=like(alpha, x_t), sigma=like(sigma, x_t))
+        rates = Rates(self.schedule, t)
+        return replace(said, x_t=x_t, alpha=like(alpha, x_t), sigma=like(sigma, x_t), rates=rates)
 
 
 def _power(schedule: Schedule, t: float) -> float:

@@ -4,6 +4,31 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from scorelab.schedules import Schedule
+from scorelab.tensors import like
+
+
+@dataclass(frozen=True)
+class Rates:
+    """d alpha/dt and d sigma/dt at the times t (B,) of a schedule: computed when they are asked for.
+
+    From dx = f x dt + g dw: alpha' = f alpha, and (sigma^2)' = 2 f sigma^2 + g^2. Not a number where alpha is 0.
+    """
+
+    schedule: Schedule
+    t: Tensor
+
+    @property
+    def alpha(self) -> Tensor:
+        """That of alpha (B,), float64."""
+        return self.schedule.f(self.t) * self.schedule.alpha(self.t)
+
+    @property
+    def sigma(self) -> Tensor:
+        """That of sigma (B,), float64."""
+        sigma = self.schedule.sigma(self.t)
+        return self.schedule.f(self.t) * sigma + self.schedule.g2(self.t) / (2 * sigma)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -14,6 +39,8 @@ class Estimate:
     (Salimans & Ho 2022, "Progressive distillation", appendix D); a = alpha^2 + sigma^2 is 1 only when the process
     preserves variance. ``variance_fraction`` (B, ...) is what a learned variance says: the place of log s^2 between
     log beta~ (0) and log sigma^2_{t|s} (1), whatever s the step goes to; None where the variance is not learned.
+    ``rates`` say how alpha and sigma change with t, for ``velocity``; None where whoever made the estimate knew no
+    schedule.
     """
 
     x_t: Tensor
@@ -22,6 +49,7 @@ class Estimate:
     x0: Tensor
     eps: Tensor
     variance_fraction: Tensor | None = None
+    rates: Rates | None = None
 
     @classmethod
     def from_eps(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> "Estimate":
@@ -48,6 +76,19 @@ class Estimate:
     def v(self) -> Tensor:
         """The mixture alpha eps - sigma x0."""
         return self.alpha * self.eps - self.sigma * self.x0
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx_t/dt along the path of this x0 and eps: alpha' x0 + sigma' eps (Lipman et al. 2023, eq. 14).
+
+        With the posterior mean for x0 it is the drift f x_t - g^2/2 score of the probability-flow ODE.
+
+        Raises:
+            ValueError: for an estimate without rates.
+        """
+        if self.rates is None:
+            raise ValueError("an estimate has no velocity without the rates of its schedule: Rates(schedule, t)")
+        return like(self.rates.alpha, self.x_t) * self.x0 + like(self.rates.sigma, self.x_t) * self.eps
 
     def clipped(self) -> "Estimate":
         """With x0 cut to [-1, 1], and eps recomputed from it so that both still make up x_t."""

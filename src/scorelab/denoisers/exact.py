@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers.base import Denoiser
-from scorelab.denoisers.estimate import Estimate
+from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.variance import Variance
 from scorelab.errors import Refusal
 from scorelab.laws.base import Law, Posterior
@@ -45,7 +45,8 @@ class Exact(Denoiser):
         alpha, sigma = like(self.schedule.alpha(t), x_t.double()), like(self.schedule.sigma(t), x_t.double())
         mean = self.posterior(x_t, t, label).mean
         eps = (x_t.double() - alpha * mean) / sigma
-        return Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, mean, eps)))
+        alpha, sigma, mean, eps = (part.to(x_t.dtype) for part in (alpha, sigma, mean, eps))
+        return Estimate(x_t, alpha, sigma, mean, eps, rates=Rates(self.schedule, t))
 
     def check(self) -> None:
         """Refuse a learned variance, of which the law says nothing.

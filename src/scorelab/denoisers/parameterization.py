@@ -1,25 +1,46 @@
-"""Networks as denoisers: what the network's output stands for."""
+"""Networks as denoisers: what the network is fed, and what its output stands for."""
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from scorelab.denoisers.base import Denoiser
-from scorelab.denoisers.estimate import Estimate
+from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.variance import Variance
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 from scorelab.tensors import like
 
 
+@dataclass(frozen=True)
+class NetworkInput:
+    """What a network is given: x (B, ...), and ``condition`` (B,), a number that tells it the noise level."""
+
+    x: Tensor
+    condition: Tensor
+
+
 class Parameterization:
-    """What a network predicts, as the map from its output to an Estimate."""
+    """What a network is fed and what its output means.
+
+    To write one: a subclass with ``estimate``, and with ``inputs`` where the network is fed something else than x_t
+    and 1000 t. Both are in x_t's precision, elementwise, and finite at every training time; ``estimate`` is affine in
+    the output, and its x0 and eps make up x_t, each by the formula that does not lose digits at either end of the
+    process. A schedule under which the output would say nothing of the data is refused by ``check``.
+    """
+
+    def inputs(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, t: Tensor) -> NetworkInput:
+        """What the network is fed for x_t (B, ...), alpha and sigma (B, 1, ...) at times t (B,): x_t and 1000 t."""
+        return NetworkInput(x_t, 1000.0 * t.to(x_t))
 
     @abstractmethod
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
-        """The estimate that this output (B, ...) stands for at x_t (B, ...)."""
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
+        """The estimate that this output (B, ...) stands for at x_t (B, ...), alpha and sigma (B, 1, ...).
+
+        ``rates`` are alpha' and sigma' (B,), for outputs that stand for a velocity.
+        """
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule under which the output would say nothing of the data.
@@ -33,7 +54,7 @@ class Parameterization:
 class Eps(Parameterization):
     """The network predicts the noise (Ho et al. 2020, eq. 11)."""
 
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
         """eps^ is the output."""
         return Estimate.from_eps(x_t, alpha, sigma, output)
 
@@ -50,7 +71,7 @@ class Eps(Parameterization):
 class X0(Parameterization):
     """The network predicts the data."""
 
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
         """x^_0 is the output."""
         return Estimate.from_x0(x_t, alpha, sigma, output)
 
@@ -58,7 +79,7 @@ class X0(Parameterization):
 class V(Parameterization):
     """The network predicts v = alpha eps - sigma x_0 (Salimans & Ho 2022, section 4)."""
 
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Estimate:
+    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
         """v^ is the output."""
         return Estimate.from_v(x_t, alpha, sigma, output)
 
@@ -70,7 +91,7 @@ def ends_without_signal(schedule: Schedule) -> bool:
 
 
 class NetworkDenoiser(Denoiser):
-    """A network (x_t, 1000 t, label) -> output (B, C, ...), read by a prediction.
+    """A network (x, condition, label) -> output (B, C, ...), fed and read by a prediction.
 
     Where the variance is learned, the output has twice the channels: the prediction, then v in [-1, 1]. The network
     may compute in a lower precision (autocast); the estimate is in x_t's own.
@@ -99,10 +120,12 @@ class NetworkDenoiser(Denoiser):
             ValueError: when the network says another number of channels than prediction and variance take.
         """
         alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
-        output = self.network(x_t, 1000.0 * t.to(x_t), label)
+        given = self.prediction.inputs(x_t, alpha, sigma, t)
+        output = self.network(given.x, given.condition, label)
         channels = self.variance.outputs * x_t.shape[1]
         if output.shape[1] != channels:
             raise ValueError(f"the network says {output.shape[1]} channels where {channels} are needed")
         said, *variance = output.to(x_t.dtype).chunk(self.variance.outputs, 1)
-        estimate = self.prediction.estimate(said, x_t, alpha, sigma)
-        return replace(estimate, variance_fraction=(variance[0] + 1) / 2) if variance else estimate
+        rates = Rates(self.schedule, t)
+        estimate = self.prediction.estimate(said, x_t, alpha, sigma, rates)
+        return replace(estimate, variance_fraction=(variance[0] + 1) / 2 if variance else None, rates=rates)

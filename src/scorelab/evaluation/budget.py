@@ -1,7 +1,5 @@
 """Where the distance of a run's samples comes from: the network, the sampler, or the metric itself."""
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -48,9 +46,7 @@ class ErrorBudget(SampleYardstick):
 
     def long(self, sampler: Sampler) -> Sampler:
         """The same sampler at ``steps``."""
-        other = copy.copy(sampler)
-        other.steps = self.steps
-        return other
+        return sampler.with_steps(self.steps)
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All four, and what they depend on."""

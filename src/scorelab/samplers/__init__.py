@@ -1,8 +1,8 @@
 """Samplers: from noise to data through any denoiser."""
 
 from scorelab.samplers.ancestral import DDPM
-from scorelab.samplers.base import Sampler
+from scorelab.samplers.base import Ask, Sampler
 from scorelab.samplers.draw import draw_samples
 from scorelab.samplers.ode import DDIM
 
-__all__ = ["DDIM", "DDPM", "Sampler", "draw_samples"]
+__all__ = ["DDIM", "DDPM", "Ask", "Sampler", "draw_samples"]

@@ -3,8 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate
-from scorelab.samplers.base import Sampler, noise
+from scorelab.denoisers import Estimate
+from scorelab.samplers.base import Ask, Sampler, noise
 from scorelab.tensors import like
 
 
@@ -20,9 +20,9 @@ class DDPM(Sampler):
     def __init__(self, steps: int | None = None, clip: bool = True) -> None:
         super().__init__(steps, clip)
 
-    def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+    def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One ancestral step."""
-        x_t, step = estimate.x_t, denoiser.schedule.transition(s, t)
+        x_t, step = estimate.x_t, ask.schedule.transition(s, t)
         mean = like(step.mean_of_xt, x_t) * x_t + like(step.mean_of_x0, x_t) * estimate.x0
-        spread = torch.exp(0.5 * denoiser.variance.log_variance(step, estimate))
+        spread = torch.exp(0.5 * ask.variance.log_variance(step, estimate))
         return mean + spread * noise(mean, generator)

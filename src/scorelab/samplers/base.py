@@ -1,20 +1,66 @@
-"""The loop all samplers share."""
+"""What all samplers share: how they ask, when, and the walk."""
 
+import copy
 from abc import abstractmethod
+from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate
+from scorelab.denoisers import Denoiser, Estimate, Variance
 from scorelab.errors import Refusal
+from scorelab.schedules import Schedule
 from scorelab.tensors import standard_normal
 
 
-class Sampler:
-    """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 in ``steps`` evaluations of a denoiser, or fewer.
+class Ask:
+    """A denoiser as one walk asks it: ``ask(x, t)`` is the estimate at x (B, ...) and times t (B,).
 
-    The last step is to x^_0 itself. ``clip`` cuts x^_0 to [-1, 1] before each step, for pixels only. ``order`` is the
-    order of the global error in the step size (weak order where ``stochastic``).
+    The label is bound, and x^_0 is cut to [-1, 1] where the walk clips and the data are pixels: every call of a step
+    sees the same. ``count`` is the number of calls.
+    """
+
+    def __init__(self, denoiser: Denoiser, label: Tensor | None = None, clip: bool = False) -> None:
+        self._denoiser, self._label = denoiser, label
+        self._clip = clip and denoiser.levels is not None
+        self.count = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """Whose alpha and sigma x has."""
+        return self._denoiser.schedule
+
+    @property
+    def variance(self) -> Variance:
+        """Of the denoiser's reverse steps."""
+        return self._denoiser.variance
+
+    def __call__(self, x: Tensor, t: Tensor) -> Estimate:
+        """The estimate, and one more in the count."""
+        self.count += 1
+        estimate = self._denoiser(x, t, self._label)
+        return estimate.clipped() if self._clip else estimate
+
+
+class Sampler:
+    """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 along ``times``, asking a denoiser on the way.
+
+    To write one: a subclass with ``order`` and ``stochastic``, and a ``step`` from t to s > 0. The step to time 0 is
+    the walk's own: it ends on x^_0, asked once. A step is given the estimate at x_t and may ask again, always through
+    ``ask``, which clips, binds the label and counts; what is random comes from ``noise`` and the generator. A step
+    that asks more than once says so in ``evaluations_per_step``, for what samples cost is told before they are drawn.
+    Times between the ends may be chosen by ``times``; ``walk`` may keep what it was told in earlier steps, and
+    then ``evaluations`` says how often it asks. Nothing that depends on ``steps`` is kept by the constructor.
+
+    Args:
+        steps: how many steps; None for the schedule's own T.
+        clip: cuts every x^_0 to [-1, 1], for pixels only.
+
+    Attributes:
+        order: of the global error in the step size between two times (weak order where ``stochastic``).
+        stochastic: whether a step draws noise.
+        evaluations_per_step: how often a step to s > 0 asks, the call at x_t included.
 
     Raises:
         Refusal: for steps < 1.
@@ -22,14 +68,25 @@ class Sampler:
 
     order: int
     stochastic: bool
+    evaluations_per_step: int = 1
 
-    def __init__(self, steps: int | None, clip: bool) -> None:
+    def __init__(self, steps: int | None, clip: bool = True) -> None:
         if steps is not None and steps < 1:
             raise Refusal(f"steps must be at least 1, got {steps}")
         self.steps, self.clip = steps, clip
 
+    def with_steps(self, steps: int) -> Self:
+        """The same sampler at another number of steps.
+
+        Raises:
+            Refusal: for steps < 1.
+        """
+        other = copy.copy(self)
+        Sampler.__init__(other, steps, self.clip)
+        return other
+
     def times(self, denoiser: Denoiser) -> Tensor:
-        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, and 0.
+        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, and 0; float64.
 
         None is outside what the denoiser can be asked about; where it knows less than all noise, the walk starts
         from the most it knows.
@@ -46,12 +103,21 @@ class Sampler:
         return torch.cat([torch.tensor([latest], dtype=torch.float64), inside, walk[-1:]])
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """Network evaluations per sample."""
-        return len(self.times(denoiser)) - 1
+        """Network evaluations per sample: ``evaluations_per_step`` for each step, and one for the last."""
+        return self.evaluations_per_step * (len(self.times(denoiser)) - 2) + 1
 
     @abstractmethod
-    def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+    def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """x_s from the estimate at x_t, 0 < s < t, both (B,)."""
+
+    def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
+        """From x (B, ...) at the first of the falling times (n,) to x at the last; at time 0 that is x^_0 itself."""
+        ends = times[1:].tolist()
+        along = times.to(x.device).unsqueeze(1).expand(-1, len(x))
+        for (t, s), end in zip(pairwise(along), ends, strict=True):
+            estimate = ask(x, t)
+            x = estimate.x0 if end == 0 else self.step(ask, estimate, s, t, generator)
+        return x
 
     @torch.no_grad()
     def __call__(
@@ -61,17 +127,20 @@ class Sampler:
         label: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Samples x_0 of this shape (B, ...), all noise from the generator."""
-        device = denoiser.device
-        x = denoiser.prior_std * standard_normal(shape, generator, device=device)
-        walk = self.times(denoiser).to(device).unsqueeze(1).expand(-1, shape[0])
-        for number, t in enumerate(walk[:-1], start=1):
-            estimate = denoiser(x, t, label)
-            if self.clip and denoiser.levels is not None:
-                estimate = estimate.clipped()
-            last = number == len(walk) - 1
-            x = estimate.x0 if last else self.step(denoiser, estimate, walk[number], t, generator)
-        return x
+        """Samples x_0 of this shape (B, ...), all noise from the generator.
+
+        Raises:
+            RuntimeError: where the walk asked more or less often than ``evaluations`` says.
+        """
+        ask, times = Ask(denoiser, label, self.clip), self.times(denoiser)
+        x1 = denoiser.prior_std * standard_normal(shape, generator, device=denoiser.device)
+        x0 = self.walk(ask, x1, times, generator)
+        if ask.count != (said := self.evaluations(denoiser)):
+            name = type(self).__name__
+            raise RuntimeError(
+                f"{name} asked {ask.count} times where its evaluations() says {said}: see {name}.evaluations_per_step"
+            )
+        return x0
 
 
 def noise(like: Tensor, generator: Generator | None) -> Tensor:

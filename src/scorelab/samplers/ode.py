@@ -3,9 +3,9 @@
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate
+from scorelab.denoisers import Estimate
 from scorelab.errors import Refusal
-from scorelab.samplers.base import Sampler, noise
+from scorelab.samplers.base import Ask, Sampler, noise
 from scorelab.tensors import like
 
 
@@ -24,9 +24,9 @@ class DDIM(Sampler):
         self.eta = eta
         self.stochastic = eta > 0
 
-    def step(self, denoiser: Denoiser, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+    def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One DDIM step."""
-        step = denoiser.schedule.transition(s, t)
+        step = ask.schedule.transition(s, t)
         spread2 = self.eta**2 * step.posterior_variance
         along = torch.sqrt((step.sigma_s**2 - spread2).clamp(min=0))
         x = like(step.alpha_s, estimate.x_t) * estimate.x0 + like(along, estimate.x_t) * estimate.eps
