@@ -6,7 +6,7 @@ PINS := pyproject.toml constraints.txt
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train sync test test-faults lint figures format clean
+.PHONY: help train sync test test-slow test-faults lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -19,6 +19,9 @@ sync: $(VENV)/.ready  ## upload to W&B what runs kept on disk: make sync ARGS="l
 
 test: $(VENV)/.ready-test  ## run the tests: make test ARGS="-k schedules"
 	$(RUN) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.ready-test  ## run the long tests: kills, whole sweeps, several processes
+	$(RUN) -m pytest -m slow $(ARGS)
 
 test-faults: $(VENV)/.ready-test  ## kill runs at random and compare: FAULTS_SEED= FAULTS_KILLS= make test-faults
 	$(RUN) -m pytest tests/faults -m faults -n 2 --dist loadgroup $(ARGS)

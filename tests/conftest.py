@@ -2,12 +2,18 @@
 
 import inspect
 import logging
+import os
+import random
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import pytest
 import torch
@@ -65,20 +71,22 @@ each_grid = pytest.mark.parametrize("schedule", STEPPED)
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 
-LONG = (
-    "test_training",
-    "test_interruption",
-    "test_wandb",
-    "test_sweep",
-    "test_configs",
-    "test_truth_runs",
-    "test_judge",
-    "test_entry",
-)
+LONG = ("test_training", "test_interruption", "test_wandb", "test_judge", "test_configs", "test_run", "test_sweep")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: workers take whole files, and the last one should be short."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An order of chance, the same for the same number: nothing may depend on another test."""
+    parser.addoption("--shuffle", type=int, default=None, metavar="SEED", help="run tests in a random order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, so that what workers share out at the end is short; or an order of chance."""
+    seed = config.getoption("--shuffle")
+    if seed is not None:  # files among each other, and tests within each: a file's fixtures are made once
+        chance = random.Random(seed)
+        files = {path: chance.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], chance.random()))
+        return
     place = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
@@ -131,34 +139,83 @@ class Said:
         return self.err.strip().splitlines()[-1].split("\r")[-1]
 
 
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Said]:
-    """Type a command in this process, in an empty directory."""
+@contextmanager
+def captured() -> Iterator[tuple[IO[str], IO[str]]]:
+    """What this process and its children write to the terminal, in two files; pytest's own capture waits meanwhile."""
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
+        stream.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
+        for number, file in enumerate((out, err), 1):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
+        try:
+            yield out, err
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            sys.stdout, sys.stderr = streams
+            for number, file in enumerate(kept, 1):
+                os.dup2(file, number)
+                os.close(file)
+
+
+@cache
+def read_digits_once() -> None:
+    """Have scikit-learn read its digits from the disk once, and not for every run that is built."""
+    import sklearn.datasets
+
+    sklearn.datasets.load_digits = cache(sklearn.datasets.load_digits)
+
+
+def blank(figure: Any, file: Any, **_: Any) -> None:
+    """A picture that takes no time."""
+    file.write(b"no picture")
+
+
+def type_in(folder: Path, name: str, *words: str, pictures: bool = False) -> Said:
+    """Type a command in this process, in a folder. Matplotlib's pictures are blank unless they are asked for."""
+    from matplotlib.figure import Figure
+
     from scorelab.app.entry import entry
 
-    def type_(name: str, *words: str) -> Said:
-        job = {"train": "train:train", "eval": "evaluate:evaluate", "sample": "sample:sample"}[name]
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        status: object = 0
-        root = logging.getLogger()
-        before = root.handlers[:]
+    read_digits_once()
+    job = {"train": "train:train", "eval": "evaluate:evaluate", "sample": "sample:sample"}[name]
+    status: object = 0
+    root = logging.getLogger()
+    before = root.handlers[:]
+    with pytest.MonkeyPatch.context() as patch, captured() as (out, err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [f"{name}.py", *words])
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        if not pictures:
+            patch.setattr(Figure, "savefig", blank)
         try:
             entry(CONFIGS, name, f"scorelab.app.{job}")
         except SystemExit as end:
             status = end.code
         finally:
-            root.handlers[:] = before  # Hydra's writes to this test's terminal, which is gone after it
-        told = capfd.readouterr()
-        return Said(status, told.out, told.err)
+            root.handlers[:] = before  # Hydra's writes to this command's terminal, which is gone after it
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+        for file in (out, err):
+            file.seek(0)
+        return Said(status, out.read(), err.read())
 
-    return type_
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    """Type a command in this process, in this test's own directory, where the test then stands."""
+    monkeypatch.chdir(tmp_path)
+    return partial(type_in, tmp_path)
 
 
+# Where any run will do, this one of points takes a third of a second; pictures and figures are seen in SMALL.
+TINY = ("data=moons", "model.width=8", "trainer.max_steps=2", "metrics=[simple]", "logger=none", "callbacks=minimal")
 SMALL = (
     "model.channels=8",
-    "model.multipliers=[1,1]",
+    "model.multipliers=[1]",
     "trainer.max_steps=12",
     "data.batch_size=16",
     "callbacks.validation.every=4",
@@ -171,3 +228,20 @@ SMALL = (
     "metrics=[simple]",
     "logger=none",
 )
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the run of SMALL that nothing interrupts, made once for all tests: read it, do not touch it."""
+    folder = tmp_path_factory.mktemp("small")
+    said = type_in(folder, "train", "run=a", *SMALL)
+    assert said.status == 0, said.err
+    return folder / "logs" / "train" / "a"
+
+
+@pytest.fixture
+def finished(small_run: Path, tmp_path: Path) -> Path:
+    """A finished run of SMALL that a test may do with as it likes: logs/train/a where it types."""
+    place = tmp_path / "logs" / "train" / "a"
+    shutil.copytree(small_run, place)
+    return place

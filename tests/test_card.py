@@ -174,9 +174,7 @@ def test_the_weight_is_by_how_much_the_squared_noise_error_moves_the_mean_predic
             assert torch.allclose(gradient, expected, rtol=1e-6, atol=1e-12), i
 
 
-@pytest.mark.parametrize(
-    "timesteps", [Uniform(), Stratified(), LogSNRUniform(), Importance(4, bins=30), Late()], ids=named
-)
+@pytest.mark.parametrize("times", [Uniform(), Stratified(), LogSNRUniform(), Importance(4, bins=30), Late()], ids=named)
 @pytest.mark.parametrize("steps", [40, None])
 @pytest.mark.parametrize("loss", [Simple(), Simple("v"), DSM(), Likelihood()], ids=named)
 def test_the_expected_loss_is_the_cards_sum_of_mass_times_error(loss, steps, times):
@@ -310,7 +308,7 @@ def test_laws_that_divide_by_their_density_leave_the_card_what_it_is_and_others_
 # --- what a training loss is divided by
 
 
-@pytest.mark.parametrize("timesteps", [Uniform(), Late()], ids=named)
+@pytest.mark.parametrize("times", [Uniform(), Late()], ids=named)
 def test_the_normalizer_is_the_mean_weight_over_the_drawn_times_with_log_snr_in_the_yardsticks_range(times):
     """The 19 bins of ``simple``; the noisiest and the cleanest times, where weights run away, have no say."""
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -508,7 +506,7 @@ def test_a_card_says_when_one_step_outweighs_all_others():
 # --- ends without signal
 
 
-@pytest.mark.parametrize("timesteps", [Uniform(), LogSNRUniform()], ids=named)
+@pytest.mark.parametrize("times", [Uniform(), LogSNRUniform()], ids=named)
 @pytest.mark.parametrize("loss", [Simple("v"), Simple("x0"), VariationalBound()], ids=named)
 @pytest.mark.parametrize("schedule", [Straight(None), VP(beta_end=1e6), VP(beta_end=300.0)], ids=named)
 def test_a_continuous_process_that_ends_without_signal_has_a_law_of_levels_and_a_normalizer(schedule, loss, times):

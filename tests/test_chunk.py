@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, TINY
 from exact_cases import Watched, digits_like, network, shaken, truth_of
 from torch import Tensor
 
@@ -178,24 +178,23 @@ def test_no_figure_of_a_run_depends_on_a_chunk(typed, tmp_path: Path):
     words += ["callbacks.grid.every=2", "callbacks.validation.every=2", "model.conditional=true"]
     words += ["metrics=[simple,vlb,fid]", "evaluation.tolerance=0.5", "evaluation.samples=70"]
     keys = ("evaluation.chunk", "callbacks.grid.chunk", "callbacks.validation.chunk")
-    for run, chunk in (("a", 256), ("b", 64), ("c", 33)):
+    for run, chunk in (("a", 256), ("b", 33)):
         told = typed("train", f"run={run}", *words, *(f"{key}={chunk}" for key in keys))
         assert told.status == 0, told.err
-    folders = [tmp_path / "logs" / "train" / run for run in "abc"]
-    first, *others = [json.loads((folder / "metrics.json").read_text())["metrics"] for folder in folders]
-    assert first["test/fid"] > 0 and len(history(folders[0])["val/fid"]) == 2
-    for found, folder in zip(others, folders[1:], strict=True):
-        assert found == pytest.approx(first, rel=1e-4)
-        for name in ("test/fid", "val/simple", "test/simple"):
-            assert found[name] == pytest.approx(first[name], rel=1e-6)
-        now, then = history(folder), history(folders[0])
-        assert now["val/fid"] == pytest.approx(then["val/fid"], rel=1e-6)
+    folders = [tmp_path / "logs" / "train" / run for run in "ab"]
+    first, found = (json.loads((folder / "metrics.json").read_text())["metrics"] for folder in folders)
+    then, now = map(history, folders)
+    assert first["test/fid"] > 0 and len(then["val/fid"]) == 2
+    assert found == pytest.approx(first, rel=1e-4)
+    for name in ("test/fid", "val/simple", "test/simple"):
+        assert found[name] == pytest.approx(first[name], rel=1e-6)
+    assert now["val/fid"] == pytest.approx(then["val/fid"], rel=1e-6)
     pictures = [[path.read_bytes() for path in sorted((folder / "samples").glob("*.png"))] for folder in folders]
-    assert pictures[0] == pictures[1] == pictures[2] and len(pictures[0]) == 2
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 2
 
 
 def test_a_conditional_run_is_sampled_from_and_one_sample_costs_one(typed, tmp_path: Path):
-    words = ["run=a", *SMALL, "trainer.max_steps=2", "model.conditional=true"]
+    words = ["run=a", *TINY, "model.conditional=true"]
     assert typed("train", *words).status == 0
     for n in (1, 20):
         assert typed("sample", "run=logs/train/a", f"n={n}").status == 0

@@ -1,16 +1,14 @@
 """Runs whose score is known, from the command line: points, subsets, the oracle in a network's place."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import type_in
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "trainer.max_steps=20",
     "callbacks.validation.every=20",
@@ -23,11 +21,10 @@ SMALL = (
 LIMITED = ("data=mixture", "data.limit=200", "metrics=[simple,score_error,exact_gap,exact_nll,distances,memorization]")
 
 
-def typed(folder: Path, entry: str, *words: str, status: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "src" / f"{entry}.py"), *words]
-    told = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
-    assert told.returncode == status, told.stdout + told.stderr
-    return told.stdout + told.stderr
+def done(folder: Path, entry: str, *words: str, status: int = 0, pictures: bool = False) -> str:
+    said = type_in(folder, entry, *words, pictures=pictures)
+    assert said.status == status, said.out + said.err
+    return said.out + said.err
 
 
 def evaluated(folder: Path) -> dict:
@@ -43,8 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def halves(folder: Path) -> str:
     """Two runs on disjoint halves, trained onto scores averaged over references; what the first prints."""
-    told = typed(folder, "train", "run=a", *LIMITED, "data.half=A", "loss=esm", "loss.references=16", *SMALL)
-    typed(folder, "train", "run=b", *LIMITED, "data.half=B", "loss=ssm", *SMALL)
+    told = done(
+        folder, "train", "run=a", *LIMITED, "data.half=A", "loss=esm", "loss.references=16", *SMALL, pictures=True
+    )
+    done(folder, "train", "run=b", *LIMITED, "data.half=B", "loss=ssm", *SMALL)
     return told
 
 
@@ -75,16 +74,16 @@ def test_the_truth_is_in_no_checkpoint(folder: Path, halves: str) -> None:
 
 
 def test_two_halves_are_compared_at_the_same_noise(folder: Path, halves: str) -> None:
-    told = typed(folder, "eval", "run=logs/train/a", "against=logs/train/b", "metrics=[agreement]")
+    told = done(folder, "eval", "run=logs/train/a", "against=logs/train/b", "metrics=[agreement]")
     assert "agreement" in told
     content = evaluated(folder / "logs" / "train" / "a" / "eval")
     assert content["metrics"]["test/agreement"] > 0
-    told = typed(folder, "eval", "run=logs/train/a", "against=logs/train/none", "metrics=[agreement]", status=2)
+    told = done(folder, "eval", "run=logs/train/a", "against=logs/train/none", "metrics=[agreement]", status=2)
     assert "no such directory" in told
 
 
 def test_points_are_sampled_as_points(folder: Path, halves: str) -> None:
-    typed(folder, "sample", "run=logs/train/a", "n=10")
+    done(folder, "sample", "run=logs/train/a", "n=10")
     (file,) = (folder / "logs" / "train" / "a" / "sample").glob("**/samples.npz")
     points = np.load(file)["arr_0"]
     assert points.shape == (10, 2) and points.dtype == np.float32 and np.isfinite(points).all()
@@ -92,12 +91,12 @@ def test_points_are_sampled_as_points(folder: Path, halves: str) -> None:
 
 def test_the_exact_score_is_judged_in_a_networks_place_without_a_run(folder: Path) -> None:
     words = ("model=exact", "data=moons", "sampler.steps=30", "metrics=[score_error,distances,exact_nll]", "name=exact")
-    told = typed(folder, "eval", *words)
+    told = done(folder, "eval", *words)
     metrics = json.loads((folder / "logs" / "eval" / "exact" / "metrics.json").read_text())["metrics"]
     assert metrics["test/score_error"] < 1e-10
     assert abs(metrics["test/energy"]) < 0.01  # a moon has a diameter of 1.2
     assert "logs/eval/exact/metrics.json" in told
-    told = typed(folder, "eval", *words, "sampler.eta=1", status=2)
+    told = done(folder, "eval", *words, "sampler.eta=1", status=2)
     assert "holds another evaluation: sampler.eta was 0.0, is now 1" in told
 
 
@@ -112,6 +111,6 @@ def test_the_exact_score_is_judged_in_a_networks_place_without_a_run(folder: Pat
 def test_what_cannot_be_trained_or_judged_is_refused_in_one_line_and_leaves_nothing(
     folder: Path, entry: str, words: tuple[str, ...], reason: str
 ) -> None:
-    told = typed(folder, entry, *words, status=2)
+    told = done(folder, entry, *words, status=2)
     assert reason in told
     assert not list((folder / "logs").glob("*/no"))

@@ -9,14 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, TINY
 
 from scorelab.errors import UserError
 from scorelab.lit.guard import DivergenceGuard
 from scorelab.run.checkpoints import read_checkpoint
 from scorelab.schedules import Cosine
 
-POISONED = (*SMALL, "loss._target_=poisoned.Poisoned")
+# of points, since images see no other numbers go wrong and take longer
+POISONED = (
+    *TINY,
+    "data.batch_size=16",
+    "trainer.max_steps=12",
+    "callbacks=default",
+    "callbacks.grid=null",
+    "callbacks.validation.every=4",
+    "callbacks.log.every=3",
+    "loss._target_=poisoned.Poisoned",
+)
 
 
 def left(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
@@ -33,14 +43,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_time_and_log_snr
 ) -> None:
     said = typed("train", "run=a", *POISONED, "loss.above=0.985", f"loss.value={value}", "callbacks.validation.every=1")
     assert said.status == 2
-    found = re.fullmatch(
-        rf"error: the loss is {value} in step (\d+) at t = ([\d.]+), log-SNR (-[\d.]+) \((\d+) of 16 samples\): lower "
-        r"optimizer.lr, or on_nan=skip passes over such steps; init_from=logs/train/a begins another run with its "
-        r"weights of step (\d+)",
-        said.last,
-    )
-    assert found is not None, said.last
-    step, t, log_snr, bad, kept = (float(each) for each in found.groups())
+    patterns = (r"step (\d+) at", r"t = ([\d.]+)", r"log-SNR (-[\d.]+)", r"(\d+) of 16 samples", r"of step (\d+)")
+    found = [re.search(pattern, said.last) for pattern in patterns]
+    assert None not in found and f"the loss is {value}" in said.last, said.last
+    step, t, log_snr, bad, kept = (float(each[1]) for each in found if each)
+    for helps in ("optimizer.lr", "on_nan=skip", "init_from=logs/train/a"):
+        assert helps in said.last
     assert 0.985 < t <= 1 and bad >= 1 and kept == step - 1 > 0
     assert log_snr == pytest.approx(float(Cosine(1000).log_snr(torch.tensor([t], dtype=torch.float64))), rel=0.01)
     assert left(tmp_path)["status"] == "failed" and left(tmp_path)["reason"] == said.last.removeprefix("error: ")
@@ -109,10 +117,8 @@ def fed(losses: list[float], **numbers: Any) -> DivergenceGuard:
 def test_a_loss_that_rises_far_above_where_it_began_stops_the_run() -> None:
     with pytest.raises(UserError) as told:
         fed([1.0, 0.4, 0.2, 0.3, 5.3])
-    assert str(told.value) == (
-        "the run diverges: its loss is 5.3 over the last 50 steps (to step 250), was 1 at first and 0.2 at best: "
-        "lower optimizer.lr"
-    )
+    for named in ("diverges", "5.3", "step 250", "was 1 ", "0.2 at best", "optimizer.lr"):
+        assert named in str(told.value)
 
 
 @pytest.mark.parametrize(

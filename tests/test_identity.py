@@ -10,7 +10,7 @@ from typing import Any
 import conftest
 import pytest
 import torch
-from conftest import CONFIGS, Said
+from conftest import CONFIGS, Said, type_in
 from faults.compare import rows, unlike
 
 from scorelab.run.checkpoints import read_checkpoint
@@ -20,7 +20,7 @@ TINY = (
     "data.limit=64",
     "data.batch_size=16",
     "model.channels=8",
-    "model.multipliers=[1,1]",
+    "model.multipliers=[1]",
     "trainer=cpu",
     "trainer.max_steps=6",
     "callbacks.validation.every=6",
@@ -35,7 +35,6 @@ TINY = (
     "metrics=[fid]",
     "logger=none",
 )
-MORE = ("metrics=[simple,vlb,fid,ode_nll]", "metrics.ode_nll.items=4")  # for what evaluating alone depends on
 CASES = {  # several at once, each of another part of the program
     "words": (
         "run=other",
@@ -51,15 +50,8 @@ CASES = {  # several at once, each of another part of the program
     "left out": ("logger=wandb", "logger.mode=offline", "trainer.strategy=ddp", "callbacks.log=null"),
     "device": ("trainer.accelerator=auto",),  # on a GPU it rounds otherwise: nothing is compared there
     "sweep": ("sweep=one", "name=other", "best_of=null"),
-    "chunks": ("callbacks.validation.chunk=7", "callbacks.grid.chunk=5"),
-    "evaluating": ("evaluation.chunk=7",),
+    "chunks": ("callbacks.validation.chunk=50", "callbacks.grid.chunk=5", "evaluation.chunk=7"),  # more in test_chunk
 }
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[Any, Any]:
-    """What the run without any of these words gave, once it has been made."""
-    return {}
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +78,13 @@ def figures(said: Said, place: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the run without any of these words gives."""
+    folder = tmp_path_factory.mktemp("plain")
+    return figures(type_in(folder, "train", "run=plain", *TINY), place_of(folder))
+
+
 def place_of(folder: Path) -> Path:
     """The one run there is."""
     (found,) = folder.glob("logs/*/**/metrics.json")
@@ -100,7 +99,7 @@ def test_every_key_of_the_machine_has_a_case(key: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_key_of_the_machine_changes_nothing(
-    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: dict[Any, Any], case: str
+    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: dict[str, Any], case: str
 ) -> None:
     """Not one bit; where it sets how many images go through the network at once, no more than rounding."""
     shutil.copytree(CONFIGS, tmp_path / "configs")
@@ -108,15 +107,10 @@ def test_a_key_of_the_machine_changes_nothing(
         "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: 0}}}\n"
     )
     monkeypatch.setattr(conftest, "CONFIGS", tmp_path / "configs")
-    tiny = (*TINY, *MORE) if case == "evaluating" else TINY
-    if tiny not in kept:
-        said = typed("train", "run=plain", *tiny)
-        kept[tiny] = figures(said, place_of(tmp_path))
-        shutil.rmtree(tmp_path / "logs")
-    plain, found = kept[tiny], figures(typed("train", *tiny, *CASES[case]), place_of(tmp_path))
+    found = figures(typed("train", *TINY, *CASES[case]), place_of(tmp_path))
     if case == "device" and torch.cuda.is_available():
         return
-    rounding = case in ("chunks", "evaluating")
+    rounding = case == "chunks"
     for part in ("results", "history"):
         assert found[part].keys() == plain[part].keys()
         for name, value in plain[part].items():

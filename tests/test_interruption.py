@@ -27,13 +27,7 @@ from scorelab.run.signals import ENDING, SIGNALS
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing interrupts."""
-    folder = tmp_path_factory.mktemp("whole")
-    words = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=300)
-    return folder / "logs" / "train" / "a"
+SEEN = (signal.SIGTERM, signal.SIGHUP)
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -54,9 +48,13 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, signu
 
 
 @pytest.mark.parametrize("hung_up", [signal.SIG_DFL], indirect=True)
-@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+@pytest.mark.parametrize(
+    "signum",  # one handler serves them all: each is seen below, two of them in a run
+    [pytest.param(each, marks=[] if each in SEEN else pytest.mark.slow) for each in ENDING],
+    ids=lambda signum: signum.name,
+)
 def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
-    typed, hung_up, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+    typed, hung_up, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
 ) -> None:
     from scorelab.lit.module import DiffusionModule
 
@@ -64,26 +62,26 @@ def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
     said = typed("train", "run=a", *SMALL)
     assert said.status == 128 + signum
     name = signal.Signals(signum).name
-    assert said.last == f"logs/train/a was interrupted by {name}: the same command goes on from step 6"
-    assert f"{name}: saving at the end of the step" in said.err
+    assert "logs/train/a" in said.last and f"interrupted by {name}" in said.last and said.last.endswith("step 6")
+    assert f"{name}: saving" in said.err
     assert status(tmp_path) | {"state": "interrupted", "step": 6} == status(tmp_path)
     said = typed("train", "run=a", *SMALL)
     assert said.status == 0 and "resumed at step 6 (last.ckpt)" in said.err + said.out
-    assert differences(whole, tmp_path / "logs" / "train" / "a") == []
+    assert differences(small_run, tmp_path / "logs" / "train" / "a") == []
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "nth", "step"),
     [
         (callbacks, "noise_error", 2, 8),  # the second validation
-        (callbacks, "noise_error", 3, 12),  # the last
+        pytest.param(callbacks, "noise_error", 3, 12, marks=pytest.mark.slow),  # the last
         (callbacks, "draw_samples", 1, 6),
-        (callbacks, "save_samples", 2, 12),
+        pytest.param(callbacks, "save_samples", 2, 12, marks=pytest.mark.slow),
         (NoiseError, "run", 1, 12),  # evaluating
     ],
 )
 def test_a_signal_between_steps_cuts_short_what_is_done_there_and_it_is_made_up_for(
-    typed, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, step: int
+    typed, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, step: int
 ) -> None:
     once(monkeypatch, owner, name, nth, signal.SIGTERM)
     said = typed("train", "run=a", *SMALL)
@@ -92,10 +90,11 @@ def test_a_signal_between_steps_cuts_short_what_is_done_there_and_it_is_made_up_
     assert not (tmp_path / "logs" / "train" / "a" / "samples" / f"step_{step:07d}.png").exists() or name in ("run",)
     said = typed("train", "run=a", *SMALL)
     assert said.status == 0 and f"resumed at step {step} " in said.err + said.out
-    assert differences(whole, tmp_path / "logs" / "train" / "a") == []
+    assert differences(small_run, tmp_path / "logs" / "train" / "a") == []
 
 
-def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(small_run: Path, tmp_path: Path) -> None:
     words = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL, "trainer.max_steps=100000"]
     job = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     last = tmp_path / "logs" / "train" / "a" / "checkpoints" / "last.ckpt"
@@ -111,7 +110,7 @@ def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole: Path, tmp_path
     assert torch.load(last, weights_only=True)["global_step"] >= 4
 
 
-@pytest.mark.parametrize("named", [(), ("run=a", "overwrite=true"), ("run=a", "++overwrite=True")])
+@pytest.mark.parametrize("named", [(), ("run=a", "overwrite=true")])
 def test_where_the_same_command_would_begin_anew_the_words_that_go_on_are_told(
     typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
 ) -> None:
@@ -126,16 +125,41 @@ def test_where_the_same_command_would_begin_anew_the_words_that_go_on_are_told(
 
 
 def test_a_sweep_goes_on_by_its_own_words_without_those_that_begin_it_anew() -> None:
-    words = ["-m", "seed=0,1", "metrics=[simple,vlb]", "overwrite=true"]
-    told = Typed("src/train.py", words).again("seed-0", sweep=True)
-    assert shlex.split(told) == [sys.orig_argv[0], "src/train.py", *words[:3]]
-    assert Typed("src/train.py", words[:3]).again("seed-0", sweep=True) == "the same command"
+    words = ["-m", "seed=0,1", "metrics=[simple,vlb]"]
+    for anew in ("overwrite=true", "++overwrite=True", "overwrite='true'"):
+        told = Typed("src/train.py", [*words, anew]).again("seed-0", sweep=True)
+        assert shlex.split(told) == [sys.orig_argv[0], "src/train.py", *words]
+    assert Typed("src/train.py", words).again("seed-0", sweep=True) == "the same command"
 
 
 @pytest.fixture
 def listening() -> Iterator[None]:
     with SIGNALS.listening():
         yield
+
+
+@pytest.mark.parametrize("hung_up", [signal.SIG_DFL], indirect=True)
+@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+def test_every_ending_signal_is_obeyed_and_names_its_status(hung_up, listening, signum: int) -> None:
+    with pytest.raises(Interrupted) as stop:
+        os.kill(os.getpid(), signum)
+        time.sleep(1)
+    assert stop.value.status == 128 + signum and signal.Signals(signum).name in stop.value.told
+
+
+def test_a_second_ctrl_c_ends_the_process_there_and_then_but_for_a_farewell(tmp_path: Path) -> None:
+    """Even where the run would lose something: in a process forked off, since none returns from this."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with SIGNALS.listening(farewell=(tmp_path / "farewell").touch), SIGNALS.waiting():
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.01)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert (tmp_path / "farewell").exists()
 
 
 def test_a_signal_waits_where_something_would_be_lost_and_nowhere_else(listening) -> None:

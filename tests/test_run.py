@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, TINY
 from faults.compare import differences
 
+from scorelab.errors import UserError
 from scorelab.run.checkpoints import read_checkpoint
 from scorelab.run.directory import RunDir, first_free
 from scorelab.run.heartbeat import Heartbeat
@@ -127,6 +128,35 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     return job
 
 
+def test_after_kill_9_nothing_is_locked_though_a_process_forked_off_lives(tmp_path: Path) -> None:
+    """As the workers of a run's data are, but forked from this process, which takes no time to start."""
+    reader, writer = os.pipe()
+    job = os.fork()
+    if job == 0:
+        try:
+            run = RunDir(tmp_path / "a")
+            run.lock()
+            run.say("running", 3)
+            worker = os.fork()
+            if worker:
+                os.write(writer, str(worker).encode())
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    worker = int(os.read(reader, 20))
+    try:
+        with pytest.raises(UserError, match=f"is being worked on by {socket.gethostname()}, pid {job}, since 20"):
+            RunDir(tmp_path / "a").lock()
+        os.kill(job, signal.SIGKILL)
+        os.waitpid(job, 0)
+        run = RunDir(tmp_path / "a")
+        run.lock()
+        assert run.left_by is not None and str(run.left_by) == "lost at step 3"
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_a_second_job_is_told_who_works_and_after_kill_9_nothing_is_locked_though_workers_live(
     typed, tmp_path: Path
 ) -> None:
@@ -153,8 +183,9 @@ def test_a_second_job_is_told_who_works_and_after_kill_9_nothing_is_locked_thoug
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_run_begins_with_the_judged_weights_of_another_and_knows_it_when_resumed(typed, tmp_path: Path) -> None:
-    typed("train", "run=a", *SMALL)
+def test_a_run_begins_with_the_judged_weights_of_another_and_knows_it_when_resumed(
+    typed, finished: Path, tmp_path: Path
+) -> None:
     one = (*SMALL, "trainer.max_steps=1", "optimizer.lr=0", "optimizer.weight_decay=0", "init_from=logs/train/a")
     said = typed("train", "run=b", *one, "loss=vlb", "schedule=linear")
     assert said.status == 0, said.err
@@ -167,11 +198,10 @@ def test_a_run_begins_with_the_judged_weights_of_another_and_knows_it_when_resum
 
 
 def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
-    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from scorelab.lit.module import DiffusionModule
 
-    typed("train", "run=a", *SMALL)
     said = typed("train", "run=c", *SMALL, "init_from=logs/train/a", "prediction=v")
     assert (
         said.last
@@ -199,9 +229,9 @@ def test_where_it_began_is_not_needed_again_and_other_networks_are_refused(
 
 
 def test_a_run_can_be_judged_with_less_memory_than_it_was_begun_with(typed, tmp_path: Path) -> None:
-    said = typed("train", "run=a", *SMALL, "evaluation.chunk=100000000000")
-    assert "lower evaluation.chunk" in said.last and "the same command goes on from step 12" in said.last
-    said = typed("train", "run=a", *SMALL, "evaluation.chunk=50")
+    said = typed("train", "run=a", *TINY, "evaluation.chunk=100000000000")
+    assert "lower evaluation.chunk" in said.last and "the same command goes on from step 2" in said.last
+    said = typed("train", "run=a", *TINY, "evaluation.chunk=50")
     assert said.status == 0 and left(tmp_path)["config"]["evaluation"]["chunk"] == 50
 
 
@@ -218,13 +248,12 @@ def test_while_a_run_trains_signals_are_its_own(typed, tmp_path: Path, monkeypat
         return real(self, *args)
 
     monkeypatch.setattr(DiffusionModule, "training_step", step)
-    typed("train", "run=a", *SMALL)
+    typed("train", "run=a", *TINY)
     assert seen - ignored == {SIGNALS._handle}
 
 
-def test_damaged_files_of_a_run_are_told_in_one_line(typed, tmp_path: Path) -> None:
-    typed("train", "run=a", *SMALL)
-    run = tmp_path / "logs" / "train" / "a"
+def test_damaged_files_of_a_run_are_told_in_one_line(typed, finished: Path) -> None:
+    run = finished
     config = (run / "config.yaml").read_text()
     for content, told in (("", "is empty"), ("a: [", "is damaged"), ("\0\0", "is damaged")):
         (run / "config.yaml").write_text(content)
@@ -244,7 +273,7 @@ def test_damaged_files_of_a_run_are_told_in_one_line(typed, tmp_path: Path) -> N
 
 
 def test_a_run_limited_in_time_is_judged_where_it_stands_and_marked(typed, tmp_path: Path) -> None:
-    words = (*SMALL, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02")
+    words = (*TINY, "trainer.max_steps=100000", "trainer.max_time=00:00:00:02")
     said = typed("train", "run=a", *words)
     assert said.status == 0, said.err
     content = left(tmp_path)
@@ -259,30 +288,31 @@ def test_a_run_limited_in_time_is_judged_where_it_stands_and_marked(typed, tmp_p
     assert left(tmp_path)["metrics"] == content["metrics"]
 
 
-def test_one_that_is_not_says_nothing_of_it(typed, tmp_path: Path) -> None:
-    typed("train", "run=a", *SMALL)
-    assert "time_limited" not in left(tmp_path)
+def test_one_that_is_not_says_nothing_of_it(small_run: Path) -> None:
+    assert "time_limited" not in json.loads((small_run / "metrics.json").read_text())
 
 
-def test_saving_often_and_many_workers_change_no_bit_and_nor_does_determinism(typed, tmp_path: Path) -> None:
-    typed("train", "run=a", *SMALL)
-    for run, words in (
-        ("b", ("callbacks.keep.minutes=0.0001", "data.workers=2")),
-        ("c", ("deterministic=true",)),
-    ):
-        said = typed("train", f"run={run}", *SMALL, *words)
-        assert said.status == 0, said.err
-        assert differences(tmp_path / "logs" / "train" / "a", tmp_path / "logs" / "train" / run) == []
-    torch.use_deterministic_algorithms(False)
+@pytest.mark.parametrize(
+    "words", [("callbacks.keep.minutes=0.0001", "data.workers=2"), ("deterministic=true",)], ids=["workers", "same"]
+)
+def test_saving_often_and_many_workers_change_no_bit_and_nor_does_determinism(
+    typed, small_run: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    try:
+        said = typed("train", "run=b", *SMALL, *words)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert said.status == 0, said.err
+    assert differences(small_run, tmp_path / "logs" / "train" / "b") == []
 
 
 def test_deterministic_asks_torch_for_it(typed, tmp_path: Path) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     try:
-        typed("train", "run=a", *SMALL, "trainer.max_steps=1", "deterministic=true")
+        typed("train", "run=a", *TINY, "deterministic=true")
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        typed("train", "run=b", *SMALL, "trainer.max_steps=1")
+        typed("train", "run=b", *TINY)
         assert not torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(before)

@@ -296,7 +296,7 @@ def test_so_do_those_of_a_process_that_does_not_preserve_variance_and_of_one_tha
 
 
 @each_form(1000)
-@pytest.mark.parametrize("timesteps", [(0.001, 0.4, 1.0), (0.02, 0.0312, 0.04), (0.9, 0.95, 1.0), (0.5, 0.50001, 0.6)])
+@pytest.mark.parametrize("times", [(0.001, 0.4, 1.0), (0.02, 0.0312, 0.04), (0.9, 0.95, 1.0), (0.5, 0.50001, 0.6)])
 def test_kernels_between_any_three_times_compose(schedule, steps, times):
     """q(x_t | x_s) is q(x_u | x_s), then q(x_t | x_u): the means' factors multiply, the variances add up."""
     schedule = choose("schedule", schedule, num_steps=steps)

@@ -3,8 +3,6 @@
 import copy
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import type_in
 
 from scorelab.config.build import sized
 from scorelab.config.check import UserError, checked
 from scorelab.config.stored import DENOISER, load_run, of_today
 from scorelab.run.identity import first_difference
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = (
+QUICK = (
     "data=moons",
     "model.width=8",
     "model.blocks=1",
@@ -31,10 +29,9 @@ TINY = (
     "metrics=[budget]",
     "metrics.budget.steps=3",
     "evaluation.samples=20",
-    "evaluation.chunk=20",
+    "evaluation.chunk=256",
     "logger=csv",
 )
-FEW = ("evaluation.samples=20", "evaluation.chunk=20")  # for quick evaluating
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -42,8 +39,8 @@ Edit = Callable[[dict[str, Any]], object]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run, for all tests here to copy."""
     folder = tmp_path_factory.mktemp("stored")
-    command = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *TINY]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    said = type_in(folder, "train", "run=a", *QUICK)
+    assert said.status == 0, said.err
     return folder / "logs"
 
 
@@ -112,9 +109,9 @@ def test_a_class_that_gains_an_argument_locks_out_no_run(typed, run: Path) -> No
     gained = [key for key in GAINED if known(config, key)]
     assert len(gained) >= 9, gained
     edit(run, without(*gained))
-    said = typed("train", "run=a", *TINY)
+    said = typed("train", "run=a", *QUICK)
     assert said.status == 0 and "logs/train/a is finished" in said.out, said.err
-    said = typed("eval", "run=logs/train/a", "metrics=[simple]", *FEW)
+    said = typed("eval", "run=logs/train/a", "metrics=[simple]")
     assert said.status == 0, said.err
     assert results(run)["config"]["evaluation"]["bound"] == "sampled"
     assert typed("sample", "run=logs/train/a", "n=2").status == 0
@@ -140,13 +137,13 @@ def test_nor_does_a_network_that_gains_a_size_which_the_data_decide() -> None:
 )
 def test_one_that_is_not_its_default_now_is_a_difference_all_the_same(typed, run: Path, word: str, told: str) -> None:
     edit(run, without("data.limit", "init_from", "lr_schedule.warmup"))
-    said = typed("train", "run=a", *TINY, word)
+    said = typed("train", "run=a", *QUICK, word)
     assert said.status == 2 and f"has another configuration: {told}" in said.last
 
 
 def test_an_argument_that_no_class_takes_any_more_is_named(typed, run: Path) -> None:
     edit(run, lambda config: config["model"].update(gone=5))
-    said = typed("train", "run=a", *TINY)
+    said = typed("train", "run=a", *QUICK)
     assert said.status == 2 and "another configuration: model.gone was 5, is now nothing; choose" in said.last
     for entry in ("eval", "sample"):
         said = typed(entry, "run=logs/train/a")
@@ -173,7 +170,7 @@ def test_what_only_training_uses_may_have_moved_and_is_not_even_imported(
     edit(run.parent / "b", moved)
     (tmp_path / "moved_away.py").write_text("open('imported', 'w')\nclass Class: pass\nclass Checkpointing: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    words = ("metrics=[simple,agreement]", "against=logs/train/b", *FEW)
+    words = ("metrics=[simple,agreement]", "against=logs/train/b")
     said = typed("eval", "run=logs/train/a", *words)
     assert said.status == 0, said.err
     assert results(run)["metrics"]["test/agreement"] == 0
@@ -184,8 +181,8 @@ def test_what_only_training_uses_may_have_moved_and_is_not_even_imported(
 @pytest.mark.parametrize(
     ("entry", "group", "words"),
     [
-        ("eval", "metrics", ("metrics=[simple]", *FEW)),
-        ("eval", "sampler", ("sampler=ddim", "metrics=[simple]", *FEW)),
+        ("eval", "metrics", ("metrics=[simple]",)),
+        ("eval", "sampler", ("sampler=ddim", "metrics=[simple]")),
         ("sample", "sampler", ("sampler=ddim", "n=2")),
         ("sample", "loss", ("n=2",)),
         ("sample", "metrics", ("n=2",)),
@@ -216,7 +213,8 @@ def test_a_class_that_is_gone_is_not_missed_where_another_is_chosen_or_none_is_n
 def test_one_that_is_needed_is_named_with_what_helps(typed, run: Path, entry: str, group: str, told: str) -> None:
     edit(run, lambda config: config[group].update(_target_="no.such.Class"))
     said = typed(entry, "run=logs/train/a")
-    assert (said.status, said.last) == (2, f"error: logs/train/a/config.yaml is of another version of scorelab: {told}")
+    assert said.status == 2 and "logs/train/a/config.yaml is of another version" in said.last
+    assert said.last.endswith(told)
 
 
 @pytest.mark.parametrize("group", ["schedule", "sampler"])
@@ -234,7 +232,7 @@ def test_a_stored_config_cannot_have_anything_else_made(typed, run: Path, tmp_pa
 
 
 def test_an_override_is_of_the_runs_own_class_and_not_of_evals_default(typed, run: Path) -> None:
-    said = typed("eval", "run=logs/train/a", "metrics.budget.steps=4", *FEW)
+    said = typed("eval", "run=logs/train/a", "metrics.budget.steps=4")
     assert said.status == 0, said.err
     content = results(run)
     assert content["config"]["metrics"]["budget"]["steps"] == 4
@@ -243,7 +241,7 @@ def test_an_override_is_of_the_runs_own_class_and_not_of_evals_default(typed, ru
 
 
 def test_a_choice_replaces_the_node_with_all_its_keys(typed, run: Path) -> None:
-    said = typed("eval", "run=logs/train/a", "sampler=ddim", "sampler.eta=0.5", "metrics.budget=null", *FEW)
+    said = typed("eval", "run=logs/train/a", "sampler=ddim", "sampler.eta=0.5", "metrics.budget=null")
     assert said.status == 0, said.err
     config = results(run)["config"]
     assert config["sampler"]["_target_"] == "scorelab.samplers.DDIM" and config["sampler"]["eta"] == 0.5
@@ -280,16 +278,16 @@ def test_what_a_run_does_not_take_is_refused_in_one_line(typed, run: Path, words
 
 def test_another_class_begins_without_the_keys_of_the_old_one(typed, run: Path) -> None:
     edit(run, lambda config: config.update(sampler={"_target_": "scorelab.samplers.DDIM", "steps": 2, "eta": 0.5}))
-    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDPM", "metrics=[simple]", *FEW)
+    words = ("sampler.steps=3", "sampler._target_=scorelab.samplers.DDPM", "metrics=[simple]")
     said = typed("eval", "run=logs/train/a", *words)
     assert said.status == 0, said.err
     assert results(run)["config"]["sampler"]["steps"] == 3 and "eta" not in results(run)["config"]["sampler"]
 
 
 def test_a_memory_setting_makes_no_other_evaluation(typed, run: Path) -> None:
-    for words in (("evaluation.chunk=20",), ("evaluation.chunk=10", "debug=true")):
+    for words in (("evaluation.chunk=200",), ("evaluation.chunk=100", "debug=true")):
         assert typed("eval", "run=logs/train/a", "metrics=[simple]", *words).status == 0
-    assert results(run)["config"]["evaluation"]["chunk"] == 10
+    assert results(run)["config"]["evaluation"]["chunk"] == 100
 
 
 # --- one line
@@ -311,9 +309,6 @@ def holding(content: str | bytes) -> Callable[[Path], None]:
     return write
 
 
-WHOLE = "put back a whole one; metrics.json of a finished run holds the same config"
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -333,7 +328,7 @@ def test_a_damaged_config_is_named_with_what_helps(tmp_path: Path, content: byte
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UserError) as caught:
         load_run(tmp_path, DENOISER)
-    assert str(caught.value) == f"{tmp_path}/{told}: {WHOLE}"
+    assert f"{tmp_path}/{told}" in str(caught.value) and "metrics.json" in str(caught.value)
 
 
 def config_absent(run: Path) -> None:
@@ -362,18 +357,19 @@ def weights_a_folder(run: Path) -> None:
     (run / "checkpoints" / "last.ckpt").mkdir()
 
 
-@pytest.mark.parametrize("key", ["eval", "sample", "against", "init_from"])
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (config_absent, "=logs/train/a: "),
-        (config_torn, f"logs/train/a/config.yaml is damaged: {WHOLE}"),
-        (config_a_folder, "logs/train/a/config.yaml is a directory: a file belongs there"),
-        (weights_absent, "=logs/train/a: holds no "),
-        (weights_junk, "logs/train/a/checkpoints/last.ckpt cannot be read as a checkpoint"),
-        (weights_a_folder, "logs/train/a/checkpoints/last.ckpt cannot be read as a checkpoint"),
-    ],
-)
+DAMAGES = [
+    (config_absent, "=logs/train/a: "),
+    (config_torn, "logs/train/a/config.yaml is damaged: "),
+    (config_a_folder, "logs/train/a/config.yaml is a directory: a file belongs there"),
+    (weights_absent, "=logs/train/a: holds no "),
+    (weights_junk, "logs/train/a/checkpoints/last.ckpt cannot be read as a checkpoint"),
+    (weights_a_folder, "logs/train/a/checkpoints/last.ckpt cannot be read as a checkpoint"),
+]
+KEYS = ("sample", "against", "init_from")  # all read a run by one function: what each says of its own is seen here
+PAIRS = [("eval", *each) for each in DAMAGES] + [(key, *DAMAGES[number]) for key in KEYS for number in (0, 1, 3, 4)]
+
+
+@pytest.mark.parametrize(("key", "damage", "told"), PAIRS)
 def test_a_damaged_run_is_told_in_one_line_that_names_the_file(
     typed, run: Path, key: str, damage: Callable[[Path], None], told: str
 ) -> None:
@@ -383,7 +379,7 @@ def test_a_damaged_run_is_told_in_one_line_that_names_the_file(
     damage(run)
     words = {
         "against": ("eval", "run=logs/train/b", "against=logs/train/a", "metrics=[agreement]"),
-        "init_from": ("train", "run=c", *TINY, "init_from=logs/train/a"),
+        "init_from": ("train", "run=c", *QUICK, "init_from=logs/train/a"),
     }
     said = typed(*words.get(key, (key, "run=logs/train/a")))
     assert said.status == 2 and len(said.err.strip().splitlines()) == 1, said.err
@@ -393,7 +389,7 @@ def test_a_damaged_run_is_told_in_one_line_that_names_the_file(
 def test_a_checkpoint_that_is_there_is_enough(typed, run: Path) -> None:
     weights_absent(run)
     said = typed("sample", "run=logs/train/a")
-    assert said.last == "error: checkpoint=last: logs/train/a has no such checkpoint; possible: best"
+    assert said.status == 2 and "checkpoint=last: " in said.last and said.last.endswith("possible: best")
     assert typed("sample", "run=logs/train/a", "checkpoint=best", "n=2").status == 0
 
 
@@ -411,7 +407,7 @@ def test_where_memory_is_short_it_says_what_to_lower(
     assert said.status == 2 and f"error: {told}" in said.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("entry", "words"), [("eval", ("metrics=[simple]", *FEW)), ("sample", ("n=2",))])
+@pytest.mark.parametrize(("entry", "words"), [("eval", ("metrics=[simple]",)), ("sample", ("n=2",))])
 def test_what_stands_where_results_go_is_told(typed, run: Path, entry: str, words: tuple[str, ...]) -> None:
     (run / entry).write_text("")
     said = typed(entry, "run=logs/train/a", *words)
@@ -421,7 +417,7 @@ def test_what_stands_where_results_go_is_told(typed, run: Path, entry: str, word
 @pytest.mark.parametrize("content", ["", "[]", '{"status": "finished"}'])
 def test_a_damaged_verdict_is_told_in_one_line(typed, run: Path, content: str) -> None:
     (run / "metrics.json").write_text(content)
-    said = typed("train", "run=a", *TINY)
+    said = typed("train", "run=a", *QUICK)
     assert said.status == 2 and len(said.err.strip().splitlines()) == 1
     assert (
         "logs/train/a/metrics.json is damaged" in said.last and "remove it, and the run is evaluated again" in said.last

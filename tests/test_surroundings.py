@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
+from conftest import SMALL, TINY
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from scorelab.lit.environment import Place
@@ -77,7 +77,7 @@ def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_ad
 
 def test_fewer_processes_than_asked_for_never_finish(typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Place, "set_world_size", lambda self, size: None)  # as where a launcher's word counts
-    said = typed("train", "run=a", *SMALL, "trainer=ddp_cpu")
+    said = typed("train", "run=a", *TINY, "trainer=ddp_cpu")
     assert said.status == 1
     assert "trainer.devices=2 asks for 2 processes, and 1 of them trains here" in said.last
     assert left(tmp_path)["status"] == "failed" and "2 processes" in left(tmp_path, "status.json")["reason"]
@@ -104,6 +104,7 @@ def test_streams_that_take_nothing_change_no_exit_status(tmp_path: Path, words: 
     assert "Traceback" not in told.stderr and "BrokenPipe" not in told.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_reader_is_gone_and_whose_errors_go_nowhere_finishes(tmp_path: Path) -> None:
     told = shell(f"{TRAIN} -m seed=0 name=s {POINTS} logger=csv 2>&- | head -1", tmp_path)
     assert told.returncode == 0 and len(told.stdout.splitlines()) == 1

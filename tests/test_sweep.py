@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import type_in
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from scorelab.app.sweep import Sweep, job_directory
@@ -19,27 +21,20 @@ from scorelab.run.directory import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
-TINY = (
+SMALL = (
     "model.channels=8",
-    "model.multipliers=[1,1]",
+    "model.multipliers=[1]",
     "trainer.max_steps=2",
     "callbacks=minimal",
     "metrics=[simple]",
 )
 
 
-def typed(folder: Path, *words: str, status: int = 0, **env: str) -> str:
-    command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
-    told = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert told.returncode == status, told.stdout + told.stderr
-    return told.stderr + told.stdout
+def swept(folder: Path, *words: str, status: int = 0) -> str:
+    """What a sweep says, typed in a folder, errors first."""
+    said = type_in(folder, "train", "-m", *words)
+    assert said.status == status, said.out + said.err
+    return said.err + said.out
 
 
 def jobs_in(folder: Path, sweep: str) -> dict[str, dict]:
@@ -56,13 +51,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sweeps")
 
 
-GRID = ("-m", "loss=simple,hybrid", "schedule=linear,cosine", "name=grid", *TINY)
+GRID = ("loss=simple,hybrid", "schedule=linear,cosine", "name=grid", *SMALL, "logger.mode=offline")
 
 
 @pytest.fixture(scope="module")
 def grid(folder: Path) -> str:
     """What the first sweep prints."""
-    return typed(folder, *GRID, WANDB_MODE="offline")
+    return swept(folder, *GRID)
+
+
+@pytest.fixture
+def copied(folder: Path, grid: str, tmp_path: Path) -> Path:
+    """The first sweep, for a test to do with as it likes."""
+    shutil.copytree(folder / "logs", tmp_path / "logs", copy_function=shutil.copy2)
+    return tmp_path
 
 
 def test_every_job_of_a_sweep_has_its_own_directory_named_by_its_overrides(folder: Path, grid: str) -> None:
@@ -107,39 +109,52 @@ def test_a_sweep_ends_with_one_table_of_all_yardsticks(grid: str) -> None:
     assert all(re.fullmatch(r"\d\.\d{3}", number) for line in lines[at + 2 :] for number in line.split()[2:])
 
 
-def test_the_same_sweep_again_prints_the_table_and_does_nothing(folder: Path, grid: str) -> None:
-    before = {file: file.stat().st_mtime_ns for file in (folder / "logs").rglob("*") if file.is_file()}
-    told = typed(folder, *GRID, WANDB_MODE="offline")
+def test_the_same_sweep_again_prints_the_table_and_does_nothing(copied: Path, grid: str) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (copied / "logs").rglob("*") if file.is_file()}
+    told = swept(copied, *GRID)
     assert told.strip() == grid[grid.index("logs/sweeps/grid\n") :].strip()
-    assert {file: file.stat().st_mtime_ns for file in (folder / "logs").rglob("*") if file.is_file()} == before
+    assert {file: file.stat().st_mtime_ns for file in (copied / "logs").rglob("*") if file.is_file()} == before
 
 
-def test_a_killed_sweep_goes_on_where_it_stood(folder: Path) -> None:
-    words = ("-m", "seed=1,2,3", "name=killed", "logger=none", *TINY)
-    job = subprocess.Popen([sys.executable, str(ROOT / "src" / "train.py"), *words], cwd=folder, stdout=-3, stderr=-3)
+def test_a_sweep_goes_on_where_it_stood(copied: Path, grid: str) -> None:
+    """One job was being evaluated when the sweep was killed; test-slow kills one."""
+    (torn, *others) = sorted((copied / "logs" / "sweeps" / "grid").glob("*/metrics.json"))
+    before, done = json.loads(torn.read_text()), {file: file.stat().st_mtime_ns for file in others}
+    torn.unlink()
+    told = swept(copied, *GRID)
+    assert told.count("resumed at step 2 (last.ckpt)") == 1 and told.endswith(grid[grid.index("logs/sweeps/grid\n") :])
+    assert json.loads(torn.read_text())["metrics"] == before["metrics"]
+    assert {file: file.stat().st_mtime_ns for file in others} == done
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_stood(tmp_path: Path) -> None:
+    words = ("seed=1,2,3", "name=killed", *SMALL, "logger=none")
+    command = [sys.executable, str(ROOT / "src" / "train.py"), "-m", *words]
+    job = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 200
-    while not jobs_in(folder, "killed") and time.time() < deadline:
+    while not jobs_in(tmp_path, "killed") and time.time() < deadline:
         time.sleep(0.05)
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
-    done = {name: results for name, results in jobs_in(folder, "killed").items() if results["status"] == "finished"}
+    done = {name: results for name, results in jobs_in(tmp_path, "killed").items() if results["status"] == "finished"}
     assert done and len(done) < 3
-    typed(folder, *words)
-    after = jobs_in(folder, "killed")
+    swept(tmp_path, *words)
+    after = jobs_in(tmp_path, "killed")
     assert len(after) == 3 and all(results["status"] == "finished" for results in after.values())
     assert {name: after[name] for name in done} == done
 
 
-def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> None:
-    words = ("-m", "optimizer.lr=1e18,1e-3", "name=fails", "trainer.gradient_clip_val=0", "lr_schedule.warmup=0")
-    told = typed(folder, *words, "logger=none", *TINY, status=1)
+def test_a_job_that_fails_does_not_stop_the_others_and_is_told(tmp_path: Path) -> None:
+    words = ("optimizer.lr=1e18,1e-3", "name=fails", "trainer.gradient_clip_val=0", "lr_schedule.warmup=0")
+    told = swept(tmp_path, *words, "logger=none", *SMALL, status=1)
     assert "Traceback" not in told
     table = told.strip().splitlines()[-2:]
     assert re.match(r"  1e\+18\s+failed: the loss is (inf|nan) in step [12] at t = ", table[0])
     assert re.match(r"  0\.001\s+\d", table[1])
-    failed = next(v for name, v in jobs_in(folder, "fails").items() if "1e+18" in name)
+    failed = next(v for name, v in jobs_in(tmp_path, "fails").items() if "1e+18" in name)
     assert failed["status"] == "failed" and "the loss is" in failed["reason"]
-    assert typed(folder, *words, "logger=none", *TINY, status=1).count("Launching") == 1
+    assert swept(tmp_path, *words, "logger=none", *SMALL, status=1).count("Launching") == 1
 
 
 # --- refusals
@@ -168,27 +183,19 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(folder: Path) -> 
     ],
 )
 def test_a_sweep_with_one_impossible_job_is_refused_before_any_runs(
-    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    typed, words: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
-    from scorelab.app.entry import entry
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    with pytest.raises(SystemExit) as end:
-        entry(CONFIGS, "train", "scorelab.app.train:train")
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert end.value.code == 2
-    assert len(lines) == 1 and told in lines[0]
+    said = typed("train", "-m", *words)
+    assert said.status == 2
+    assert len(said.err.strip().splitlines()) == 1 and told in said.last
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_of_another_configuration_is_refused_before_any_job(folder: Path, grid: str) -> None:
-    (run, *_) = (folder / "logs" / "sweeps" / "grid").glob("*loss-hybrid_schedule-linear*")
+def test_a_directory_of_another_configuration_is_refused_before_any_job(copied: Path) -> None:
+    (run, *_) = (copied / "logs" / "sweeps" / "grid").glob("*loss-hybrid_schedule-linear*")
     stored = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(stored.replace("bound: 0.001", "bound: 0.01"))
-    told = typed(folder, *GRID, status=2)
-    (run / "config.yaml").write_text(stored)
+    told = swept(copied, *GRID, status=2)
     assert "loss.bound was 0.01, is now 0.001" in told and "Launching" not in told
 
 

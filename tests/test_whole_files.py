@@ -5,12 +5,13 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import TINY
 
 from scorelab.files import temporary
 from scorelab.lit.pictures import save_grid
@@ -57,10 +58,9 @@ def test_what_a_full_disk_cuts_short_is_not_there(tmp_path: Path, name: str) -> 
 
 
 def test_samples_are_whole_too_and_leftovers_are_swept(typed, tmp_path: Path) -> None:
-    words = ("data=moons", "model.width=16", "trainer.max_steps=2", "metrics=[simple]", "logger=none")
-    assert typed("train", "run=a", *words, "callbacks.grid=null").status == 0
-    drawn = ("run=logs/train/a", "n=30000", "sampler.steps=2")
-    assert typed("sample", *drawn).status == 0
+    assert typed("train", "run=a", *TINY).status == 0
+    drawn = partial(typed, "sample", "run=logs/train/a", "n=30000", "sampler.steps=2", pictures=True)
+    assert drawn().status == 0
     [array] = (tmp_path / "logs" / "train" / "a" / "sample").glob("*/samples.npz")
     size, picture = array.stat().st_size, array.with_name("samples.png").stat().st_size
     before = array.read_bytes()
@@ -68,7 +68,7 @@ def test_samples_are_whole_too_and_leftovers_are_swept(typed, tmp_path: Path) ->
     left_over = array.with_name(f".samples.npz.{gone()}-1.part")
     left_over.touch()
     with no_file_above((size + picture) // 2):
-        assert typed("sample", *drawn).status != 0
+        assert drawn().status != 0
     assert array.read_bytes() == before
     assert {file.name for file in array.parent.iterdir()} == {"samples.npz", "samples.png"}
 
@@ -103,25 +103,25 @@ def test_what_fails_before_the_first_step_is_in_status_json_and_the_run_goes_on_
 ) -> None:
     place = tmp_path / "logs" / "train" / "a"
     (place / "metrics.csv").mkdir(parents=True)  # history cannot be read
-    said = typed("train", "run=a", *SMALL)
+    said = typed("train", "run=a", *TINY)
     assert said.status != 0 and "is a directory" in said.last
     assert state(place)["state"] == "failed" and "is a directory" in state(place)["reason"]
     (place / "metrics.csv").rmdir()
-    assert typed("train", "run=a", *SMALL).status == 0
+    assert typed("train", "run=a", *TINY).status == 0
 
 
 def test_a_config_that_cannot_be_written_is_told_in_status_json_and_bars_no_later_job(typed, tmp_path: Path) -> None:
     place = tmp_path / "logs" / "train" / "a"
     with no_file_above(1000):
-        said = typed("train", "run=a", *SMALL)
+        said = typed("train", "run=a", *TINY)
     assert said.status == 2 and "no file may be larger" in said.last and said.last.endswith("nothing saved yet")
     assert state(place)["state"] == "failed" and state(place)["reason"] == said.last.removeprefix("error: ")
-    assert typed("train", "run=a", *SMALL).status == 0
+    assert typed("train", "run=a", *TINY).status == 0
 
 
 def test_a_log_that_cannot_be_written_costs_nothing(typed, tmp_path: Path) -> None:
     (tmp_path / "logs" / "train" / "a" / "train.log").mkdir(parents=True)
-    said = typed("train", "run=a", *SMALL)
+    said = typed("train", "run=a", *TINY)
     assert said.status == 0 and "Traceback" not in said.err
 
 
