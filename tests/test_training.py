@@ -165,20 +165,27 @@ def test_a_run_torn_off_goes_on_by_the_same_command_and_ends_as_if_it_had_not_be
     assert differences(folder / "logs" / "train" / "a", Path("logs/train/a")) == []
 
 
-def test_eval_repeats_the_run_and_never_touches_its_figures(folder: Path, first: str) -> None:
-    before = left(folder)
-    said = type_in(folder, "eval", "run=logs/train/a", "evaluation.samples=100")
+@pytest.fixture
+def copied(folder: Path, first: str, tmp_path: Path) -> Path:
+    """Where a copy of the run is, for a test to do with as it likes."""
+    shutil.copytree(folder / "logs", tmp_path / "logs")
+    return tmp_path
+
+
+def test_eval_repeats_the_run_and_never_touches_its_figures(copied: Path) -> None:
+    before = left(copied)
+    said = type_in(copied, "eval", "run=logs/train/a", "evaluation.samples=100")
     assert said.status == 0, said.err
-    result = json.loads((folder / said.out.strip().splitlines()[-1]).read_text())
+    result = json.loads((copied / said.out.strip().splitlines()[-1]).read_text())
     own = {k: v for k, v in before["metrics"].items() if not k.startswith("val/")}  # which training alone tells
     assert {"test/simple", "train/score_error"} <= own.keys()
     assert result["metrics"] == pytest.approx(own, rel=1e-5, abs=1e-6)
-    assert left(folder) == before
+    assert left(copied) == before
 
 
-def test_eval_has_no_budget_unless_given_and_skips_by_name(folder: Path, first: str) -> None:
-    said = type_in(folder, "eval", "run=logs/train/a", "evaluation.budget=7000")
-    result = json.loads((folder / said.out.strip().splitlines()[-1]).read_text())
+def test_eval_has_no_budget_unless_given_and_skips_by_name(copied: Path) -> None:
+    said = type_in(copied, "eval", "run=logs/train/a", "evaluation.budget=7000")
+    result = json.loads((copied / said.out.strip().splitlines()[-1]).read_text())
     assert result["metrics"]["test/simple"] is not None
     assert result["metrics"]["test/vlb"] is None and "needs" in result["records"]["vlb"]["skipped"]
     assert "vlb skipped" in said.out
