@@ -12,5 +12,5 @@ class Dawdler(EverySteps):
         super().__init__(every)
         self.seconds = seconds
 
-    def act(self, trainer, module, step):
+    def act(self, run, step):
         time.sleep(self.seconds)

@@ -135,8 +135,14 @@ def test_the_maths_imports_torch_alone(path: Path) -> None:
 
 @BY_NAME
 def test_frameworks_are_named_under_the_roof_only(path: Path) -> None:
-    if room(path) not in {*NAMES_FRAMEWORKS, "tracking"} and path != PACKAGE / "data" / "module.py":
+    if room(path) not in NAMES_FRAMEWORKS and path != PACKAGE / "data" / "module.py":
         assert not {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
+
+
+@BY_NAME
+def test_nothing_private_of_a_library_is_imported(path: Path) -> None:
+    private = {name for name in imports(path) for part in name.split(".") if part.startswith("_")}
+    assert private <= {"__future__"}
 
 
 @BY_NAME

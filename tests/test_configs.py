@@ -23,6 +23,7 @@ from scorelab.config.check import GIVEN, completed
 from scorelab.config.choices import KEY, with_choices
 from scorelab.errors import UserError
 from scorelab.evaluation.samples import kind
+from scorelab.tracking.logger import RunLogger
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SWEEPS = sorted((CONFIGS / "sweep").glob("*.yaml"))
@@ -223,7 +224,7 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(override: str, told:
     with pytest.raises(UserError) as caught:
         whole = config(*override.split())
         build(whole)
-        build_trainer(whole, Path("nowhere"))
+        build_trainer(whole, Path("nowhere"), RunLogger())
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 

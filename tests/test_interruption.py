@@ -18,11 +18,12 @@ from conftest import SMALL
 from faults.compare import differences
 
 from scorelab.app.again import Typed
-from scorelab.data.module import ignore_ending
+from scorelab.data.module import DataModule, ignore_ending
 from scorelab.errors import Interrupted
 from scorelab.evaluation.noise_error import NoiseError
 from scorelab.lit import callbacks
-from scorelab.run.signals import ENDING, SIGNALS
+from scorelab.lit.module import DiffusionModule
+from scorelab.run.signals import ENDING, SIGNALS, Signals, outlived
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,8 +57,6 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, signu
 def test_a_signal_in_a_step_saves_at_its_end_and_the_same_command_goes_on(
     typed, hung_up, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int
 ) -> None:
-    from scorelab.lit.module import DiffusionModule
-
     once(monkeypatch, DiffusionModule, "training_step", 6, signum)
     said = typed("train", "run=a", *SMALL)
     assert said.status == 128 + signum
@@ -91,6 +90,27 @@ def test_a_signal_between_steps_cuts_short_what_is_done_there_and_it_is_made_up_
     said = typed("train", "run=a", *SMALL)
     assert said.status == 0 and f"resumed at step {step} " in said.err + said.out
     assert differences(small_run, tmp_path / "logs" / "train" / "a") == []
+
+
+def test_a_signal_before_the_first_step_ends_the_run_and_every_handler_is_our_own_in_the_steps(
+    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning takes SIGTERM between its preparations and the first step, when it asks for the data."""
+    once(monkeypatch, DataModule, "train_dataloader", 1, signal.SIGTERM)
+    said = typed("train", "run=a", *SMALL)
+    assert said.status == 143 and said.last == "logs/train/a was interrupted by SIGTERM, nothing saved yet"
+    assert status(tmp_path)["state"] == "interrupted"
+    monkeypatch.undo()
+
+    def noted(self: DiffusionModule, *args: Any) -> Any:
+        handlers.append([signal.getsignal(signum) for signum in ENDING if not outlived(signum)])
+        return step(self, *args)
+
+    step, handlers, before = DiffusionModule.training_step, [], [signal.getsignal(signum) for signum in ENDING]
+    monkeypatch.setattr(DiffusionModule, "training_step", noted)
+    assert typed("train", "run=a", *SMALL, "trainer.max_steps=2", "overwrite=true").status == 0
+    assert len(handlers) == 2 and {handler.__func__ for each in handlers for handler in each} == {Signals._handle}
+    assert [signal.getsignal(signum) for signum in ENDING] == before
 
 
 @pytest.mark.slow

@@ -12,22 +12,30 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIGS
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from scorelab.config.check import checked, instantiate, nearest
 from scorelab.config.stored import of_today, slug
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.errors import UserError
+from scorelab.errors import CheckpointError, UserError
 from scorelab.files import plain
+from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.checkpoint_io import Checkpoints
+from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.ema import AveragedWeights, make_ema, update_ema
+from scorelab.lit.guard import DivergenceGuard
+from scorelab.lit.module import DiffusionModule
 from scorelab.lit.optim import Constant, WarmupCosine
+from scorelab.losses import Simple, Uniform
 from scorelab.networks import UNet
 from scorelab.run.directory import RunDir
 from scorelab.run.identity import first_difference
+from scorelab.samplers import DDIM
 from scorelab.schedules import Cosine
 from scorelab.tracking.history import History, flat
+from scorelab.tracking.logger import Loggers, RunLogger
 
 
 def small() -> NetworkDenoiser:
@@ -47,6 +55,10 @@ def test_averaged_weights_follow_by_the_decay() -> None:
         assert not a.requires_grad
 
 
+def module_of(denoiser: NetworkDenoiser) -> DiffusionModule:
+    return DiffusionModule(denoiser, Simple(), Uniform(), DDIM(2), None, None, seed=0)
+
+
 class FakeStep:
     """Just the two numbers AveragedWeights reads of a trainer."""
 
@@ -54,8 +66,7 @@ class FakeStep:
 
 
 def test_averaging_warms_up_once_per_optimiser_step_and_never_trains() -> None:
-    module = LightningModule()
-    module.denoiser, module.averaged = small(), None
+    module = module_of(small())
     callback, trainer = AveragedWeights(decay=0.9), FakeStep()
     callback.setup(trainer, module, "fit")
     callback.on_train_start(trainer, module)
@@ -108,8 +119,7 @@ def test_every_image_is_seen_once_an_epoch_whatever_the_batch() -> None:
 
 
 def test_a_stream_continued_at_a_step_is_the_same_stream() -> None:
-    whole, late = Batches(10, 4, seed=3), Batches(10, 4, seed=3)
-    late.start = 3
+    whole, late = Batches(10, 4, seed=3), Batches(10, 4, seed=3, start=3)
     stream = iter(whole)
     for _ in range(3):
         next(stream)
@@ -168,6 +178,22 @@ def test_history_keeps_every_row_and_takes_new_columns(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,1.0,", "2,,2.0", "3,,5.0"]
 
 
+def test_every_logger_is_told_and_passes_over_what_it_does_not_care_for(tmp_path: Path) -> None:
+    loggers = Loggers()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        loggers.add(History(tmp_path / name))
+        loggers.add(RunLogger())
+    loggers.log_metrics({"a": 1.0}, 1)
+    loggers.log_metrics({"a": 2.0}, 2)
+    loggers.log_image("samples", tmp_path / "none.png", 2)
+    loggers.truncate_after(1)
+    loggers.summarize({"a": None})
+    loggers.close(0)
+    for name in "ab":
+        assert (tmp_path / name / "metrics.csv").read_text().splitlines() == ["step,a", "1,1.0"]
+
+
 def test_a_torn_last_line_is_forgotten_and_a_row_written_twice_stands_once(tmp_path: Path) -> None:
     history = History(tmp_path)
     for step in (100, 110, 120):
@@ -196,7 +222,7 @@ def tensors(value: object) -> list[torch.Tensor]:
     return [found for each in value.values() for found in tensors(each)] if isinstance(value, dict) else []
 
 
-@pytest.mark.parametrize("name", ["averaging", "log", "validation", "grid", "guard", "keep"])
+@pytest.mark.parametrize("name", ["averaging", "log", "validation", "grid", "guard"])
 def test_what_a_callback_kept_goes_on_where_the_run_is(name: str) -> None:
     """A checkpoint is read on the CPU, in whatever type it was written; a run may go on elsewhere."""
     node = yaml.safe_load((CONFIGS / "callbacks" / "default.yaml").read_text())[name]
@@ -205,12 +231,55 @@ def test_what_a_callback_kept_goes_on_where_the_run_is(name: str) -> None:
     if name == "log":
         state["sums"] = {"loss": torch.ones(2, dtype=torch.float64)}
     callback.load_state_dict(state)
-    module, trainer = LightningModule(), Trainer(max_steps=10, logger=False, enable_checkpointing=False)
+    module, trainer = module_of(small()), Trainer(max_steps=10, logger=False, enable_checkpointing=False)
     module._device = torch.device("meta")
-    module.denoiser = module.averaged = small()
-    if name != "keep":  # which has nothing to bring anywhere, and acts at once
-        callback.on_train_start(trainer, module)
+    module.average()
+    if name == "guard":
+        callback.begin(module, 0)
+    callback.on_train_start(trainer, module)
     assert {each.device.type for each in tensors(vars(callback))} <= {"meta"}
+
+
+@pytest.mark.parametrize("name", ["log", "validation", "grid", "guard"])
+def test_a_checkpoint_that_lacks_what_a_callback_kept_is_refused_by_name(name: str) -> None:
+    node = yaml.safe_load((CONFIGS / "callbacks" / "default.yaml").read_text())[name]
+    callback = instantiate(checked({name: {"_target_": node["_target_"]}}, "callbacks")[name], f"callbacks.{name}")
+    state = callback.state_dict()
+    assert state
+    for key in state:
+        with pytest.raises(CheckpointError, match=rf"\.{key}: overwrite=true starts anew"):
+            callback.load_state_dict({each: value for each, value in state.items() if each != key})
+
+
+class Noted(EverySteps):
+    """Notes the steps it was done at; says once that the next checkpoint is the best."""
+
+    def __init__(self, best: bool) -> None:
+        super().__init__(1)
+        self.best, self.aside = best, 0.0
+
+    def take_best(self) -> bool:
+        best, self.best = self.best, False
+        return best
+
+    def leave_out(self, seconds: float) -> None:
+        self.aside += seconds
+
+    def figures(self) -> dict[str, float]:
+        return {f"best {self.best}": 1.0}
+
+
+def test_each_action_is_asked_for_the_best_and_told_of_time_that_is_not_training(tmp_path: Path) -> None:
+    saved = []
+    actions = [Noted(True), Noted(True), Noted(False)]
+    keeper = Checkpointing(actions, DivergenceGuard(), RunLogger(), Checkpoints())
+    trainer = Trainer(max_steps=10, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    trainer.save_checkpoint = lambda path, **given: saved.append(given["storage_options"])
+    keeper.save(trainer, 1, again=False)
+    keeper.save(trainer, 2, again=False)
+    assert saved == [{"best": True}, {"best": False}]
+    assert all(each.aside > 0 for each in actions)
+    assert keeper.figures() == {"best False": 1.0}
 
 
 def test_each_step_logs_the_rate_it_was_taken_with_and_a_speed_without_what_is_done_between(typed) -> None:

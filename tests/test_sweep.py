@@ -173,6 +173,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(tmp_path: Path) -
         (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
         (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),
         (("loss=simple,vlb", "name=a/b"), "a sweep's name has letters, digits"),
+        (("seed=interval(0,1)",), "seed=interval(0,1): a sweep needs its values one by one: seed=A,B,..."),
         (("loss=simple,simple",), "two jobs of this sweep would be one run"),
         (("loss=simple,vlb", "best_of=optimizer.lr"), "best_of=optimizer.lr: not swept; swept: loss"),
         (("trainer.accelerator=cpu,auto",), "two jobs of this sweep would be one run"),

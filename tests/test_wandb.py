@@ -63,7 +63,7 @@ def logged(place: Path, rows: int = 100, first: int = 0, during: Callable[[], No
     logger.close(0)
     assert slowest < 2  # on a busy machine; a call that waits for wandb takes ten times as long
     assert time.monotonic() - began < PATIENCE
-    return str(logger.version)
+    return logger.identity
 
 
 def synced(*places: Path, **environment: str) -> Said:
@@ -139,10 +139,10 @@ def test_a_run_is_on_the_server_with_its_pictures_and_its_final_numbers(
     Image.new("L", (8, 8)).save(tmp_path / "step_1.png")
     logger = Wandb(tmp_path, "name", {"loss": "a.B"}, group="sweep")
     logger.log_metrics({"a": 0.0}, 0)
-    logger.log_image("samples", [str(tmp_path / "step_1.png")], 1)
+    logger.log_image("samples", tmp_path / "step_1.png", 1)
     logger.summarize({"test/fid": 3.5, "test/kid": None})
     logger.close(0)
-    run = server.runs[logger.version]
+    run = server.runs[logger.identity]
     assert run.column("a") == [0.0]
     assert run.column("trainer/global_step") == [0, 1]
     assert run.summary["test/fid"] == 3.5 and "test/kid" not in run.summary

@@ -4,13 +4,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
 from scorelab.app.words import value_of
@@ -24,6 +25,7 @@ from scorelab.report.table import Row, sweep_table
 from scorelab.run.directory import RunDir
 from scorelab.run.identity import is_machine, key_of
 from scorelab.run.status import read_status
+from scorelab.tracking.logger import RunLogger
 
 LONGEST = 120
 
@@ -160,10 +162,25 @@ def _expanded(words: list[str], name: str) -> list[list[str]]:
         if key_of(word) in ("name", "best_of", "sweep") and parser.parse_override(word).is_sweep_override():
             raise UserError(f"{word}: one {key_of(word)} for the whole sweep")
     parsed = parser.parse_overrides([*params, *words])
-    batches = BasicSweeper.split_arguments(
-        [word for word in parsed if not str(word.key_or_group).startswith("hydra")], None
-    )
-    return [job for batch in batches for job in batch]
+    values = {  # one typed twice counts as the last of the two, in the place of the first
+        word.get_key_element(): _values(word) for word in parsed if not str(word.key_or_group).startswith("hydra")
+    }
+    return [
+        [f"{key}={value}" for key, value in zip(values, chosen, strict=True)] for chosen in product(*values.values())
+    ]
+
+
+def _values(word: Override) -> list[str]:
+    """What an override sets its key to, job by job.
+
+    Raises:
+        UserError: for a sweep over what is not a list of values.
+    """
+    if not word.is_sweep_override():
+        return [word.get_value_element_as_str()]
+    if not word.is_discrete_sweep():
+        raise UserError(f"{word.input_line}: a sweep needs its values one by one: {word.key_or_group}=A,B,...")
+    return list(word.sweep_string_iterator())
 
 
 def _composed(name: str, overrides: list[str]) -> DictConfig:
@@ -194,7 +211,7 @@ def _checked(cfg: DictConfig, place: Path) -> dict[str, Any]:
     """A job's whole config, once everything in it has been built and its directory looked at."""
     config = sized(completed(cfg))
     experiment = build(config)
-    build_trainer(config, place)
+    build_trainer(config, place, RunLogger())  # to see that it can be; the job's own is built where it runs
     run = RunDir(place)
     if not config["overwrite"]:
         run.check(config, of_today)

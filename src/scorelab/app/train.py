@@ -5,13 +5,12 @@ import multiprocessing
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning import Trainer
 from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
@@ -20,15 +19,12 @@ from scorelab.config.build import Experiment, build, sized
 from scorelab.config.check import completed, instantiate
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
-from scorelab.config.trainer import build_trainer, quiet
+from scorelab.config.trainer import Training, build_trainer, quiet
 from scorelab.denoisers import NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import Results, run_yardsticks
 from scorelab.files import plain, shown
-from scorelab.lit.callbacks import Validation
-from scorelab.lit.checkpointing import among
 from scorelab.lit.environment import Place
-from scorelab.lit.guard import DivergenceGuard
 from scorelab.lit.pictures import draw_results
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
@@ -37,9 +33,10 @@ from scorelab.run.directory import RunDir, first_free
 from scorelab.run.failures import Job, lost, recorded
 from scorelab.run.heartbeat import Heartbeat
 from scorelab.run.identity import key_of
-from scorelab.run.processes import Processes, see_complete
+from scorelab.run.processes import Processes, free_port, see_complete
 from scorelab.run.signals import SIGNALS
 from scorelab.tracking.history import History, flat
+from scorelab.tracking.logger import Loggers, RunLogger
 
 WORKER = "scorelab.app.worker"
 log = logging.getLogger("scorelab")
@@ -64,12 +61,12 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
                 results = run.finish()
                 log.info("%s is finished:\n%s", shown(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
-        experiment = ready(config, run)
+        objects = ready(config, run)
     except BaseException:
         run.discard()
         raise
     with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
-        job = attempt(experiment, config, run)
+        job = attempt(objects, config, run)
     log.info("%s", table(job.metrics, job.records))
     log.info("%s: %s", shown(run.path), ", ".join(what_is_there(run.path)))
     if job.reason is not None:
@@ -113,7 +110,22 @@ def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
     return config | {"run": place.name, "logger": logger}
 
 
-def ready(config: dict[str, Any], run: RunDir) -> Experiment:
+@dataclass(frozen=True)
+class Ready:
+    """All objects of a run.
+
+    Attributes:
+        loggers: those that are told of it: none yet, for they write into its directory.
+        port: where its processes meet.
+    """
+
+    experiment: Experiment
+    training: Training
+    loggers: Loggers
+    port: int
+
+
+def ready(config: dict[str, Any], run: RunDir) -> Ready:
     """All objects of a run that may begin, or go on.
 
     Raises:
@@ -122,11 +134,11 @@ def ready(config: dict[str, Any], run: RunDir) -> Experiment:
     experiment = build(config)
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
-    build_trainer(config, run.path)  # to see that it can be
+    loggers, port = Loggers(), 0 if config["trainer"]["devices"] == 1 else free_port()
+    training = build_trainer(config, run.path, loggers, Place(0, port))
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
-        origin = start_from(experiment.module, Path(config["init_from"]), config["prediction"])
-        experiment.module.origin = asdict(origin)
-    return experiment
+        start_from(experiment.module, Path(config["init_from"]), config["prediction"])
+    return Ready(experiment, training, loggers, port)
 
 
 class LogFile(logging.FileHandler):
@@ -162,41 +174,40 @@ def log_file(directory: Path) -> Iterator[None]:
         handler.close()
 
 
-def attempt(experiment: Experiment, config: dict[str, Any], run: RunDir) -> Job:
+def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
     """Train and evaluate, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
-    job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN))
+    loggers, trainer = objects.loggers, objects.training.trainer
+    job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN), loggers)
     with recorded(job):
         if config["overwrite"]:
             run.clear()
         run.claim(config)
-        processes = Processes(run.path, config["trainer"]["devices"], WORKER, lambda why: lost(job, why))
+        processes = Processes(run.path, config["trainer"]["devices"], objects.port, WORKER, lambda why: lost(job, why))
         job.fallen = lambda: processes.fallen
-        trainer = build_trainer(config, run.path, Place(0, processes.port))
         job.steps = lambda: trainer.global_step
-        job.loggers.append(History(run.path))
+        loggers.add(History(run.path))
         job.heartbeat = heartbeat = Heartbeat(run, lambda: trainer.global_step)
         with heartbeat, SIGNALS.waiting(False):
-            job.loggers += wanted_logger(config, run)
-            trainer.loggers = job.loggers
-            fit(experiment, trainer, run, processes, config)
+            if config["logger"]:
+                loggers.add(wanted_logger(config, run))
+            fit(objects, run, processes, config)
             heartbeat.enter("evaluating")
-            results = evaluated(experiment, trainer, run)
+            results = evaluated(objects, run)
             job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
     return job
 
 
-def wanted_logger(config: dict[str, Any], run: RunDir) -> list[Any]:
-    """The logger that the config names beside metrics.csv, if any."""
-    if not config["logger"]:
-        return []
+def wanted_logger(config: dict[str, Any], run: RunDir) -> RunLogger:
+    """The logger that the config names beside metrics.csv."""
     choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
     given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
-    return [instantiate(config["logger"], "logger", **given)]
+    return instantiate(config["logger"], "logger", **given)
 
 
-def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Processes, config: dict[str, Any]) -> None:
+def fit(objects: Ready, run: RunDir, processes: Processes, config: dict[str, Any]) -> None:
     """Train to the last step, from the newest checkpoint that is whole."""
+    experiment, trainer = objects.experiment, objects.training.trainer
     module = experiment.module
     weights = sum(p.numel() for p in module.denoiser.parameters())
     log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
@@ -210,7 +221,7 @@ def fit(experiment: Experiment, trainer: Trainer, run: RunDir, processes: Proces
     say_where_it_starts(module.origin, run, found)
     if found:
         found.put_in_order()
-    trainer.loggers[0].truncate_after(found.step if found else -1)  # type: ignore[attr-defined]
+    objects.loggers.truncate_after(found.step if found else -1)
     path = found.path if found else None
     try:
         with SIGNALS.waiting(), processes.at(path):
@@ -239,25 +250,24 @@ def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newes
         log.info("begun with the weights of %s at step %s", origin["run"], f"{origin['step']:,}")
 
 
-def evaluated(experiment: Experiment, trainer: Trainer, run: RunDir) -> Results:
+def evaluated(objects: Ready, run: RunDir) -> Results:
     """Evaluate the averaged weights of the last step, record and draw what is found."""
+    experiment, trainer, keeper = objects.experiment, objects.training.trainer, objects.training.keeper
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     context = experiment.context(module.evaluated)
     results = run_yardsticks(experiment.yardsticks, context, log.info)
     for name in results.failed:
         log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
-    for validation in among(trainer, Validation):
-        results.metrics |= {"val/simple": validation.simple, "val/simple_best": validation.best}
+    results.metrics |= keeper.figures()
     results.metrics, results.records = plain(results.metrics), plain(results.records)
-    for logger in trainer.loggers:
-        known = {key: value for key, value in results.metrics.items() if value is not None}
-        logger.log_metrics(known, trainer.global_step)
+    known = {key: value for key, value in results.metrics.items() if value is not None}
+    objects.loggers.log_metrics(known, trainer.global_step)
     draw_results(results.records, context, run.path)
     results.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
     results.records["training"] = {
         "steps": trainer.global_step,
-        "skipped": sum(guard.skipped for guard in among(trainer, DivergenceGuard)),
+        "skipped": keeper.guard.skipped,
         "processes": trainer.world_size,
         "init_from": module.origin,
     }

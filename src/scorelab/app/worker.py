@@ -12,6 +12,7 @@ from scorelab.lit.environment import Place
 from scorelab.run.machine import BATCH, machine_error
 from scorelab.run.processes import die_with, share_cores
 from scorelab.run.signals import SIGNALS
+from scorelab.tracking.logger import RunLogger
 
 
 def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
@@ -21,7 +22,7 @@ def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
     share_cores(config["trainer"]["devices"])
     with SIGNALS.listening(), SIGNALS.waiting():
         experiment = build(config)
-        trainer = build_trainer(config, directory, place)
+        trainer = build_trainer(config, directory, RunLogger(), place).trainer
         trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
 
 

@@ -56,6 +56,12 @@ GIVEN = {  # what the program wires or means itself, and what does what is wante
         "limit_test_batches": "evaluation.samples and evaluation.budget say how much is evaluated",
         "limit_predict_batches": "src/sample.py n=N draws samples",
     },
+    "callbacks.keep": {
+        "actions": "the other callbacks are",
+        "guard": "callbacks.guard is",
+        "logger": "logger=... decides it",
+        "checkpoints": "they are written as it says",
+    },
     "logger": {
         "directory": "run=NAME names the directory",
         "name": "run=NAME names the run",
@@ -68,7 +74,6 @@ GIVEN = {  # what the program wires or means itself, and what does what is wante
 def bases() -> dict[str, type]:
     """The class whose subclasses each group may name, and nodes inside its nodes; no function is on the list."""
     from lightning import Callback, LightningDataModule, Trainer
-    from lightning.pytorch.loggers import Logger
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -76,10 +81,13 @@ def bases() -> dict[str, type]:
     from scorelab.data.base import Source
     from scorelab.denoisers import Parameterization, Variance
     from scorelab.evaluation import EvaluationSettings, Yardstick
+    from scorelab.lit.checkpointing import Checkpointing
+    from scorelab.lit.guard import DivergenceGuard
     from scorelab.losses import Loss, TimestepSampler
     from scorelab.metrics.features import Extractor
     from scorelab.samplers import Sampler
     from scorelab.schedules import Schedule
+    from scorelab.tracking.logger import RunLogger
 
     return {
         "data": LightningDataModule,
@@ -95,8 +103,10 @@ def bases() -> dict[str, type]:
         "optimizer": Optimizer,
         "lr_schedule": LRScheduler,
         "callbacks": Callback,
+        "callbacks.guard": DivergenceGuard,
+        "callbacks.keep": Checkpointing,
         "trainer": Trainer,
-        "logger": Logger,
+        "logger": RunLogger,
         "metrics": Yardstick,
         "metrics.*.*": Loss,
         "evaluation": EvaluationSettings,
@@ -175,10 +185,11 @@ def _group(key: str, value: Any) -> Any:
         return _node(value, key, GIVEN.get(key, {}))
     nodes = {}
     for name, node in value.items():
+        path = f"{key}.{name}"
         if node is not None and not (isinstance(node, dict) and "_target_" in node):
             named = [n for n, v in value.items() if isinstance(v, dict) and "_target_" in v]
-            raise UserError(f"{key}.{name}: no such entry{nearest(str(name), named)}")
-        nodes[name] = None if node is None else _node(node, f"{key}.{name}", {})
+            raise UserError(f"{path}: no such entry{nearest(str(name), named)}")
+        nodes[name] = None if node is None else _node(node, path, GIVEN.get(path, {}))
     return nodes
 
 

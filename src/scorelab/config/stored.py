@@ -166,15 +166,7 @@ def _filled(value: Any, path: str, given: set[str]) -> Any:
     return {key: each for key, each in defaults.items() if key not in given} | inner
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a run's first weights come from."""
-
-    run: str
-    step: int
-
-
-def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> Origin:
+def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -> None:
     """Give the network the evaluated weights of another run's newest whole checkpoint: averaged ones where it has some.
 
     Schedule, loss and optimiser are this run's own; what the network predicts has to be the same.
@@ -198,4 +190,4 @@ def start_from(module: DiffusionModule, run: Path, prediction: dict[str, Any]) -
     weights = {key.removeprefix("network."): value for key, value in evaluated.items() if key.startswith("network.")}
     network: Any = module.denoiser.network
     load_state(network, weights, found.path)
-    return Origin(str(run), found.step)
+    module.remember_origin(str(run), found.step)

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import torch
 
 from scorelab.config.check import instantiate
 from scorelab.errors import UserError
+from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.checkpoint_io import Checkpoints
+from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.environment import Place
+from scorelab.tracking.logger import RunLogger
 
 NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
 
@@ -38,23 +43,34 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
             raise UserError(f"callbacks.{name} cannot be left out: it {why}")
 
 
-def build_trainer(config: dict[str, Any], directory: Path, place: Place | None = None) -> lightning.Trainer:
+@dataclass(frozen=True)
+class Training:
+    """A run's trainer, and of its callbacks the one that keeps the run."""
+
+    trainer: lightning.Trainer
+    keeper: Checkpointing
+
+
+def build_trainer(config: dict[str, Any], directory: Path, logger: RunLogger, place: Place | None = None) -> Training:
     """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
 
-    ``place`` is that of this process among those of the run: nothing around it says so, nor what a trainer's argument
-    is that the config does not have.
+    ``logger`` is told what there is to tell. ``place`` is that of this process among those of the run: nothing around
+    it says so, nor what a trainer's argument is that the config does not have.
 
     Raises:
         UserError: for values that Lightning or this program refuses.
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
-    from scorelab.lit.checkpoint_io import Checkpoints
-
     node = dict(config["trainer"])
     if node.get("accelerator") == "auto":
         node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
-    made = {name: instantiate(c, f"callbacks.{name}") for name, c in config["callbacks"].items() if c}
-    keeper = made.pop("keep")
+    nodes = {name: callback for name, callback in config["callbacks"].items() if callback}
+    keep = nodes.pop("keep")
+    made = {name: instantiate(callback, f"callbacks.{name}") for name, callback in nodes.items()}
+    actions = [each for each in made.values() if isinstance(each, EverySteps)]
+    checkpoints = Checkpoints()
+    shared = {"actions": actions, "guard": made["guard"], "logger": logger, "checkpoints": checkpoints}
+    keeper = instantiate(keep, "callbacks.keep", **shared)
     callbacks = [*made.values(), keeper]  # last: it saves what the others have done
     parameters = inspect.signature(lightning.Trainer).parameters.values()
     # said, for what is not said PL_TRAINER_... says
@@ -67,12 +83,9 @@ def build_trainer(config: dict[str, Any], directory: Path, place: Place | None =
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": False, "plugins": [Checkpoints(), place or Place()]}
+    given = {"callbacks": callbacks, "logger": False, "plugins": [checkpoints, place or Place()]}
     given["default_root_dir"] = str(directory)
-    trainer = instantiate(node, "trainer", **defaults | fixed | given)
-    # Lightning's handler of SIGTERM waits for the other processes, and its own way of stopping saves nothing
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    return trainer
+    return Training(instantiate(node, "trainer", **defaults | fixed | given), keeper)
 
 
 def quiet() -> None:

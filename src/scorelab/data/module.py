@@ -34,9 +34,9 @@ class Batches(Sampler[Tensor]):
     A batch depends on (seed, step, rank) alone, so a run continued at step k sees what it would have seen.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, start: int = 0) -> None:
         self.rows, self.batch_size, self.seed, self.rank, self.world = rows, batch_size, seed, rank, world
-        self.start = 0
+        self.start = start
 
     def __iter__(self) -> Iterator[Tensor]:
         """Rows (batch_size,) of this rank."""
@@ -83,8 +83,8 @@ class EndlessDataset(Dataset):
 class Steps(Sampler[int]):
     """The steps start, start + 1, ... without end."""
 
-    def __init__(self) -> None:
-        self.start = 0
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
 
     def __iter__(self) -> Iterator[int]:
         """One after the other."""
@@ -175,12 +175,9 @@ class DataModule(LightningDataModule):
         start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         if self.endless:
             assert isinstance(self.source, Synthetic)
-            steps = Steps()
-            steps.start = start
-            return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), steps)
+            return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), Steps(start))
         train = self.training
-        batches = Batches(len(train), self.batch_size, self.seed, rank, world)
-        batches.start = start
+        batches = Batches(len(train), self.batch_size, self.seed, rank, world, start)
         return self.served(InMemoryDataset(train, self.levels), ByValue(batches) if self.workers else batches)
 
     def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:

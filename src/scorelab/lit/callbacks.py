@@ -3,6 +3,8 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +13,42 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from scorelab.data.module import DataModule
-from scorelab.errors import Refusal, UserError
+from scorelab.errors import CheckpointError, Refusal, UserError
 from scorelab.evaluation.noise_error import noise_error
+from scorelab.lit.module import DiffusionModule
 from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
+from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
 from scorelab.tensors import to_bytes
+from scorelab.tracking.logger import RunLogger
 
 
-def data_of(trainer: Trainer) -> DataModule:
-    """The data module the trainer fits; Lightning attaches it without declaring it."""
-    return trainer.datamodule  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class RunContext:
+    """What an action between two steps works on: what is trained, on which data, who is told, the run's directory."""
+
+    module: DiffusionModule
+    data: DataModule
+    logger: RunLogger
+    directory: Path
 
 
-def record(trainer: Trainer, metrics: dict[str, float], step: int) -> None:
-    """Send numbers to every logger."""
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, step)
+def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
+    """What a checkpoint holds of a callback under a key.
+
+    Raises:
+        CheckpointError: when it holds no such thing.
+    """
+    if key not in state:
+        raise CheckpointError(f"the checkpoint does not hold {type(callback).__name__}.{key}: {ANEW}")
+    return state[key]
 
 
 class EverySteps(Callback):
     """Something done after every ``every``-th optimiser step and after the last one; the keeper sees to it.
+
+    Lightning's hooks may be there besides.
 
     ``done`` is the last step it was done at: what an interruption came before is made up for. ``brief`` says that a
     signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
@@ -55,15 +72,26 @@ class EverySteps(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        vars(self).update(state_dict)
+        self.done = kept(self, state_dict, "done")
 
     def due(self, step: int, last: bool) -> bool:
         """Whether it is to be done after ``step`` steps and has not been."""
         return self.done < step and (last or step % self.every == 0)
 
-    def act(self, trainer: Trainer, module: Any, step: int) -> None:
+    def act(self, run: RunContext, step: int) -> None:
         """What is done after ``step`` steps."""
         raise NotImplementedError
+
+    def leave_out(self, seconds: float) -> None:
+        """So many seconds were spent on something else than training."""
+
+    def take_best(self) -> bool:
+        """Whether what was found since this was last asked makes the next checkpoint the best so far."""
+        return False
+
+    def figures(self) -> dict[str, float]:
+        """What is told of it in the end, beside the yardsticks."""
+        return {}
 
 
 class TrainingLog(EverySteps):
@@ -87,6 +115,11 @@ class TrainingLog(EverySteps):
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, and the last rate, for the checkpoint."""
         return super().state_dict() | {"sums": self.sums, "rate": self.rate}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state_dict)
+        self.sums, self.rate = kept(self, state_dict, "sums"), kept(self, state_dict, "rate")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
@@ -113,9 +146,10 @@ class TrainingLog(EverySteps):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the losses up; after an optimiser step, the norms too."""
-        found = {name.removeprefix("shown/"): value for name, value in outputs.items() if name.startswith("shown/")}
+        record: Any = pl_module.record
+        found = {"loss": record.loss, **record.parts}
         if trainer.global_step != self.seen:
-            norm: Any = pl_module.gradient_norm
+            norm = record.gradient_norm
             clipped = torch.where(norm > 0, norm > (trainer.gradient_clip_val or math.inf), math.nan)
             # no norm at all: a step that was left out
             found |= {"grad_norm": torch.where(norm > 0, norm, math.nan), "clipped": clipped}
@@ -126,19 +160,19 @@ class TrainingLog(EverySteps):
         self.seen = trainer.global_step
         self.shown.update(trainer.global_step - self.shown.n)
 
-    def act(self, trainer: Trainer, module: Any, step: int) -> None:
+    def act(self, run: RunContext, step: int) -> None:
         """Read the sum, and start over."""
         means = {name: float(total) / max(1.0, float(count)) for name, (total, count) in self.sums.items()}
         now, (then, before) = time.perf_counter(), self.started
         # a line that an earlier job owes has no speed of this one's
         speed = (step - before) / (now - then - self.aside) if step > before else math.nan
         means |= {"lr": self.rate, "it_per_s": speed}
-        record(trainer, {f"train/{name}": value for name, value in means.items()}, step)
+        run.logger.log_metrics({f"train/{name}": value for name, value in means.items()}, step)
         self.shown.set_postfix_str(f"loss {means['loss']:.4f}", refresh=False)
         self.sums, self.started, self.aside = {}, (now, step), 0.0
 
     def leave_out(self, seconds: float) -> None:
-        """Not count so many seconds as training."""
+        """Not count them in the speed."""
         self.aside += seconds
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,14 +199,14 @@ class Validation(EverySteps):
         self.best, self.simple = math.inf, math.nan
         self.improved = False
 
-    def act(self, trainer: Trainer, module: Any, step: int) -> None:
+    def act(self, run: RunContext, step: int) -> None:
         """Validate."""
-        x0, labels = data_of(trainer).data("val", module.device)
-        value = noise_error(module.evaluated, x0, labels, self.chunk).simple
+        x0, labels = run.data.data("val", run.module.device)
+        value = noise_error(run.module.evaluated, x0, labels, self.chunk).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
-            record(trainer, {"val/simple": value}, step)
+            run.logger.log_metrics({"val/simple": value}, step)
         self.simple = math.nan if value is None else value
         self.improved = value is None or value < self.best
         self.best = min(self.best, math.inf if value is None else value)
@@ -180,6 +214,20 @@ class Validation(EverySteps):
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and the latest."""
         return super().state_dict() | {"best": self.best, "simple": self.simple}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state_dict)
+        self.best, self.simple = kept(self, state_dict, "best"), kept(self, state_dict, "simple")
+
+    def take_best(self) -> bool:
+        """Whether the latest value is the least, until this is asked."""
+        improved, self.improved = self.improved, False
+        return improved
+
+    def figures(self) -> dict[str, float]:
+        """The last value, and the least."""
+        return {"val/simple": self.simple, "val/simple_best": self.best}
 
 
 class SampleGrid(EverySteps):
@@ -197,16 +245,14 @@ class SampleGrid(EverySteps):
         self.samples, self.shown, self.chunk = samples, shown, chunk
         self.metric: Any = None
 
-    def act(self, trainer: Trainer, module: Any, step: int) -> None:
+    def act(self, run: RunContext, step: int) -> None:
         """Draw, save, measure."""
-        data, denoiser = data_of(trainer), module.evaluated
+        data, module = run.data, run.module
         labels = torch.arange(self.samples) % (data.classes or 1)
-        drawn = draw_samples(denoiser, module.sampler, data.shape, labels, module.seed, self.chunk)
-        path = Path(trainer.default_root_dir) / "samples" / f"step_{step:07d}.png"
+        drawn = draw_samples(module.evaluated, module.sampler, data.shape, labels, module.seed, self.chunk)
+        path = run.directory / "samples" / f"step_{step:07d}.png"
         save_samples(drawn, data, path, self.shown)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [str(path)], step)
+        run.logger.log_image("samples", path, step)
         seen, train = drawn, data.splits["train"].values
         if len(train) < 2:  # one item has no covariance
             return
@@ -217,4 +263,4 @@ class SampleGrid(EverySteps):
             self.metric.update(train, real=True)
         self.metric.reset()
         self.metric.update(seen, real=False)
-        record(trainer, {"val/fid": float(self.metric.compute())}, step)
+        run.logger.log_metrics({"val/fid": float(self.metric.compute())}, step)

@@ -41,8 +41,7 @@ class AveragedWeights(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Give the module its second denoiser before a checkpoint is read into it."""
-        if pl_module.averaged is None:
-            pl_module.averaged = make_ema(pl_module.denoiser)
+        pl_module.average()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Count from the step a continued run stands at."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
 from scorelab.errors import Refusal, UserError
-from scorelab.lit.callbacks import record
+from scorelab.lit.callbacks import kept
 from scorelab.lit.module import DiffusionModule
 
 
@@ -46,8 +46,7 @@ class Watched:
 
 def watch(module: DiffusionModule, step: int) -> Watched:
     """The numbers of the step just taken; nothing waits for them yet."""
-    t, losses = (torch.cat(each) for each in zip(*module.seen, strict=True))
-    norm = module.gradient_norm
+    t, losses, norm = module.record.t, module.record.losses, module.record.gradient_norm
     finite = torch.isfinite(losses).all() & torch.isfinite(norm)
     arrived = None
     if finite.is_cuda:
@@ -67,6 +66,8 @@ class DivergenceGuard(Callback):
     The smoothed loss is the mean over ``every`` steps. The run diverges where it exceeds the first such mean by
     ``factor`` times the most it ever lay below that, or by as many spreads of single batches at the start where that
     is more: infinity (``factor=inf``) never. What goes wrong before the first mean is known is its scale, so unseen.
+
+    A callback for the checkpoint alone: the keeper asks it, before and after every update and before it saves.
 
     Raises:
         Refusal: for numbers that cannot be.
@@ -94,40 +95,50 @@ class DivergenceGuard(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        vars(self).update(state_dict | {"sums": torch.tensor(state_dict["sums"], dtype=torch.float64)})
+        self.skipped, self.in_a_row = (kept(self, state_dict, key) for key in ("skipped", "in_a_row"))
+        self.first, self.least, self.spread = (kept(self, state_dict, key) for key in ("first", "least", "spread"))
+        self.sums = torch.tensor(kept(self, state_dict, "sums"), dtype=torch.float64)
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count from the step a continued run stands at."""
-        self.seen = trainer.global_step
-        self.sums = self.sums.to(pl_module.device)
+    def begin(self, module: DiffusionModule, step: int) -> None:
+        """Count from the step a run stands at."""
+        self.seen = step
+        self.sums = self.sums.to(module.device)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        """Where bad steps are skipped: look before the update is made, and leave it nothing to do."""
+    def skips(self, module: DiffusionModule, optimizer: Optimizer, step: int) -> bool:
+        """Look before the update of a step is made, where bad ones are skipped; whether it has nothing left to do.
+
+        Raises:
+            UserError: where too many in a row would be skipped.
+        """
         if self.on_nan == "stop":
-            return
-        pl_module.measure_gradients(optimizer)
-        seen = watch(pl_module, trainer.global_step + 1)
+            return False
+        module.measure_gradients(optimizer)
+        seen = watch(module, step)
         if seen.well:
             self.in_a_row = 0
-            return
+            return False
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row > self.most:
             raise UserError(f"{seen}; so were the {self.most} steps before, which were skipped: lower optimizer.lr")
         optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient is passed over, moments and all
-        record(trainer, {"train/skipped": self.skipped}, trainer.global_step + 1)
+        return True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
-        """Add the loss up; after an optimiser step look at the one before, and at the mean when it is due."""
-        loss = outputs["shown/loss"].double()
+    def after_batch(self, module: DiffusionModule, step: int) -> None:
+        """Add the loss up; after an optimiser step look at the one before, and at the mean when it is due.
+
+        Raises:
+            UserError: where the run is to stop.
+        """
+        loss = module.record.loss.double()
         if self.on_nan == "stop" or bool(loss.isfinite()):
             self.sums += torch.stack([torch.ones_like(loss), loss, loss**2])
-        if trainer.global_step == self.seen:
+        if step == self.seen:
             return
-        self.seen = trainer.global_step
+        self.seen = step
         if self.on_nan == "stop":
             self.look()
-            self.watched = watch(pl_module, self.seen)
-            if not pl_module.on_gpu:
+            self.watched = watch(module, self.seen)
+            if not module.on_gpu:
                 self.look()
         if self.seen % self.every == 0:
             self.weigh(self.sums)

@@ -1,6 +1,7 @@
 """The LightningModule: a denoiser, a loss, a law of times, and how to step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from scorelab.denoisers import Denoiser, Exact
+from scorelab.lit.ema import make_ema
+from scorelab.lit.record import StepRecord
 from scorelab.losses import Example, Loss, TimestepSampler
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
@@ -20,16 +23,16 @@ class DiffusionModule(LightningModule):
     """Trains a denoiser under a loss at times drawn by a law.
 
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
-    what the uninterrupted one would have. ``averaged``, where the callback of that name made one, is a second
-    denoiser with averaged weights; it is the one that is evaluated and sampled from. ``sampler`` is for pictures along
-    the way. ``exact`` is the exact denoiser of the training data where the loss asks for it: an argument, not a
-    submodule, so in no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is
-    shown. ``gradient_norm`` is that of the last step, before clipping, and ``seen`` the times and losses of its
-    batches, of all processes. ``origin`` says where the first weights came from, if from another run. One that is
-    evaluated alone has no ``optimizer`` and no ``lr_schedule``.
+    what the uninterrupted one would have. ``averaged``, where ``average`` was called, is a second denoiser with
+    averaged weights; it is the one that is evaluated and sampled from. ``sampler`` is for pictures along the way.
+    ``exact`` is the exact denoiser of the training data where the loss asks for it: an argument, not a submodule, so in
+    no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is told. ``record``
+    is what the step being taken, or the last one, says of itself. ``origin`` says where the first weights came from, if
+    from another run. One that is evaluated alone has no ``optimizer`` and no ``lr_schedule``.
     """
 
     averaged: Denoiser | None
+    record: StepRecord
 
     def __init__(
         self,
@@ -48,8 +51,6 @@ class DiffusionModule(LightningModule):
         self.averaged = None
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
         self.seed, self.normalizer = seed, normalizer
-        self.gradient_norm = torch.zeros(())
-        self.seen: list[tuple[Tensor, Tensor]] = []
         self.origin: dict[str, Any] | None = None
         self._beside = (exact,)  # a tuple, which nn.Module does not look into
 
@@ -63,13 +64,22 @@ class DiffusionModule(LightningModule):
         if self.exact is not None:
             self.exact.to(self.device)
 
+    def average(self) -> None:
+        """Have a second denoiser for averaged weights: a copy of the first as it is, if there is none yet."""
+        if self.averaged is None:
+            self.averaged = make_ema(self.denoiser)
+
+    def remember_origin(self, run: str, step: int) -> None:
+        """Know that the weights it begins with are those of another run at a step."""
+        self.origin = {"run": run, "step": step}
+
     @property
     def evaluated(self) -> Denoiser:
         """The denoiser to evaluate and to sample from: the averaged one where there is one."""
         return self.denoiser if self.averaged is None else self.averaged
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
-        """The weighted mean loss of one batch, to train on and (``shown``, with its parts) to look at."""
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """The weighted mean loss of one batch to train on; what there is to look at goes into ``record``."""
         x0, label = batch
         trainer = self.trainer
         step, parts = trainer.global_step, trainer.accumulate_grad_batches
@@ -91,13 +101,14 @@ class DiffusionModule(LightningModule):
         example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
         terms = self.loss(self.denoiser, example, generator("loss", *key))
         loss = (weight * terms.loss).mean()
-        shown = {name: (weight * part.detach()).mean() for name, part in ({"loss": terms.loss} | terms.parts).items()}
-        gathered: Any = self.all_gather([t, terms.loss.detach(), torch.stack(list(shown.values()))])
+        mine = torch.stack([(weight * part.detach()).mean() for part in (terms.loss, *terms.parts.values())])
+        gathered: Any = self.all_gather([t, terms.loss.detach(), mine])
         times, losses = (each.flatten() for each in gathered[:2])
-        self.seen = [*(self.seen if part else []), (times, losses)]
         self.timesteps.update(times, losses)
-        means = gathered[2].view(world, -1).mean(0)  # every process's, so that all come to the same conclusions
-        return {"loss": loss / self.normalizer} | {f"shown/{name}": means[n] for n, name in enumerate(shown)}
+        mean, *means = gathered[2].view(world, -1).mean(0)  # every process's, so that all come to the same conclusions
+        record = StepRecord(mean, dict(zip(terms.parts, means, strict=True)), times, losses)
+        self.record = record.after(self.record) if part else record
+        return loss / self.normalizer
 
     def configure_gradient_clipping(
         self,
@@ -108,12 +119,13 @@ class DiffusionModule(LightningModule):
         """Clip the norm of all gradients; Lightning's own way refuses fused optimisers under mixed precision."""
         parameters = self.measure_gradients(optimizer)
         if gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.record.gradient_norm)
 
     def measure_gradients(self, optimizer: Optimizer) -> list[nn.Parameter]:
-        """Set ``gradient_norm``; the parameters that have a gradient."""
+        """Put the gradients' norm on record; the parameters that have a gradient."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        self.record = replace(self.record, gradient_norm=norm)
         return parameters
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ import torch
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import CheckpointError, DamagedCheckpoint, UserError
-from scorelab.lit.ema import make_ema
 from scorelab.lit.module import DiffusionModule
 from scorelab.run.checkpoints import NAMES, read_checkpoint
 
@@ -35,7 +34,7 @@ def load_weights(module: DiffusionModule, path: Path) -> int:
     checkpoint = whole_checkpoint(path)
     state = checkpoint["state_dict"]
     if any(key.startswith("averaged.") for key in state):
-        module.averaged = make_ema(module.denoiser)
+        module.average()
     load_state(module, state, path)
     module.eval()
     return int(checkpoint["global_step"])

@@ -1,12 +1,8 @@
 """A run's directory: who it is, whether it is finished, and that one job at a time works in it."""
 
-import errno
-import fcntl
 import json
-import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -22,6 +18,7 @@ from scorelab.errors import UserError
 from scorelab.files import plain, remove_temporary, shown, write_json, write_text
 from scorelab.run.checkpoints import Newest, newest_checkpoint
 from scorelab.run.identity import first_difference, read_config
+from scorelab.run.lock import Lock
 from scorelab.run.status import Status, read_status, write_status
 
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
@@ -39,7 +36,10 @@ class RunDir:
     path: Path
     started: float = field(default_factory=time.time)
     left_by: Status | None = None
-    _lock: IO[str] | None = None
+    _lock: Lock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lock = Lock(self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -75,42 +75,17 @@ class RunDir:
         return content
 
     def lock(self) -> None:
-        """Take the directory for this process; the kernel gives it back however the process ends.
-
-        The lock is the process's own: one forked off does not hold it.
+        """Take the directory for this process, and learn how an earlier job left it.
 
         Raises:
             UserError: when another process has it.
         """
-        place = self.path / "lock"
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = place.open("a+")
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks, say
-                    raise
-                file.seek(0)
-                holder = file.read().strip() or "another job"
-                raise UserError(
-                    f"run {shown(self.path)} is being worked on by {holder}: wait, or give this one another name"
-                ) from None
-            with suppress(OSError):
-                if os.fstat(file.fileno()).st_ino == place.stat().st_ino:
-                    break
-            file.close()  # a job that was refused has just removed the directory and this file with it
-        self._lock = file
-        file.truncate(0)
-        file.write(f"{socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%F %T')}")
-        file.flush()
+        self._lock.take()
         self.left_by = read_status(self.path)
 
     def release(self) -> None:
         """Give the directory back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     @property
     def untouched(self) -> bool:
@@ -148,7 +123,7 @@ class RunDir:
     def discard(self) -> None:
         """Remove the directory of a run that was refused before it began, where no other job has taken it."""
         try:
-            if self._lock is None and self.path.is_dir():
+            if not self._lock.taken and self.path.is_dir():
                 self.lock()
         except (UserError, OSError):
             return

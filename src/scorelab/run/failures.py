@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scorelab.errors import CheckpointError, Interrupted, MachineError, UserError
 from scorelab.files import shown
@@ -19,12 +19,23 @@ BROKEN = re.compile("gloo|nccl|connection|peer", re.IGNORECASE)  # of what binds
 log = logging.getLogger("scorelab")
 
 
+class Told(Protocol):
+    """Who is told how a run ended."""
+
+    def summarize(self, metrics: Mapping[str, float | None]) -> None:
+        """The final numbers, where there are some."""
+
+    def close(self, exit_code: int) -> None:
+        """That it is over; 0 where it is finished."""
+
+
 @dataclass
 class Job:
     """What works in a run's directory, as far as it has been made: its end has to be told whatever was missing.
 
     Attributes:
         again: the words that go on with the run, or with its sweep.
+        logger: is told how it ends.
         steps: how many steps have been taken, once something takes them.
         fallen: what is known of another of its processes that has died.
         metrics, records, failed: what evaluation found, and why, by yardstick, where one failed.
@@ -33,10 +44,10 @@ class Job:
     run: RunDir
     config: dict[str, Any]
     again: str
+    logger: Told
     steps: Callable[[], int] | None = None
     fallen: Callable[[], str | None] = lambda: None
     heartbeat: Heartbeat | None = None
-    loggers: list[Any] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -64,7 +75,7 @@ class Job:
 
 @contextmanager
 def recorded(job: Job) -> Iterator[None]:
-    """Say in metrics.json and status.json how a job ended, and to its loggers, whatever ends this block."""
+    """Say in metrics.json and status.json how a job ended, and to its logger, whatever ends this block."""
     run, status, reason, told = job.run, "failed", None, False
     try:
         yield
@@ -85,11 +96,9 @@ def recorded(job: Job) -> Iterator[None]:
     finally:
         if not told:
             close_unfinished(job, status, reason)
-        for logger in job.loggers:
-            if hasattr(logger, "close"):
-                if told:
-                    logger.summarize(job.metrics)
-                logger.close(0 if told and reason is None else 1)
+        if told:
+            job.logger.summarize(job.metrics)
+        job.logger.close(0 if told and reason is None else 1)
 
 
 def failed_parts(failed: Mapping[str, str], place: Path, onward: str = "") -> str | None:

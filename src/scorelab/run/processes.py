@@ -41,13 +41,12 @@ class Processes:
     back from waiting for it; ``fallen`` tells of one that had died by the end.
     """
 
-    def __init__(self, directory: Path, devices: int, worker: str, lost: Callable[[str], None]) -> None:
-        self.directory, self.devices, self.worker, self.lost = directory, devices, worker, lost
+    def __init__(self, directory: Path, devices: int, port: int, worker: str, lost: Callable[[str], None]) -> None:
+        self.directory, self.devices, self.port, self.worker, self.lost = directory, devices, port, worker, lost
         self.others: list[subprocess.Popen] = []
         self.fallen: str | None = None
         self.over = threading.Event()
         self.checkpoint: Path | None = None
-        self.port = free_port() if devices > 1 else 0
 
     def at(self, checkpoint: Path | None) -> "Processes":
         """Have them go on from a checkpoint."""

@@ -24,6 +24,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.handled: tuple[int, ...] = ()
         self.waits = False
         self.owner = -1
         self.farewell: Callable[[], None] = lambda: None
@@ -35,8 +36,10 @@ class Signals:
         before: dict[int, Any] = {}
         try:
             before = self._listen()
+            self.handled = tuple(before)
             yield
         finally:
+            self.handled = ()
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
@@ -45,6 +48,15 @@ class Signals:
             return {signum: signal.signal(signum, self._handle) for signum in ENDING if not outlived(signum)}
         except ValueError:  # not the main thread: whoever runs us so handles signals
             return {}
+
+    def take_back(self) -> None:
+        """Handle the signals that ``listening`` handles where someone else has put a handler of their own meanwhile.
+
+        Lightning does, between ``on_fit_start`` and ``on_train_start``. Its handler of SIGTERM calls ours too, so one
+        that comes in there is not lost; of several processes it first waits for the others, which do not know of it.
+        """
+        for signum in self.handled:
+            signal.signal(signum, self._handle)
 
     @contextmanager
     def waiting(self, waits: bool = True) -> Iterator[None]:

@@ -3,22 +3,21 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-
 from scorelab.files import write_text
+from scorelab.tracking.logger import RunLogger
 
 
-class History(Logger):
+class History(RunLogger):
     """metrics.csv: one row per call, flushed at once; a new column rewrites the file with the longer header.
 
     A row that an earlier job wrote already, of the same step and the same columns, is written over.
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__()
         self.path = directory / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.columns = ["step"]
@@ -31,21 +30,7 @@ class History(Logger):
                 list(reader.fieldnames or ["step"]),
             )
 
-    @property
-    def name(self) -> str:
-        """What Lightning calls it."""
-        return "history"
-
-    @property
-    def version(self) -> str:
-        """There is one."""
-        return ""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Config is in config.yaml."""
-        return
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Append a row."""
         row = {"step": step, **metrics}
         new = [key for key in row if key not in self.columns]

@@ -8,7 +8,6 @@ the rest is handed to ``wandb sync``, and its log is believed rather than its ex
 
 import argparse
 import base64
-import fcntl
 import json
 import os
 import queue
@@ -24,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scorelab.errors import UserError
+from scorelab.run.lock import Lock
 from scorelab.run.surroundings import settle
 from scorelab.tracking.wandb_files import Folder, errors, folders, one_history, records, rest, value, write
 
@@ -229,16 +230,18 @@ def runs(places: list[Path]) -> list[Path]:
 
 def one(run: Path, to: Account) -> bool:
     """Upload one run's directory unless a job works in it, say a line, and tell whether nothing is left."""
+    lock = Lock(run)
     try:
-        with (run / "lock").open("a+") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            rows = upload(run, to)
-    except BlockingIOError:
+        lock.take()
+        rows = upload(run, to)
+    except UserError:
         print(f"{run}: being worked on, skipped")
         return False
     except (SyncError, OSError) as error:
         print(f"{run}: not uploaded: {error}")
         return False
+    finally:
+        lock.release()
     print(f"{run}: uploaded, {rows:,} rows")
     return True
 

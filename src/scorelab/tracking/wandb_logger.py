@@ -4,18 +4,18 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.loggers import Logger
-
 from scorelab.files import write_text
+from scorelab.tracking.logger import RunLogger
 from scorelab.tracking.wandb_recorder import End, Given, Recorder, Row
 
 log = logging.getLogger(__name__)
 
 
-class Wandb(Logger):
+class Wandb(RunLogger):
     """Weights & Biases, offline where there is no login or the server does not answer; one line says which.
 
     Nothing here waits for wandb, except ``close``: a thread of its own makes all calls, in the order they were asked
@@ -41,7 +41,6 @@ class Wandb(Logger):
         mode: Literal["auto", "online", "offline"] = "auto",
         timeout: float = 20,
     ) -> None:
-        super().__init__()
         import wandb  # noqa: F401  here and not in the thread, so that no worker of the data is forked meanwhile
 
         mark = directory / "wandb_id"
@@ -52,39 +51,20 @@ class Wandb(Logger):
         self._recorder = Recorder(Given(directory, self.identity, name, config, project, group, asked, timeout))
         self._recorder.start()
 
-    @property
-    def name(self) -> str:
-        """What Lightning calls it."""
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        """The W&B run's id."""
-        return self.identity
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Config was given at the start."""
-        return
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Have a row logged."""
         self._row(metrics, {}, step)
 
-    def log_image(self, key: str, images: list[str], step: int | None = None) -> None:
-        """Have pictures logged, from their files."""
-        self._row({}, {key: images}, step)
+    def log_image(self, name: str, path: Path, step: int) -> None:
+        """Have a picture logged, from its file."""
+        self._row({}, {name: [str(path)]}, step)
 
-    def _row(self, metrics: dict[str, float], pictures: dict[str, list[str]], step: int | None) -> None:
-        place = {} if step is None else {"trainer/global_step": step}
-        self._recorder.asked.put(Row({**metrics, **place, "_timestamp": time.time()}, pictures))
+    def _row(self, metrics: Mapping[str, float], pictures: dict[str, list[str]], step: int) -> None:
+        self._recorder.asked.put(Row({**metrics, "trainer/global_step": step, "_timestamp": time.time()}, pictures))
 
-    def summarize(self, metrics: dict[str, float | None]) -> None:
+    def summarize(self, metrics: Mapping[str, float | None]) -> None:
         """Put the final numbers where W&B's tables look for them."""
         self._recorder.summary |= {key: value for key, value in metrics.items() if value is not None}
-
-    def finalize(self, status: str) -> None:
-        """Lightning finalizes after fit; the run goes on to be evaluated, and ``close`` ends it."""
-        return
 
     def close(self, exit_code: int) -> None:
         """End the W&B run, in ``timeout`` seconds at most, so that the next job of a sweep starts its own."""
