@@ -26,9 +26,9 @@ def fitted() -> dict[str, Tensor]:
     from sklearn.mixture import GaussianMixture
 
     split = Digits().splits()["train"]
-    x = from_levels(split.values, Digits.levels).flatten(1).double()
+    x = from_levels(split.values, Digits().levels).flatten(1).double()
     parts: dict[str, list[Tensor]] = {"means": [], "factors": [], "weights": [], "labels": []}
-    for label in range(Digits.classes):
+    for label in range(Digits().classes):
         mine = x[split.labels == label]
         fit = GaussianMixture(COMPONENTS, reg_covar=FLOOR, n_init=5, random_state=0).fit(mine.numpy())
         parts["means"].append(torch.from_numpy(fit.means_))
@@ -48,7 +48,7 @@ def main(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(fitted()))
     source = DigitsGaussians()
-    told = {name: from_levels(split.values, Digits.levels) for name, split in Digits().splits().items()}
+    told = {name: from_levels(split.values, Digits().levels) for name, split in Digits().splits().items()}
     told["draws"] = source.drawn(5000, "fit").values
     for name, x in told.items():
         print(f"{name}: {float(source.law().log_prob(x).mean()):.2f} nats")

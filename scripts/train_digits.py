@@ -95,7 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in another order are other weights
 
     splits = Digits().splits()
-    images = {name: to_bytes(split.values, Digits.levels) for name, split in splits.items()}
+    images = {name: to_bytes(split.values, Digits().levels) for name, split in splits.items()}
     net = train(images["train"], splits["train"].labels, arguments.seed, arguments.epochs)
     for name in ("train", "val", "test"):
         right = (net.head(net.embed(images[name])).argmax(1) == splits[name].labels).sum().item()

@@ -110,7 +110,7 @@ def test_the_plan_has_no_circle() -> None:
 
 @BY_NAME
 def test_imports_point_downwards_only(path: Path) -> None:
-    if path != PACKAGE / "__init__.py" and path.name not in ("images.py", "synthetic.py"):
+    if path != PACKAGE / "__init__.py":
         assert rooms_named(path) <= stands_on(room(path)) | {room(path)}
 
 
@@ -160,7 +160,7 @@ def test_no_room_holds_more_than_its_share() -> None:
     lines = Counter({"all": 0})
     for path in MODULES:
         lines[room(path)] += len(path.read_text().splitlines())
-    assert max(lines.values()) <= 0.18 * sum(lines.values())
+    assert max(lines.values()) <= 0.15 * sum(lines.values())
 
 
 @BY_NAME

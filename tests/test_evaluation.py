@@ -10,29 +10,27 @@ from exact_cases import FiniteSetOracle, GaussianOracle, Watched, digits_like, n
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall, Rescheduled
+from scorelab.errors import OverBudget, Unavailable
 from scorelab.evaluation import (
-    Bound,
     Curve,
     EvaluationContext,
     EvaluationSettings,
     Frechet,
     NoiseError,
-    OverBudget,
     Recognition,
-    Unavailable,
     VariationalBound,
     noise_error,
     run_yardsticks,
 )
 from scorelab.evaluation.base import draw_samples
-from scorelab.evaluation.bound import exact_bound, sampled_bound
-from scorelab.evaluation.curves import ByBin, integral
+from scorelab.evaluation.curves import ByBin, Mean, centres, integral
 from scorelab.evaluation.noise_error import common_bound
-from scorelab.evaluation.samples import class_chance, kind
-from scorelab.evaluation.terms import step_law
+from scorelab.likelihood import Bound, exact_bound, sampled_bound
+from scorelab.likelihood.terms import step_law
+from scorelab.log_snr import SIMPLE
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Extractor
-from scorelab.metrics.fidelity import Chance, frechet_floor
+from scorelab.metrics.fidelity import Chance, class_chance, floor_kind, frechet_floor
 from scorelab.samplers import DDIM, DDPM
 from scorelab.schedules import VP, Cosine, Linear, Sigmoid
 from scorelab.tensors import from_levels, to_levels
@@ -73,16 +71,18 @@ def case(denoiser: Denoiser, metric: EvaluationSettings, sampler=None) -> Evalua
 
 
 def test_the_bins_are_40_from_minus_12_to_12_and_simple_is_the_19_of_them_from_minus_48_to_66():
-    centres, width = Curve.centres(), 24 / 40
-    assert centres.tolist() == pytest.approx([-12 + width * (k + 0.5) for k in range(40)])
-    inside = (centres - width / 2 > -4.8 - 1e-9) & (centres + width / 2 < 6.6 + 1e-9)
+    middle, width = centres(), 24 / 40
+    assert middle.tolist() == pytest.approx([-12 + width * (k + 0.5) for k in range(40)])
+    inside = (middle - width / 2 > -4.8 - 1e-9) & (middle + width / 2 < 6.6 + 1e-9)
     assert int(inside.sum()) == 19
     error = normal(40, 25).square()
     curve = curve_of(error, range(12, 31))
     assert curve_of(error, range(13, 40)).simple is None
     assert math.isnan(curve_of(error * float("nan"), range(40)).simple or 0.0), "not finite is not missing"
     assert curve.simple == pytest.approx(float(error[inside].mean()))
-    assert curve.simple_se == pytest.approx(float(error[inside].mean(0).std()) / 5), "of the images' own means"
+    assert curve.errors.over(SIMPLE).se == pytest.approx(float(error[inside].mean(0).std()) / 5), (
+        "of the images' own means"
+    )
     assert curve.errors.se.tolist() == pytest.approx((error.std(1) / 5).tolist())
 
 
@@ -120,12 +120,12 @@ def test_the_error_of_the_exact_denoiser_is_the_posterior_variance_of_the_noise(
     denoiser = oracle(choose("schedule", schedule, num_steps=1000))
     curve = noise_error(denoiser, denoiser.draw(800, seeded(7)), None)
     within = (torch.arange(200, dtype=torch.float64) + 0.5) / 200 - 0.5
-    snr = torch.exp(Curve.centres()[:, None] + 0.6 * within)[:, :, None]
+    snr = torch.exp(centres()[:, None] + 0.6 * within)[:, :, None]
     expected = (snr * denoiser.std.flatten() ** 2 / (snr * denoiser.std.flatten() ** 2 + 1)).mean((1, 2))
     there = curve.errors.mean.isfinite()
     assert there.sum() > 20
     assert ((curve.errors.mean - expected).abs()[there] < 5 * curve.errors.se[there]).all()
-    assert abs(curve.simple - float(expected[12:31].mean())) < 5 * curve.simple_se
+    assert abs(curve.simple - float(expected[12:31].mean())) < 5 * curve.errors.over(SIMPLE).se
     assert (curve.errors.se[there] < 0.05 * expected[there].clamp(min=1e-3)).all()
 
 
@@ -133,7 +133,7 @@ def test_the_yardstick_does_not_clip_the_predicted_data():
     """x^_0 of 1.2 where the data are 1 is an error, even for pixels."""
     far = FiniteSetOracle(Linear(1000), FixedSmall(), torch.full((1, *SHAPE), 1.2), levels=LEVELS)
     curve = noise_error(far, torch.ones(10, *SHAPE), None)
-    assert curve.errors.mean[20] == pytest.approx(0.04 * math.exp(Curve.centres()[20]), rel=0.35)
+    assert curve.errors.mean[20] == pytest.approx(0.04 * math.exp(centres()[20]), rel=0.35)
 
 
 @pytest.mark.parametrize("schedule", PARTIAL, ids=["linear-30", "cosine-s", "cosine-4"])
@@ -141,13 +141,12 @@ def test_a_bin_not_wholly_inside_a_schedules_range_is_missing_and_simple_with_it
     denoiser, x0 = oracle(schedule), oracle().draw(10, seeded())
     curve = noise_error(denoiser, x0, None)
     low, high = schedule.log_snr_range()
-    centres = Curve.centres()
-    inside = (centres - 0.3 >= low - 1e-9) & (centres + 0.3 <= high + 1e-9)
+    inside = (centres() - 0.3 >= low - 1e-9) & (centres() + 0.3 <= high + 1e-9)
     assert 0 < inside.sum() < 40
     assert torch.equal(curve.errors.mean.isfinite(), inside)
     assert torch.equal(curve.errors.se.isfinite(), inside)
     assert curve.simple is None
-    assert curve.simple_se is None
+    assert curve.errors.over(SIMPLE).se is None
     result = NoiseError().run(case(denoiser, EvaluationSettings()), None)
     assert result.metrics == {"simple": None, "vlb_common": None}
     assert result.records["simple_se"] is result.records["vlb_common_se"] is None
@@ -234,7 +233,7 @@ def test_the_common_integral_of_a_gaussian_is_that_of_its_posterior_variance(sch
     assert se < 0.02 * expected
     if levels is None:
         assert abs(curve.integral - expected) < 5 * se
-        assert common_bound(denoiser, curve, x0) is None, "points have no softmax over levels"
+        assert common_bound(denoiser, curve, x0) == Mean(), "points have no softmax over levels"
     else:  # a Gaussian does not keep to [-1, 1], so that the cut matters; what is cut is the same for all schedules
         reference = noise_error(oracle(Cosine(1000)), x0, None)
         assert curve.integral == pytest.approx(reference.integral, rel=1e-4)
@@ -286,7 +285,7 @@ def test_the_common_bound_clips_the_predicted_data_where_the_curve_does_not():
 
 def test_the_common_bound_has_the_23_bins_from_minus_48_to_9():
     error = torch.arange(40).double()[:, None] ** 2
-    inside = error[(Curve.centres() > -4.8) & (Curve.centres() < 9.0)]
+    inside = error[(centres() > -4.8) & (centres() < 9.0)]
     assert len(inside) == 23
     curve = curve_of(error * float("nan"), range(12, 35), cut=error)
     assert curve.integral == pytest.approx(0.3 * float(inside.sum()) / math.log(2))
@@ -406,7 +405,7 @@ def test_a_bound_that_would_take_more_rounds_than_there_are_is_refused_as_soon_a
 
 def test_whatever_the_tolerance_a_bound_is_told_within_its_rounds_or_given_up(monkeypatch):
     """Told; or refused once it is clear that there would be more; or, between these, after the last round."""
-    monkeypatch.setattr("scorelab.evaluation.bound.MOST", 42)
+    monkeypatch.setattr("scorelab.likelihood.bound.MOST", 42)
     x0, ends = from_levels(pixels(16), LEVELS), []
     spread = sampled_bound(oracle(Cosine(40)), x0, None, 1e9).se * math.sqrt(32)  # of a round
     for part in torch.linspace(1, 9, 41).tolist():
@@ -673,7 +672,7 @@ def test_the_floor_is_that_of_the_kind_of_samples_the_case_has(count, conditiona
     assert found.metrics["fid_floor"] == pytest.approx(floor.value, rel=1e-12)
     assert found.metrics["fid_excess"] == pytest.approx(found.metrics["fid"] - floor.value)
     assert found.records["floor_se"] == floor.se and found.records["excess_se"] == floor.excess_se
-    assert found.records["floor"] == kind(evaluated)
+    assert found.records["floor"] == floor_kind(conditional, chance)
     assert ("no labels" in found.records["floor"]) is (chance is None)
 
 
@@ -684,9 +683,8 @@ def test_labels_given_over_and_over_hold_chance_in_the_round_that_is_cut(count):
     for seed in range(3000):
         order = listed[torch.randperm(40, generator=seeded(seed))]
         shares.append(float(order.repeat(4)[:count].double().mean()))
-    evaluated = replace(case(oracle(Cosine(50)), EvaluationSettings(samples=count)), conditional=True)
     found = torch.tensor(shares).var().item() / (0.4 * 0.6 / count) * 39 / 40
-    assert class_chance(evaluated).samples == pytest.approx(found, rel=0.15, abs=1e-9)
+    assert class_chance(count, 40, True, None).samples == pytest.approx(found, rel=0.15, abs=1e-9)
 
 
 class Grey(Extractor):

@@ -11,9 +11,9 @@ from scorelab.config.build import exact_denoiser as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall
-from scorelab.evaluation import Curve, EvaluationContext, EvaluationSettings, ExactGap
-from scorelab.evaluation.curves import bins_in_range
-from scorelab.evaluation.noise_error import errors_in_bin
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, ExactGap
+from scorelab.evaluation.curves import bins_in_range, centres
+from scorelab.evaluation.noise_error import noise_error
 from scorelab.laws import FiniteSet
 from scorelab.log_snr import SIMPLE
 from scorelab.losses import Simple, Uniform
@@ -67,12 +67,8 @@ def test_the_gap_is_the_networks_error_less_the_oracles_on_the_same_noise_and_it
     network = Offset(memory(), 0.3)
     found = ExactGap().run(case(network, memory()), None)
     x0 = from_levels(HELD_OUT, 17)
-    differences = torch.stack(
-        [
-            errors_in_bin(network, x0, None, bin)[0] - errors_in_bin(memory(), x0, None, bin)[0]
-            for bin in range(SIMPLE.start, SIMPLE.stop)
-        ]
-    )
+    mine, its = (noise_error(each, x0, None).errors.each[SIMPLE] for each in (network, memory()))
+    differences = mine - its
     assert found.metrics["exact_gap"] == pytest.approx(float(differences.mean()), rel=1e-5)
     by_bin = differences.std(1) / math.sqrt(20)
     assert found.records["se"] == pytest.approx(float(differences.mean(0).std()) / math.sqrt(20), rel=1e-4)
@@ -109,7 +105,7 @@ def test_it_costs_what_it_says_and_needs_a_truth_and_the_whole_range():
     assert part.inapplicable(case(memory(), None)) == "this data has no exact score"
     short = memory(Linear(30))
     found = part.run(case(short, short), None)
-    assert found.metrics["exact_gap"] is None and "does not reach" in found.records["missing"]
+    assert found.metrics["exact_gap"] is None and "does not contain [-4.8, 6.6]" in found.records["missing"]
 
 
 @pytest.mark.parametrize("labelled", [False, True])
@@ -135,6 +131,6 @@ def test_the_picture_shows_the_three_curves(tmp_path):
         draw_truth(tmp_path / f"{number}.png", {"exact_gap": record})
     one, other = (Image.open(tmp_path / f"{number}.png").tobytes() for number in (0, 1))
     assert len(one) > 100_000 and one != other
-    assert len(Curve.centres()) == len(records[0]["log_snr"])
+    assert len(centres()) == len(records[0]["log_snr"])
     draw_truth(tmp_path / "nothing.png", {"simple": {}})
     assert not (tmp_path / "nothing.png").exists()

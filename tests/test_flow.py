@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scorelab.data.synthetic import Gaussian, Moons, Synthetic
 from scorelab.denoisers import Exact, FixedSmall, Rescheduled
-from scorelab.evaluation import EvaluationContext, EvaluationSettings, FlowLikelihood, OverBudget
+from scorelab.errors import OverBudget
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, FlowLikelihood
 from scorelab.evaluation.flow import start
 from scorelab.laws import FiniteSet, GaussianMixture
 from scorelab.likelihood import flow_log_prob, level_decoder_nll

@@ -9,7 +9,8 @@ from exact_cases import GaussianOracle, Says, digits_like, network, normal, seed
 from torch import Tensor, nn
 
 from scorelab.denoisers import Denoiser, Eps, FixedSmall, NetworkDenoiser
-from scorelab.evaluation import EvaluationContext, EvaluationSettings, GradientNoise, Unavailable, run_yardsticks
+from scorelab.errors import Unavailable
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, GradientNoise, run_yardsticks
 from scorelab.evaluation.gradient import Gradients, Noise, levels_by_bin
 from scorelab.losses import (
     DSM,

@@ -169,7 +169,7 @@ def test_the_digits_gaussians_are_thirty_gaussians_three_to_a_class_as_torch_has
 def test_the_digits_gaussians_look_like_the_digits():
     """Means and covariance of the train split and of each class, which EM keeps up to the floor it adds."""
     source, split = DigitsGaussians(), Digits().splits()["train"]
-    real, law = from_levels(split.values, Digits.levels).flatten(1).double(), source.law()
+    real, law = from_levels(split.values, Digits().levels).flatten(1).double(), source.law()
     weights = law.log_weights.exp()
     assert torch.allclose(weights @ law.means, real.mean(0), atol=1e-4)
     second = torch.einsum("kde,ke,kfe->kdf", law.eigenvectors, law.eigenvalues, law.eigenvectors)
@@ -271,8 +271,7 @@ def test_labels_of_a_list_belong_to_its_points():
 
 def endless(seed: int = 3, step: int = 0, rank: int = 0, world: int = 1, source=None, batch_size: int = 16):
     """The loader of a run that has come to this step."""
-    data = DataModule(source or Ring(), batch_size)
-    data.seed = seed
+    data = DataModule(source or Ring(), batch_size, seed=seed)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world, global_step=step, accumulate_grad_batches=1)
     return data.train_dataloader()
 
@@ -298,8 +297,7 @@ def test_endless_batches_never_repeat_and_are_no_held_out_points():
 
 
 def test_accumulated_steps_go_on_where_they_were():
-    data = DataModule(Ring(), 16)
-    data.seed = 3
+    data = DataModule(Ring(), 16, seed=3)
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=2, accumulate_grad_batches=3)
     assert torch.equal(next(iter(data.train_dataloader()))[0], list(islice(endless(), 7))[6][0])
 

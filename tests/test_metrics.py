@@ -11,7 +11,7 @@ from torch import Tensor
 
 import scorelab.metrics
 from scorelab.data.images import Digits
-from scorelab.metrics.features import Coordinates, DigitsExtractor, Extractor, register
+from scorelab.metrics.features import Coordinates, DigitsExtractor, Extractor, Thumbnails
 from scorelab.metrics.fidelity import Chance, frechet, frechet_floor, memorization, recognition, running_frechet
 from scorelab.tensors import to_bytes
 
@@ -23,7 +23,7 @@ def extractor() -> DigitsExtractor:
 
 @cache
 def bytes_of(split: str) -> Tensor:
-    return to_bytes(Digits().splits()[split].values, Digits.levels)
+    return to_bytes(Digits().splits()[split].values, Digits().levels)
 
 
 def perturbed(images: Tensor, std: float = 40.0) -> Tensor:
@@ -111,10 +111,6 @@ def test_the_distance_is_silent_writes_nothing_and_draws_from_nobodys_generator(
     assert capfd.readouterr() == ("", "")
 
 
-def test_registering_twice_is_registering_once():
-    assert register(DigitsExtractor()) == register(DigitsExtractor()) == extractor().name
-
-
 def test_the_features_of_the_train_split_have_a_covariance_of_trace_400():
     features = extractor().features(bytes_of("train"))
     assert features.var(0).sum().item() == pytest.approx(400, abs=1e-3)
@@ -184,6 +180,15 @@ def test_halves_of_each_class_hold_no_chance_in_their_class_counts():
         frechet_floor(points, Coordinates(5), None, labels, chance, halves=5) for chance in (Chance(0, 0), Chance())
     )
     assert told.value == pytest.approx(0, abs=1e-5) and drawn.value > 0.005
+
+
+def test_thumbnails_are_the_means_of_patches_in_the_units_of_data():
+    images = torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).remainder(256).to(torch.uint8)
+    space = Thumbnails(3, 4)
+    found = space.features(images)
+    assert found.shape == (2, space.num_features) and found.dtype == torch.float64
+    assert float(found[1, 16]) == pytest.approx(float(images[1, 1, :8, :8].double().mean()) / 127.5 - 1)
+    assert frechet(images, images, space) == pytest.approx(0, abs=1e-4)
 
 
 # --- what perfect samples of a known law score

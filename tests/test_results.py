@@ -13,13 +13,13 @@ from exact_cases import GaussianOracle, Watched, digits_like, network, normal, s
 
 from scorelab import evaluation as parts
 from scorelab.denoisers import Exact, FixedSmall, NetworkDenoiser, V
-from scorelab.errors import Refusal
+from scorelab.errors import Refusal, Unavailable
 from scorelab.evaluation import (
     EvaluationContext,
     EvaluationSettings,
     NoiseError,
     Result,
-    Unavailable,
+    Row,
     VariationalBound,
     Yardstick,
     run_yardsticks,
@@ -132,6 +132,31 @@ def test_memory_that_is_short_is_the_machines_and_ends_the_judging(error):
 def test_ctrl_c_is_no_failure_of_a_part():
     with pytest.raises(KeyboardInterrupt):
         run_yardsticks({"mine": Says(KeyboardInterrupt())}, case(oracle()), lambda line: None)
+
+
+# --- how it is shown
+
+
+def test_a_part_brings_the_words_of_its_row_and_its_record_keeps_them_for_a_table_without_objects():
+    class Mine(Says):
+        names = ("said", "beside")
+        rows = (Row("said", "what I said", "beside {beside:.1f}, from {source}, no {absent}", 1),)
+
+        def run(self, case: EvaluationContext, left: int | None) -> Result:
+            return Result({"said": 0.5, "beside": 2.0}, {"source": 3.0})
+
+    results = run_yardsticks({"simple": NoiseError(), "mine": Mine()}, case(oracle()), lambda line: None)
+    stored = json.loads(json.dumps(results.records))
+    lines = table(results.metrics, stored).splitlines()
+    assert lines[0] == f"  {'what I said':<20}{'0.500':>9}   beside 2.0, from 3.000, no –"
+    assert [line.split()[0] for line in lines] == ["what", "simple", "common"], "by place, not in the order asked for"
+
+
+def test_every_number_that_a_part_shows_is_one_of_its_own_and_has_a_place():
+    shown = [choose("metrics", name) for name in choices("metrics") if name != "objectives"]
+    assert all({row.number for row in part.rows} <= set(part.names) and part.rows for part in shown)
+    places = [row.place for part in shown for row in part.rows]
+    assert sorted(places) == list(range(len(places)))
 
 
 # --- what is spent

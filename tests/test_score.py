@@ -28,9 +28,9 @@ from scorelab.evaluation import (
 from scorelab.evaluation.base import draw_samples
 from scorelab.evaluation.budget import copied
 from scorelab.evaluation.curves import bins_in_range, yardstick_draws
-from scorelab.evaluation.noise_error import errors_in_bin
-from scorelab.evaluation.score import Errors, errors_against
-from scorelab.log_snr import SIMPLE
+from scorelab.evaluation.noise_error import noise_error
+from scorelab.evaluation.score import Score, score_against
+from scorelab.log_snr import COMMON, SIMPLE
 from scorelab.losses import DSM, ESM, ISM, SSM, Likelihood, Simple, Uniform, VariationalBound, weight_card
 from scorelab.metrics.features import Coordinates
 from scorelab.metrics.fidelity import frechet, frechet_floor
@@ -123,13 +123,13 @@ def test_the_noise_error_of_any_network_is_its_score_error_and_a_floor_that_is_t
     x0 = source.splits()["test"].values[:1000]
     oracle = exact(source, denoiser.schedule)
     gaps, reached = [], bins_in_range(denoiser)
+    found, noise = score_against(denoiser, oracle, x0, None), noise_error(denoiser, x0, None)
+    assert torch.equal(found.noise.each[reached], noise.errors.each[reached]), "the yardstick's own noise"
     for bin in reached:
-        found = errors_against(denoiser, oracle, x0, None, bin)
-        gap = found.noise - found.score - found.floor
-        assert len(gap) == len(x0) and found.noise.dtype == torch.float64
+        gap = found.noise.each[bin] - found.error.each[bin] - found.floor.each[bin]
+        assert len(gap) == len(x0) and gap.dtype == torch.float64
         assert abs(float(gap.mean())) < 5 * standard_error(gap) + 1e-6, bin
         gaps.append(gap)
-        assert torch.equal(found.noise, errors_in_bin(denoiser, x0, None, bin)[0]), "the yardstick's own noise"
     assert len(reached) > 30
     over = torch.stack(gaps[reached.index(SIMPLE.start) : reached.index(SIMPLE.stop)])
     se = standard_error(over.mean(0))
@@ -184,13 +184,13 @@ def test_the_excess_is_half_the_integral_of_the_curve_over_ln_2_and_the_number_i
     inside = [e for e, at in zip(record["error"], record["log_snr"], strict=True) if -4.8 < at < 6.6]
     assert found.metrics["score_error"] == pytest.approx(sum(inside) / 19, rel=1e-4)
     x0 = Ring().splits()["test"].values[:200]
-    each = torch.stack([errors_against(denoiser, exact(Ring()), x0, None, bin).score for bin in range(12, 35)])
+    error = score_against(denoiser, exact(Ring()), x0, None).error.each
+    each = error[COMMON]
     assert record["score_error_se"] == pytest.approx(standard_error(each[:19].mean(0)), rel=1e-9)
     assert record["excess_se"] == pytest.approx(standard_error(each.sum(0)) * 0.3 / math.log(2), rel=1e-9)
     for bin in (12, 20, 34):
-        each = errors_against(denoiser, exact(Ring()), x0, None, bin).score
-        assert record["error"][bin] == pytest.approx(float(each.mean()), rel=1e-4)
-        assert record["se"][bin] == pytest.approx(standard_error(each), rel=1e-4)
+        assert record["error"][bin] == pytest.approx(float(error[bin].mean()), rel=1e-4)
+        assert record["se"][bin] == pytest.approx(standard_error(error[bin]), rel=1e-4)
 
 
 def test_the_excess_is_what_the_bound_loses_to_the_score():
@@ -199,10 +199,7 @@ def test_the_excess_is_what_the_bound_loses_to_the_score():
     worse = Offset(exact(source), 0.2)
     data = DataModule(source)
     excess = ScoreError().run(case(worse, data, items), None).metrics["excess"]
-    found = [
-        torch.stack([errors_in_bin(each, data.splits["test"].values, None, bin)[0] for bin in range(12, 35)])
-        for each in (worse, exact(source))
-    ]
+    found = [noise_error(each, data.splits["test"].values, None).errors.each[COMMON] for each in (worse, exact(source))]
     lost = 0.6 / (2 * math.log(2)) * (found[0] - found[1]).sum(0)
     assert abs(float(lost.mean()) - excess) < 5 * standard_error(lost)
     assert excess > 20 * standard_error(lost)
@@ -218,7 +215,7 @@ def test_what_the_schedule_does_not_reach_is_missing_and_said_so():
     source = Ring()
     found = ScoreError().run(case(exact(source, Linear(30)), DataModule(source), 20), None)
     assert found.metrics == {"score_error": None, "excess": None}
-    assert "does not contain all that is asked" in found.records["missing"]
+    assert "does not contain [-4.8, 6.6]" in found.records["missing"]
     record = found.records["held_out"]
     assert record["floor_simple"] is None and not [key for key in record if key.endswith("_se")]
     assert record["error"][30] is None and record["error"][10] is not None
@@ -296,9 +293,9 @@ def test_the_score_error_costs_what_it_says(limit):
 
 def test_errors_do_not_depend_on_the_chunk():
     x0, oracle = Moons().splits()["test"].values[:50], exact(Moons())
-    whole, cut = (errors_against(some_network(), oracle, x0, None, 20, chunk) for chunk in (256, 7))
-    for name in Errors.__dataclass_fields__:
-        assert torch.allclose(getattr(whole, name), getattr(cut, name), rtol=1e-4, atol=1e-7)
+    whole, cut = (score_against(some_network(), oracle, x0, None, chunk, [20]) for chunk in (256, 7))
+    for name in Score.__dataclass_fields__:
+        assert torch.allclose(getattr(whole, name).each[20], getattr(cut, name).each[20], rtol=1e-4, atol=1e-7)
 
 
 # --- the exact likelihood
@@ -390,8 +387,9 @@ def test_all_objectives_tell_one_curve_of_the_noise_error(named, known):
     x0 = data.splits["test"].values[:200]
     bins = [bin for bin in bins_in_range(denoiser)[1:-1] if found.records["ism"]["value"][bin] is not None]
     assert len(bins) > 25 and (schedule.num_steps or len(bins) == len(bins_in_range(denoiser)) - 2)
+    errors = noise_error(denoiser, x0, None).errors.each
     for bin in bins:
-        noise = errors_in_bin(denoiser, x0, None, bin)[0]
+        noise = errors[bin]
         for name in LOSSES:
             row = found.records[name]
             told, se = row["noise_error"][bin], row["se"][bin]
@@ -564,7 +562,7 @@ def test_the_agreement_is_the_mean_over_bins_of_the_mean_square_with_its_error_o
     found = Agreement().run(case(one, data, 100, other=other), None)
     x0 = data.splits["test"].values[:100]
     # the other being the oracle, it is the score's error
-    each = torch.stack([errors_against(one, other, x0, None, bin).score for bin in range(12, 31)])
+    each = score_against(one, other, x0, None).error.each[SIMPLE]
     assert found.metrics["agreement"] == pytest.approx(float(each.mean()), rel=1e-4)
     assert found.records["se"] == pytest.approx(standard_error(each.mean(0)), rel=1e-3)
     assert found.records["difference_se"][15] == pytest.approx(standard_error(each[3]), rel=1e-3)
@@ -586,7 +584,7 @@ def test_without_another_run_there_is_no_agreement_and_without_the_range_no_numb
     short = exact(Ring(), Linear(30))
     for one, other in ((short, some_network()), (some_network(), short)):
         found = Agreement().run(case(one, data, 20, other=other), None)
-        assert found.metrics == {"agreement": None} and "do not both reach" in found.records["missing"]
+        assert found.metrics == {"agreement": None} and "both schedules'" in found.records["missing"]
         assert found.records["difference"][10] is not None and found.records["difference"][32] is None
     evaluated = case(some_network(), data, 20, other=some_network())
     assert Agreement().cost(evaluated) == 2 * 20 * len(bins_in_range(evaluated.denoiser))

@@ -25,11 +25,11 @@ from scorelab.evaluation import (
     Yardstick,
     noise_error,
 )
-from scorelab.evaluation.bound import sampled_bound
 from scorelab.evaluation.curves import ByBin, Mean, integral, standard_error
-from scorelab.evaluation.objectives import Row
-from scorelab.evaluation.score import errors_against
+from scorelab.evaluation.objectives import Column
+from scorelab.evaluation.score import score_against
 from scorelab.laws import FiniteSet
+from scorelab.likelihood import sampled_bound
 from scorelab.log_snr import BINS, COMMON, SIMPLE
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
@@ -148,7 +148,7 @@ def test_items_that_leave_their_bin_for_the_grid_take_nothing_from_its_error():
     law = Exact(Linear(30), FixedSmall(), Ring().law())
     values, labels = fresh.values[:ITEMS], fresh.labels[:ITEMS] % 2 * 4
     evaluated = case(Labelled(law), fresh.values[:2], values, labels, exact_held_out=law)
-    row = Row(torch.full((BINS, ITEMS), math.nan, dtype=torch.float64))
+    row = Column(torch.full((BINS, ITEMS), math.nan, dtype=torch.float64))
     staying = {}
     for bin in range(SIMPLE.start, SIMPLE.stop):
         Objectives(None, simple=simple)._look(evaluated, simple, row, values, labels, bin, torch.zeros(()))
@@ -188,15 +188,13 @@ def test_the_excess_on_pixels_is_what_the_common_bounds_integral_has_above_the_f
     found = ScoreError().run(evaluated, None)
     x0, labels = ScoreError().training_items(evaluated)
     above = integral(noise_error(far, x0, labels).cut.each)
-    seen = [errors_against(far, truth, x0, labels, bin) for bin in range(COMMON.start, COMMON.stop)]
-    floor = 0.3 * torch.stack([each.floor for each in seen]).sum(0) / math.log(2)
-    uncut = 0.3 * float(torch.stack([each.score for each in seen]).sum(0).mean()) / math.log(2)
+    seen = score_against(far, truth, x0, labels)
+    floor = 0.3 * seen.floor.each[COMMON].sum(0) / math.log(2)
+    uncut = 0.3 * float(seen.error.each[COMMON].sum(0).mean()) / math.log(2)
     gap = above - floor
     assert abs(float(gap.mean()) - found.metrics["train/excess"]) < 4 * float(gap.std()) / math.sqrt(40)
     assert abs(uncut - float(gap.mean())) > 8 * float(gap.std()) / math.sqrt(40)
-    assert found.metrics["train/score_error"] == pytest.approx(
-        float(torch.stack([each.score for each in seen[:19]]).mean()), rel=1e-9
-    )
+    assert found.metrics["train/score_error"] == pytest.approx(float(seen.error.each[SIMPLE].mean()), rel=1e-9)
     told, curve = (
         NoiseError().run(evaluated, None).records["vlb_common_se"],
         noise_error(far, *evaluated.held_out_data()),

@@ -17,6 +17,18 @@ class UserError(Exception):
     """Something the person at the keyboard can change; the message is one line that says what."""
 
 
+class Unavailable(Exception):
+    """A number cannot be told; says why, and how many evaluations finding out has cost."""
+
+    def __init__(self, reason: str, evaluations: int = 0) -> None:
+        super().__init__(reason)
+        self.evaluations = evaluations
+
+
+class OverBudget(Unavailable):
+    """It needs more network evaluations than are left."""
+
+
 class EvaluationFailed(Exception):
     """Parts of the evaluation failed, by the program's fault; the other figures are told and stand."""
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from scorelab.app.asked import asked, on_its_device, said, trained
 from scorelab.app.sample import DRAWN
-from scorelab.config.build import Experiment, build, sized
+from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, of_today, run_directory, slug
 from scorelab.config.trainer import quiet
@@ -72,11 +72,13 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     free = None if "name" in map(key_of, hydra.overrides.task) else first_free(folder)
     folder = folder if free is None else free.path
     try:
-        config = sized(completed(cfg)) | {"name": folder.name}
+        config = completed(cfg)
+        source = source_of(config)
+        config = sized(config, source) | {"name": folder.name}
         earlier = RunDir(folder).results()
         if earlier and (old := first_difference(of_today(earlier["config"]), plain(config))):
             raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
-        experiment = build(config)
+        experiment = build(config, source=source)
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
             raise UserError("a network is evaluated where it was trained: run=DIR; model=exact needs no run")
     except BaseException:

@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
 from scorelab.app.sweep import job_directory
-from scorelab.config.build import Experiment, build, sized
+from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import Training, build_trainer, quiet
+from scorelab.data.base import Source
 from scorelab.denoisers import NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import Results, run_yardsticks
@@ -52,7 +53,9 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     quiet()
     run = RunDir(run_directory())
     try:
-        config = sized(completed(cfg))
+        config = completed(cfg)
+        source = source_of(config)
+        config = sized(config, source)
         run = taken(run)
         config = named(config, run.path)
         if not config["overwrite"]:
@@ -61,7 +64,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
                 results = run.finish()
                 log.info("%s is finished:\n%s", shown(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
-        objects = ready(config, run)
+        objects = ready(config, run, source)
     except BaseException:
         run.discard()
         raise
@@ -125,13 +128,13 @@ class Ready:
     port: int
 
 
-def ready(config: dict[str, Any], run: RunDir) -> Ready:
+def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> Ready:
     """All objects of a run that may begin, or go on.
 
     Raises:
         UserError: when it may not.
     """
-    experiment = build(config)
+    experiment = build(config, source=source)
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
     loggers, port = Loggers(), 0 if config["trainer"]["devices"] == 1 else free_port()

@@ -1,6 +1,7 @@
 """From a checked config to objects: each group once, in the order of what needs what, wired in Python."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import lightning
 
 from scorelab.config.check import checked, instantiate, target_of
 from scorelab.config.refusals import called
+from scorelab.data.base import Source
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
@@ -19,6 +21,8 @@ from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
 from scorelab.schedules import Schedule, check_contract
+
+MOST_COORDINATES = 1024  # of which a covariance is still cheap
 
 
 @dataclass
@@ -69,37 +73,62 @@ def exact_denoiser(law: Law | None, denoiser: Denoiser, conditional: bool) -> Ex
     return Exact(denoiser.schedule, denoiser.variance, law, denoiser.levels, told).to(denoiser.device)
 
 
-def sized(config: dict[str, Any]) -> dict[str, Any]:
+def source_of(config: dict[str, Any]) -> Source:
+    """The data set of a checked config."""
+    found: Source = instantiate(config["data"]["source"], "data.source")
+    return found
+
+
+def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any]:
     """The config with what the data decides written out: the network's open sizes, the extractor.
 
+    The data set is asked only for what is open; it is built where it is not given.
+
     Raises:
-        UserError: for a network that is not for such data.
+        UserError: for a network that is not for such data, and for data that is compared in no feature space.
     """
-    source: Any = target_of(config["data"]["source"], "data.source")
     network: Any = target_of(config["model"], "model")
-    model = dict(config["model"])
-    if hasattr(network, "sizes"):
-        open_ = [key for key in inspect.signature(network.sizes).parameters if key != "shape"]
-        try:
-            model |= network.sizes(source.shape, **{key: model[key] for key in open_})
-        except Refusal as error:
-            raise UserError(f"model: {error}") from error
-    extractor = config.get("extractor") or checked(dict(source.extractor), "extractor")
-    return config | {"model": model, "extractor": extractor}
+    model, extractor = dict(config["model"]), config.get("extractor") or config["data"].get("extractor")
+    known = inspect.signature(network.sizes).parameters if hasattr(network, "sizes") else {}
+    sizes = {key: model[key] for key in known if key != "shape"}
+    if None not in sizes.values() and extractor:
+        return config | {"extractor": checked(dict(extractor), "extractor")}
+    shape = (source or source_of(config)).shape
+    try:
+        model |= network.sizes(shape, **sizes) if known else {}
+    except Refusal as error:
+        raise UserError(f"model: {error}") from error
+    return config | {"model": model, "extractor": checked(dict(extractor or plain_extractor(shape)), "extractor")}
 
 
-def build(config: dict[str, Any], training: bool = True) -> Experiment:
+def plain_extractor(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The node of the extractor for data that name none: their own coordinates, or thumbnails of larger images.
+
+    Raises:
+        UserError: where the coordinates of what is no image are too many.
+    """
+    dims = math.prod(shape)
+    if dims <= MOST_COORDINATES:
+        return {"_target_": "scorelab.metrics.features.Coordinates", "dims": dims}
+    if len(shape) == 3:
+        return {"_target_": "scorelab.metrics.features.Thumbnails", "channels": shape[0]}
+    told = f"this data names none, and {dims:,} coordinates of its own are too many to compare"
+    raise UserError(f"extractor: {told}: set data.extractor in the data's YAML")
+
+
+def build(config: dict[str, Any], training: bool = True, source: Source | None = None) -> Experiment:
     """Data, schedule, network, denoiser, timesteps, loss, sampler and yardsticks of a sized config.
 
-    Without ``training`` there is no optimiser, and the config's nodes for it are not looked at.
+    The data set is built where it is not given. Without ``training`` there is no optimiser, and the config's nodes for
+    it are not looked at.
 
     Raises:
         UserError: for values a constructor refuses, and for choices that do not go together.
     """
     lightning.seed_everything(config["seed"], verbose=False)
-    data = instantiate(config["data"], "data")
-    data.seed = config["seed"]
-    data.extractor = instantiate(config["extractor"], "extractor")
+    shared = {"extractor": instantiate(config["extractor"], "extractor"), "source": source or source_of(config)}
+    own = {key: value for key, value in config["data"].items() if key not in shared}
+    data = instantiate(own, "data", seed=config["seed"], **shared)
     if data.extractor.of_bytes and len(data.shape) != 3:
         raise UserError("this extractor compares images, and the data are points: leave extractor= out")
     denoiser = build_denoiser(config, data)

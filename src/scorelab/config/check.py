@@ -33,6 +33,7 @@ GIVEN = {  # what the program wires or means itself, and what does what is wante
         "law": DATA,
         "levels": DATA,
     },
+    "data": {"seed": "seed=... decides it"},
     "optimizer": {"params": "model=... decides them"},
     "lr_schedule": {"optimizer": "optimizer=... decides it", "total_steps": "trainer.max_steps decides it"},
     "trainer": {
@@ -92,6 +93,7 @@ def bases() -> dict[str, type]:
     return {
         "data": LightningDataModule,
         "data.source": Source,
+        "data.extractor": Extractor,
         "schedule": Schedule,
         "prediction": Parameterization,
         "variance": Variance,

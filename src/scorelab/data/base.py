@@ -1,12 +1,12 @@
 """What a data set is: a class with a shape, levels, classes and three splits."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from torch import Tensor
 
+from scorelab.errors import Refusal
 from scorelab.laws import Law
 
 
@@ -32,20 +32,56 @@ class Split:
 
 
 class Source:
-    """A data set: its shape, values per pixel (None for data without levels), classes (None without labels).
+    """A data set. To write one: a subclass that says ``shape``, ``levels`` and ``classes``, and gives ``splits``.
 
-    ``extractor`` is the config node of the features in which its samples are compared.
+    The three may stand in the class or be set by the constructor, from its arguments; they are asked of the object
+    before anything is read or trained, so a constructor is quick and leaves the reading of data to ``splits``. Splits
+    are the same every time, by the constructor's arguments alone.
+
+    Attributes:
+        shape: of one item, (C, H, W) or (D,).
+        levels: values per pixel; None for data without levels, which lie about [-1, 1].
+        classes: how many labels there are; None without labels.
     """
 
     shape: tuple[int, ...]
     levels: int | None
     classes: int | None
-    extractor: Mapping[str, Any]
 
     @abstractmethod
     def splits(self) -> dict[str, Split]:
-        """The train, val and test splits, by name."""
+        """The splits by name, train, val and test, none of them empty."""
 
     def law(self) -> Law | None:
         """What the data was drawn from, where that is known."""
+        return None
+
+    def checked_splits(self) -> dict[str, Split]:
+        """The splits, seen to be what ``Source`` and ``Split`` say.
+
+        Raises:
+            Refusal: where they are not.
+        """
+        splits = self.splits()
+        if splits.keys() != {"train", "val", "test"}:
+            raise Refusal(f"{type(self).__name__}: splits are train, val and test, got {', '.join(splits) or 'none'}")
+        for name, split in splits.items():
+            if (wrong := self._wrong_with(split)) is not None:
+                raise Refusal(f"{type(self).__name__}: the {name} split {wrong}")
+        return splits
+
+    def _wrong_with(self, split: Split) -> str | None:
+        values, labels, classes = split.values, split.labels, self.classes or 1
+        dtype = torch.float32 if self.levels is None else torch.uint8
+        if not len(values):
+            return "is empty"
+        if values.dtype != dtype or values.shape[1:] != tuple(self.shape):
+            found = f"{values.dtype} (N, {', '.join(map(str, values.shape[1:]))})"
+            return f"holds {found}, of shape={self.shape} and levels={self.levels} {dtype} is needed"
+        if self.levels is not None and int(values.max()) >= self.levels:
+            return f"holds the level {int(values.max())}, and levels={self.levels}"
+        if labels.dtype != torch.int64 or labels.shape != (len(values),):
+            return f"needs labels int64 ({len(values)},), 0 without classes, not {labels.dtype} {tuple(labels.shape)}"
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            return f"holds labels {int(labels.min())} ... {int(labels.max())}, and classes={self.classes}"
         return None

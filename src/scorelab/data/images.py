@@ -1,8 +1,5 @@
 """Data sets. One is a class with a shape, levels, classes and three splits; here those of images."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -23,7 +20,6 @@ class Digits(Source):
     shape = (1, 8, 8)
     levels = 17
     classes = 10
-    extractor: Mapping[str, Any] = {"_target_": "scorelab.metrics.features.DigitsExtractor"}
 
     def __init__(self, split_seed: int = 0) -> None:
         if not 0 <= split_seed < 2**32:

@@ -108,10 +108,12 @@ class DataModule(LightningDataModule):
         half: train on one of two disjoint halves of it; ``limit`` then counts in the half.
         flip: train on every image and its mirror image.
         workers: processes that make batches ahead; how many there are changes no batch.
+        extractor: of the features in which samples are compared with the data (see ``metrics.features``).
+        seed: of the order of batches, or of the draws.
 
     Raises:
         Refusal: for a batch size below 1, fewer workers than none, a limit that is not there, halves of endless
-            draws, mirrored points.
+            draws, mirrored points, a source that does not keep to its contract.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class DataModule(LightningDataModule):
         half: Literal["A", "B"] | None = None,
         flip: bool = False,
         workers: int = 0,
+        extractor: Any = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -132,16 +136,15 @@ class DataModule(LightningDataModule):
             raise Refusal("flip mirrors images; this data has none")
         self.source, self.batch_size, self.flip, self.workers = source, batch_size, flip, workers
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
-        self.extractor: Any = None  # the feature space its images are compared in: set where the run is built
+        self.extractor, self.seed = extractor, seed
         self.endless = isinstance(source, Synthetic) and limit is None
         if self.endless and (half is not None or flip):
             raise Refusal("endless draws have no halves and no mirror images: set data.limit")
-        self.splits = source.splits()
+        self.splits = source.checked_splits()
         if isinstance(source, Synthetic) and limit is not None:
             self.splits["train"] = source.first(limit, half or "A")
         elif not self.endless:
             self.splits["train"] = part(self.splits["train"], limit, half)
-        self.seed = 0
 
     @property
     def training(self) -> Split:

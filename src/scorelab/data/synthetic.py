@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +66,6 @@ class Points(Synthetic):
 
     shape = (2,)
     classes: int | None = None
-    extractor: Mapping[str, Any] = {"_target_": "scorelab.metrics.features.Coordinates", "dims": 2}
 
 
 class Gaussian(Points):
@@ -179,7 +177,6 @@ class DigitsGaussians(Synthetic):
     shape = (1, 8, 8)
     classes = 10
     sizes = {"train": 1437, "val": 180, "test": 720}  # noqa: RUF012
-    extractor: Mapping[str, Any] = {"_target_": "scorelab.metrics.features.Coordinates", "dims": 64}
 
     def law(self) -> Law:
         """Thirty components."""

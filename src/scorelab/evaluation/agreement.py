@@ -3,10 +3,9 @@
 from torch import Tensor
 
 from scorelab.denoisers import Estimate, Rescheduled
-from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
-from scorelab.evaluation.curves import Curve, bins_in_range, by_bin, in_bin, plain_curve
+from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.curves import bins_in_range, by_bin, by_log_snr, missing, squared
 from scorelab.log_snr import SIMPLE
-from scorelab.tensors import mean_except_batch
 
 
 class Agreement(Yardstick):
@@ -18,6 +17,7 @@ class Agreement(Yardstick):
     """
 
     names = ("agreement",)
+    rows = (Row("agreement", "agreement", "squared difference to the other run's noise, on held-out data", 9),)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no other run."""
@@ -33,18 +33,11 @@ class Agreement(Yardstick):
         other = Rescheduled(context.other, context.denoiser.schedule)
         x0, labels = context.held_out_data()
 
-        def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
-            mine, its = (each(made.x_t, t, label).eps.double() for each in (context.denoiser, other))
-            return mean_except_batch((mine - its) ** 2)[None]
+        def look(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:
+            return [squared(*(each(made.x_t, t, label).eps.double() for each in (context.denoiser, other)))]
 
-        bins = sorted(set(bins_in_range(context.denoiser)) & set(bins_in_range(other)))
-        (found,) = by_bin(
-            bins, len(x0), lambda bin: in_bin(context.denoiser, x0, labels, bin, context.settings.chunk, look)
-        )
-        records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {"difference": plain_curve(found.mean), "difference_se": plain_curve(found.se)}
-        if (whole := found.over(SIMPLE)) is not None:
-            records["se"] = whole.se
-        else:
-            records["missing"] = "the two schedules do not both reach all of log-SNR [-4.8, 6.6]"
-        return Result({"agreement": None if whole is None else whole.value}, records, self.cost(context))
+        bins = bins_in_range(context.denoiser, other)
+        (found,) = by_bin(look, context.denoiser, x0, labels, context.settings.chunk, bins=bins)
+        records = by_log_snr(difference=found.mean, difference_se=found.se) | missing(context.denoiser, other)
+        whole = found.over(SIMPLE)
+        return Result({"agreement": whole.value}, records | {"se": whole.se}, self.cost(context))

@@ -14,18 +14,6 @@ from scorelab.samplers import Sampler, draw_samples
 from scorelab.tensors import as_data, to_bytes
 
 
-class Unavailable(Exception):
-    """A yardstick found that it cannot tell its numbers; says why, and how many evaluations finding out has cost."""
-
-    def __init__(self, reason: str, evaluations: int = 0) -> None:
-        super().__init__(reason)
-        self.evaluations = evaluations
-
-
-class OverBudget(Unavailable):
-    """A yardstick needs more network evaluations than are left."""
-
-
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How to evaluate.
@@ -122,8 +110,8 @@ class EvaluationContext:
         return self.data(self.held_out), self.labels.to(self.denoiser.device)
 
     def shown(self, values: Tensor) -> Tensor:
-        """Values as the feature extractor takes them: bytes, or data as they are."""
-        return to_bytes(values, self.denoiser.levels) if self.extractor.of_bytes else values
+        """Values as the feature extractor takes them: bytes, or data."""
+        return (to_bytes if self.extractor.of_bytes else as_data)(values, self.denoiser.levels)
 
     @property
     def finite(self) -> bool:
@@ -140,13 +128,28 @@ class Result:
     evaluations: int = 0
 
 
+@dataclass(frozen=True)
+class Row:
+    """How the table at a run's end shows a number: its title, and a note in which {other} numbers are told.
+
+    A note may name any number of the same split, and those in the yardstick's own records; ``place`` is the row's
+    among all.
+    """
+
+    number: str
+    title: str
+    note: str
+    place: int = 100
+
+
 class Yardstick:
     """One thing to evaluate. ``names`` are its numbers; ``of_samples`` says whether it looks at the context's samples.
 
-    A number is of the test split, where its name does not say another.
+    A number is of the test split, where its name does not say another. ``rows`` are those that the table shows.
     """
 
     names: tuple[str, ...]
+    rows: tuple[Row, ...] = ()
     of_samples: bool = False
 
     def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:

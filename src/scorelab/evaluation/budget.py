@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result
-from scorelab.evaluation.samples import SampleYardstick, floor_of, kind, spread
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row
+from scorelab.evaluation.samples import SampleYardstick, floor_of
 from scorelab.metrics.fidelity import frechet
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
@@ -26,6 +26,15 @@ class ErrorBudget(SampleYardstick):
     """
 
     names = ("budget_run", "budget_sampler", "budget_network", "budget_floor")
+    rows = (
+        Row(
+            "budget_run",
+            "error budget",
+            "Fréchet: the exact score with this sampler {budget_sampler}, this network with many steps "
+            "{budget_network}, floor {budget_floor}",
+            12,
+        ),
+    )
 
     def __init__(self, steps: int = 1000) -> None:
         if steps < 1:
@@ -62,15 +71,14 @@ class ErrorBudget(SampleYardstick):
         metrics: dict[str, float | None] = {
             name: frechet(train, context.shown(samples), context.extractor) for name, samples in drawn.items()
         }
-        floor = floor_of(context)
+        floor, of_floor = floor_of(context)
         metrics["budget_floor"] = floor.value
         own = context.sampler.evaluations(context.denoiser)
         records: dict[str, object] = {
             "n": context.count,
             "evaluations_per_sample": own,
             "evaluations_per_sample_of_network": self.long(context.sampler).evaluations(context.denoiser),
-            "floor": kind(context),
-            **spread(floor),
+            **of_floor,
         }
         if context.exact_held_out is None:
             metrics["budget_copies"] = frechet(train, train[copied(context)], context.extractor)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, Result
+from scorelab.evaluation.base import EvaluationContext, Result, Row
 from scorelab.evaluation.samples import SampleYardstick
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.tensors import generator
@@ -26,6 +26,15 @@ class Distances(SampleYardstick):
     """
 
     names = ("energy", "energy_floor", "sliced_wasserstein", "sliced_wasserstein_floor")
+    rows = (
+        Row("energy", "energy distance", "to held-out data; fresh draws have {energy_floor}", 10),
+        Row(
+            "sliced_wasserstein",
+            "sliced Wasserstein",
+            "to held-out data; fresh draws have {sliced_wasserstein_floor}",
+            11,
+        ),
+    )
 
     def __init__(self, floors: int = 10) -> None:
         if floors < 2:

@@ -1,11 +1,11 @@
 """A run against the exact score of its training set: where it generalises, where it memorises."""
 
-import torch
 from torch import Tensor
 
-from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
-from scorelab.evaluation.curves import ByBin, Curve, bins_in_range, by_bin, plain_curve
-from scorelab.evaluation.noise_error import errors_in_bin
+from scorelab.denoisers import Estimate
+from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.curves import ByBin, bins_in_range, by_bin, by_log_snr, missing, squared
+from scorelab.evaluation.noise_error import noise_error
 from scorelab.log_snr import SIMPLE
 
 
@@ -19,6 +19,14 @@ class ExactGap(Yardstick):
     """
 
     names = ("exact_gap",)
+    rows = (
+        Row(
+            "exact_gap",
+            "exact gap",
+            "its error less that of the train split's exact score, both on held-out images",
+            7,
+        ),
+    )
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no list whose score is known."""
@@ -42,25 +50,16 @@ class ExactGap(Yardstick):
         held_out, labels = context.held_out_data()
         seen = context.data(context.train[: len(held_out)])
         seen_labels = context.train_labels[: len(held_out)].to(held_out.device)
-        denoiser, exact, chunk, bins = (
-            context.denoiser,
-            context.exact_train,
-            context.settings.chunk,
-            bins_in_range(context.denoiser),
-        )
+        denoiser, exact, chunk = context.denoiser, context.exact_train, context.settings.chunk
 
-        def both(bin: int) -> Tensor:
-            return torch.stack([errors_in_bin(each, held_out, labels, bin, chunk)[0] for each in (denoiser, exact)])
+        def both(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:
+            return [squared(each(made.x_t, t, label).eps, made.eps) for each in (denoiser, exact)]
 
-        network, known_score = by_bin(bins, len(held_out), both, columns=2)
-        (known,) = by_bin(bins, len(seen), lambda bin: errors_in_bin(denoiser, seen, seen_labels, bin, chunk)[:1])
-        gap = ByBin(network.each - known_score.each, bins)
+        network, known_score = by_bin(both, denoiser, held_out, labels, chunk, 2)
+        known = noise_error(denoiser, seen, seen_labels, chunk).errors
+        gap = ByBin(network.each - known_score.each, network.reached)
         curves = {"network_train": known.mean, "network_held_out": network.mean, "exact_held_out": known_score.mean}
-        records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {name: plain_curve(curve) for name, curve in curves.items()} | {"gap_se": plain_curve(gap.se)}
-        if (whole := gap.over(SIMPLE)) is not None:
-            records["se"] = whole.se
-        else:
-            records["missing"] = "the schedule does not reach all of log-SNR [-4.8, 6.6]"
-        value = None if whole is None else float((network.mean - known_score.mean)[SIMPLE].mean())
-        return Result({"exact_gap": value}, records, self.cost(context))
+        records = by_log_snr(**curves, gap_se=gap.se) | missing(denoiser)
+        whole = gap.over(SIMPLE)
+        value = None if whole.value is None else float((network.mean - known_score.mean)[SIMPLE].mean())
+        return Result({"exact_gap": value}, records | {"se": whole.se}, self.cost(context))

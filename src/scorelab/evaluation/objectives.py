@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Yardstick
-from scorelab.evaluation.curves import Curve, Mean, bins_in_range, plain_curve, standard_error, yardstick_draws
-from scorelab.evaluation.score import errors_against
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.curves import Mean, bins_in_range, by_log_snr, plain, standard_error, yardstick_draws
+from scorelab.evaluation.score import score_against
 from scorelab.log_snr import BINS, LOWEST, WIDTH
 from scorelab.losses import Example, Loss, Uniform
 from scorelab.losses.card import weight_card
@@ -19,7 +19,7 @@ UNKNOWN = "the law of held-out data is not known"
 
 
 @dataclass
-class Row:
+class Column:
     """One objective over its weight by bin of log-SNR, NaN where it has none; the noise error that this implies.
 
     ``each`` (40, N) is what every item adds to it: its mean over items is ``value``.
@@ -58,6 +58,7 @@ class Objectives(Yardstick):
             raise Refusal(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
         self.items, self.losses = items, rows
         self.names = tuple(f"objective_{name}" for name in rows)
+        self.rows = tuple(Row(name, name.replace("_", " ", 1), "its mean over its mean weight") for name in self.names)
 
     def told(self, context: EvaluationContext) -> dict[str, Loss]:
         """Those that need no score, and where the law is known all."""
@@ -95,42 +96,35 @@ class Objectives(Yardstick):
         x0, labels = x0[: self.count(context)], labels[: self.count(context)]
         losses = self.told(context)
         nothing = torch.full((BINS, len(x0)), torch.nan, dtype=torch.float64)
-        rows = {name: Row(nothing.clone()) for name in losses}
+        rows = {name: Column(nothing.clone()) for name in losses}
         refused: dict[str, str] = {}
+        floors = torch.full((BINS,), math.nan, dtype=torch.float64)
+        if context.exact_held_out is not None:
+            floors = score_against(
+                context.denoiser, context.exact_held_out, x0, labels, context.settings.chunk
+            ).floor.mean
         for bin in bins_in_range(context.denoiser):
-            floor = x0.new_full((), math.nan, dtype=torch.float64)
-            if context.exact_held_out is not None:
-                floor = errors_against(
-                    context.denoiser, context.exact_held_out, x0, labels, bin, context.settings.chunk
-                ).floor.mean()
             for name, loss in losses.items():
                 if name in refused:
                     continue
                 try:
-                    self._look(context, loss, rows[name], x0, labels, bin, floor)
+                    self._look(context, loss, rows[name], x0, labels, bin, floors[bin])
                 except Refusal as error:
                     refused[name] = str(error)
         means = {name: weighted_mean(context, losses[name], row) for name, row in rows.items()}
-        metrics = {f"objective_{name}": None if mean is None else mean.value for name, mean in means.items()}
-        records: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
-        records |= {"items": self.count(context), "refused": refused}
+        metrics = {f"objective_{name}": mean.value for name, mean in means.items()}
+        records = by_log_snr() | {"items": self.count(context), "refused": refused}
         if left_out := [name for name in self.losses if name not in losses]:
             records["inapplicable"] = dict.fromkeys(left_out, UNKNOWN)
         if refused:
             records["missing"] = "; ".join(f"{name}: {why}" for name, why in refused.items())
-        records |= {
-            name: {
-                "mean_se": None if (mean := means[name]) is None else mean.se,
-                "value": plain_curve(row.value),
-                "se": plain_curve(row.se),
-                "noise_error": plain_curve(row.implied),
-            }
-            for name, row in rows.items()
-        }
+        for name, row in rows.items():
+            curves = plain(value=row.value, se=row.se, noise_error=row.implied)
+            records[name] = {"mean_se": means[name].se} | curves
         return Result(metrics, records, self.cost(context))
 
     def _look(
-        self, context: EvaluationContext, loss: Loss, row: Row, x0: Tensor, labels: Tensor, bin: int, floor: Tensor
+        self, context: EvaluationContext, loss: Loss, row: Column, x0: Tensor, labels: Tensor, bin: int, floor: Tensor
     ) -> None:
         """One objective in one bin."""
         draws, denoiser = yardstick_draws(context.denoiser, x0, bin), context.denoiser
@@ -151,7 +145,7 @@ class Objectives(Yardstick):
         # an item whose grid time falls into another bin adds the mean, the others so much more
         row.each[bin] = row.value[bin]
         row.each[bin, inside.cpu()] += (each.cpu() - row.value[bin]) * len(inside) / len(each)
-        row.implied[bin] = row.value[bin] + loss.shortfall(floor.cpu())
+        row.implied[bin] = row.value[bin] + loss.shortfall(floor)
 
 
 def on_grid(t: Tensor, steps: int | None) -> Tensor:
@@ -159,8 +153,8 @@ def on_grid(t: Tensor, steps: int | None) -> Tensor:
     return t if steps is None else (t * steps).round().clamp(1, steps) / steps
 
 
-def weighted_mean(context: EvaluationContext, loss: Loss, row: Row) -> Mean | None:
-    """The mean of a row's values under the objective's card, over the bins it has; None where there is none."""
+def weighted_mean(context: EvaluationContext, loss: Loss, row: Column) -> Mean:
+    """The mean of a row's values under the objective's card, over the bins it has."""
     card = weight_card(context.denoiser, loss, Uniform())
     edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
     place = torch.bucketize(card.log_snr.cpu(), edges) - 1
@@ -168,6 +162,6 @@ def weighted_mean(context: EvaluationContext, loss: Loss, row: Row) -> Mean | No
     mass = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place[known], card.mass.cpu()[known])
     told = row.value.isfinite() & (mass > 0)
     if not bool(told.any()):
-        return None
+        return Mean()
     share = mass[told] / mass[told].sum()
     return Mean(float((mass * row.value)[told].sum() / mass[told].sum()), standard_error(share @ row.each[told]))

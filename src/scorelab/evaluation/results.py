@@ -4,13 +4,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from scorelab.errors import Refusal, short_of_memory
-from scorelab.evaluation.base import EvaluationContext, OverBudget, Result, Unavailable, Yardstick
+from scorelab.errors import OverBudget, Refusal, Unavailable, short_of_memory
+from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
 
 
 @dataclass
@@ -46,7 +46,8 @@ def run_yardsticks(yardsticks: dict[str, Yardstick], context: EvaluationContext,
         result = evaluation.results[name]
         results.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(evaluation.seconds.get(name, 0.0), 2)}
-        results.records[name] = result.records | spent
+        rows = [asdict(row) for row in yardsticks[name].rows if row.number in result.metrics]
+        results.records[name] = result.records | spent | ({"rows": rows} if rows else {})
     return results
 
 

@@ -1,8 +1,10 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Yardstick
-from scorelab.metrics.fidelity import Chance, Floor, frechet, frechet_floor, memorization, recognition
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, frechet, frechet_floor, memorization, recognition
+
+SEEN = "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"
 
 
 class SampleYardstick(Yardstick):
@@ -23,21 +25,21 @@ class Frechet(SampleYardstick):
     """``fid`` of the samples to the train split, its floor at this size, and the excess over it."""
 
     names = ("fid", "fid_floor", "fid_excess")
+    rows = (Row("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All three, and what they depend on."""
         evaluations = context.sampling_cost
         samples, train = context.shown(context.samples), context.shown(context.train)
         distance = frechet(train, samples, context.extractor)
-        floor = floor_of(context)
+        floor, of_floor = floor_of(context)
         values = (distance, floor.value, distance - floor.value)
         records = {
             "n": context.count,
             "reference": f"train split, {len(train)} images",
             "extractor": context.extractor.name,
             "extractor_hash": context.extractor.hash,
-            "floor": kind(context),
-            **spread(floor),
+            **of_floor,
             "sampler": type(context.sampler).__name__,
             "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
             "seed": context.seed,
@@ -45,49 +47,19 @@ class Frechet(SampleYardstick):
         return Result(dict(zip(self.names, values, strict=True)), records, evaluations)
 
 
-def floor_of(context: EvaluationContext) -> Floor:
-    """The distance that perfect samples of the context's own kind would have from its train split."""
+def floor_of(context: EvaluationContext) -> tuple[Floor, dict[str, object]]:
+    """The distance that perfect samples of the context's own kind would have from its train split; its records."""
     train = context.shown(context.train)
-    return frechet_floor(train, context.extractor, context.count, context.train_labels, class_chance(context))
-
-
-def class_chance(context: EvaluationContext) -> Chance:
-    """How much chance is in the class counts of samples and train split."""
-    if not context.conditional:
-        return Chance(1.0, 1.0 if context.chance is None else context.chance)
-    # the labels are the train split's, over and over; only those of the last round, which is cut, are drawn from it
-    size = len(context.train)
-    cut = context.count % size
-    return Chance(cut / context.count * (1 - cut / size), 0.0)
-
-
-def kind(context: EvaluationContext) -> str:
-    """What the floor is the floor of, in words."""
-    if context.conditional:
-        return "samples have the reference's labels: chance within classes alone"
-    if context.chance is None:
-        return "no labels: as if classes were drawn on both sides, too high if the reference's are in proportion"
-    if context.chance == 0:
-        return "samples' classes drawn, the reference's in proportion"
-    if context.chance == 1:
-        return "classes drawn, the samples' and the reference's"
-    return f"samples' classes drawn, the reference's with {context.chance:.2f} of that chance: drawn from a larger set"
-
-
-def spread(floor: Floor) -> dict[str, float]:
-    """Records of what a distance of perfect samples scatters, and ``excess_se``, the root of the sum of squares."""
-    return {
-        "floor_se": floor.se,
-        "spread_of_samples": floor.samples,
-        "spread_of_references": floor.references,
-        "excess_se": floor.excess_se,
-    }
+    chance = class_chance(context.count, len(train), context.conditional, context.chance)
+    floor = frechet_floor(train, context.extractor, context.count, context.train_labels, chance)
+    return floor, {"floor": floor_kind(context.conditional, context.chance), **floor.spread()}
 
 
 class Memorization(SampleYardstick):
     """``memorization``: the share of samples that copy a training image; held-out images beside it as control."""
 
     names = ("memorization", "memorization_control")
+    rows = (Row("memorization", "memorization", "held-out images {memorization_control:.3f}", 13),)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no list."""
@@ -112,6 +84,7 @@ class Recognition(SampleYardstick):
     """
 
     names = ("recognised", "recognised_control", "rarest_class", "commonest_class")
+    rows = (Row("recognised", "recognised", SEEN, 14),)
 
     def __init__(self, confidence: float = 0.9) -> None:
         if not 0 < confidence < 1:

@@ -7,89 +7,78 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
-from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
-from scorelab.evaluation.curves import ByBin, Curve, Mean, bins_in_range, by_bin, in_bin, plain_curve, standard_error
+from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.curves import (
+    ByBin,
+    Mean,
+    bins_in_range,
+    by_bin,
+    by_log_snr,
+    missing,
+    squared,
+    standard_error,
+)
 from scorelab.likelihood import bits_per_dim
 from scorelab.log_snr import COMMON, SIMPLE, WIDTH
-from scorelab.tensors import generator, mean_except_batch
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Of every sample of one bin, (N,): its error against the true noise estimate, against the noise, and the floor.
-
-    ``score`` is ||eps^ - eps*||^2 / d with eps* = E[eps | x_t] = -sigma s_t(x_t), ``noise`` ||eps^ - eps||^2 / d, and
-    ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E score + E floor, for x_t by the exact denoiser's own law.
-    ``cut`` is ``score`` with x^_0 cut to [-1, 1], for pixels.
-    """
-
-    score: Tensor
-    noise: Tensor
-    floor: Tensor
-    cut: Tensor
-
-
-def errors_against(
-    denoiser: Denoiser, exact: Exact, x0: Tensor, labels: Tensor | None, bin: int, chunk: int = 256
-) -> Errors:
-    """One bin, at the x_t of every other yardstick; float64 on the CPU."""
-
-    def look(made: Estimate, t: Tensor, label: Tensor | None) -> Tensor:
-        said, posterior = denoiser(made.x_t, t, label), exact.posterior(made.x_t, t, label)
-        alpha, sigma = made.alpha.double(), made.sigma.double()
-        best = (made.x_t.double() - alpha * posterior.mean) / sigma
-        floor = ((alpha / sigma) ** 2).flatten() * posterior.trace / x0[0].numel()
-        cut = said if denoiser.levels is None else said.clipped()
-        score, noise = mean_except_batch((said.eps - best) ** 2), mean_except_batch((said.eps - made.eps).double() ** 2)
-        return torch.stack([score, noise, floor, mean_except_batch((cut.eps - best) ** 2)])
-
-    return Errors(*in_bin(denoiser, x0, labels, bin, chunk, look))
+from scorelab.tensors import generator
 
 
 @dataclass(frozen=True)
 class Score:
-    """``Errors`` by bin of log-SNR."""
+    """Of every sample by bin: its error against the true noise estimate, against the noise, and the floor.
+
+    ``error`` is ||eps^ - eps*||^2 / d with eps* = E[eps | x_t] = -sigma s_t(x_t), ``noise`` ||eps^ - eps||^2 / d, and
+    ``floor`` S tr Var(x_0 | x_t) / d, S the SNR: E noise = E error + E floor, for x_t by the exact denoiser's own law.
+    ``cut`` is ``error`` with x^_0 cut to [-1, 1], for pixels.
+    """
 
     error: ByBin
     cut: ByBin
     floor: ByBin
+    noise: ByBin
 
     @property
-    def excess(self) -> Mean | None:
+    def excess(self) -> Mean:
         """1/2 int E||eps^ - eps*||^2 / d dlambda over [-4.8, 9.0], bits/dim: what the bound loses to score error.
 
         x^_0 is cut for pixels, as in ``vlb_common``, whose integral is this and that of the floor.
         """
-        if (mean := self.cut.over(COMMON)) is None:
-            return None
-        told = (part * (COMMON.stop - COMMON.start) * WIDTH / (2 * math.log(2)) for part in (mean.value, mean.se))
-        return Mean(*told)
+        bins = COMMON.stop - COMMON.start
+        return self.cut.over(COMMON).scaled(lambda mean: mean * bins * WIDTH / (2 * math.log(2)))
 
     @property
     def metrics(self) -> list[float | None]:
         """The mean error over [-4.8, 6.6], and the excess."""
-        return [None if each is None else each.value for each in (self.error.over(SIMPLE), self.excess)]
+        return [self.error.over(SIMPLE).value, self.excess.value]
 
     def record(self) -> dict[str, object]:
         """Everything by bin, in plain values, and the standard errors."""
-        record: dict[str, object] = {"log_snr": [round(value, 3) for value in Curve.centres().tolist()]}
         curves = {"error": self.error.mean, "se": self.error.se, "floor": self.floor.mean}
-        record |= {name: plain_curve(curve) for name, curve in curves.items()}
         floor = self.floor.over(SIMPLE)
-        record["floor_simple"] = None if floor is None else floor.value
         means = {"floor_simple": floor, "score_error": self.error.over(SIMPLE), "excess": self.excess}
-        record |= {f"{name}_se": mean.se for name, mean in means.items() if mean is not None and mean.value >= 0}
-        return record
+        errors = {f"{name}_se": mean.se for name, mean in means.items() if mean.value is not None and mean.value >= 0}
+        return by_log_snr(**curves) | {"floor_simple": floor.value} | errors
 
 
-def score_against(context: EvaluationContext, exact: Exact, x0: Tensor, labels: Tensor) -> Score:
-    """Every item once in every bin the schedule reaches."""
+def score_against(
+    denoiser: Denoiser,
+    exact: Exact,
+    x0: Tensor,
+    labels: Tensor | None,
+    chunk: int = 256,
+    bins: list[int] | None = None,
+) -> Score:
+    """Every item once in every bin that the schedule reaches, or in these; at the x_t of every other yardstick."""
 
-    def look(bin: int) -> Tensor:
-        found = errors_against(context.denoiser, exact, x0, labels, bin, context.settings.chunk)
-        return torch.stack([found.score, found.cut, found.floor])
+    def look(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:
+        said, posterior = denoiser(made.x_t, t, label), exact.posterior(made.x_t, t, label)
+        alpha, sigma = made.alpha.double(), made.sigma.double()
+        best = (made.x_t.double() - alpha * posterior.mean) / sigma
+        cut = said if denoiser.levels is None else said.clipped()
+        floor = ((alpha / sigma) ** 2).flatten() * posterior.trace / x0[0].numel()
+        return [squared(said.eps, best), squared(cut.eps, best), floor, squared(said.eps, made.eps)]
 
-    return Score(*by_bin(bins_in_range(context.denoiser), len(x0), look, columns=3))
+    return Score(*by_bin(look, denoiser, x0, labels, chunk, 4, bins))
 
 
 class ScoreError(Yardstick):
@@ -104,6 +93,12 @@ class ScoreError(Yardstick):
     """
 
     names = ("score_error", "excess", "train/score_error", "train/excess")
+    rows = (
+        Row("score_error", "score error", "to the true score, held-out data; it costs the bound {excess} bits/dim", 4),
+        Row(
+            "train/score_error", "to memorising", "error to the training set's exact score, on noised training data", 8
+        ),
+    )
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no score is known."""
@@ -132,17 +127,15 @@ class ScoreError(Yardstick):
         records: dict[str, object] = {}
         if context.exact_held_out is not None:
             x0, labels = context.held_out_data()
-            found = score_against(context, context.exact_held_out, x0, labels)
+            found = score_against(context.denoiser, context.exact_held_out, x0, labels, context.settings.chunk)
             metrics |= dict(zip(("score_error", "excess"), found.metrics, strict=True))
             records["held_out"] = found.record()
         if context.finite and context.exact_train is not None:
             x0, labels = self.training_items(context)
-            found = score_against(context, context.exact_train, x0, labels)
+            found = score_against(context.denoiser, context.exact_train, x0, labels, context.settings.chunk)
             metrics |= dict(zip(("train/score_error", "train/excess"), found.metrics, strict=True))
             records["train"] = found.record()
-        if None in metrics.values():
-            low, high = context.denoiser.log_snr_range()
-            records["missing"] = f"the schedule's log-SNR [{low:.1f}, {high:.1f}] does not contain all that is asked"
+        records |= missing(context.denoiser, needed=(SIMPLE, COMMON))
         return Result(metrics, records, self.cost(context))
 
     def training_items(self, context: EvaluationContext) -> tuple[Tensor, Tensor]:
@@ -161,6 +154,14 @@ class ExactLikelihood(Yardstick):
     """
 
     names = ("exact_nll",)
+    rows = (
+        Row(
+            "exact_nll",
+            "exact −log p",
+            "bits/dim of held-out data under their own law: no bound is below it on average",
+            5,
+        ),
+    )
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no density is known."""

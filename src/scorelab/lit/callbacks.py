@@ -20,7 +20,7 @@ from scorelab.lit.pictures import save_samples
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
-from scorelab.tensors import to_bytes
+from scorelab.tensors import as_data, to_bytes
 from scorelab.tracking.logger import RunLogger
 
 
@@ -253,11 +253,10 @@ class SampleGrid(EverySteps):
         path = run.directory / "samples" / f"step_{step:07d}.png"
         save_samples(drawn, data, path, self.shown)
         run.logger.log_image("samples", path, step)
-        seen, train = drawn, data.splits["train"].values
-        if len(train) < 2:  # one item has no covariance
+        if len(data.splits["train"]) < 2:  # one item has no covariance
             return
-        if data.extractor.of_bytes:
-            seen, train = (to_bytes(each, data.levels) for each in (drawn, train))
+        show = to_bytes if data.extractor.of_bytes else as_data
+        seen, train = (show(each, data.levels) for each in (drawn, data.splits["train"].values))
         if self.metric is None:
             self.metric = running_frechet(data.extractor)
             self.metric.update(train, real=True)

@@ -1,7 +1,6 @@
 """Feature extractors: maps from images, or points, to the space in which their distributions are compared.
 
-An extractor is one class with a name, a hash, features and perhaps logits. :func:`register` shows any of them
-to torch-fidelity; torchmetrics takes them as they are.
+An extractor is one class with a name, a hash, features and perhaps logits.
 """
 
 import hashlib
@@ -9,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorelab.errors import Refusal
@@ -24,7 +24,7 @@ class Extractor(nn.Module):
 
     Attributes:
         num_features: the dimension of the feature space.
-        name: under which :func:`register` makes it known to torch-fidelity; one name, one set of weights.
+        name: one name, one set of weights.
         hash: the first 12 hexadecimal digits of the SHA-256 of the weights file, empty without weights.
         of_bytes: whether it takes images as bytes; else it takes data as they are.
 
@@ -62,45 +62,6 @@ class Extractor(nn.Module):
         return self.features(images)
 
 
-def register(extractor: Extractor) -> str:
-    """Make an extractor known to torch-fidelity, once, and return the name to call it by.
-
-    Its layers there are ``str(num_features)``, the default of fid, kid and prc, and ``"logits"``, that of
-    isc. It runs on its own device whatever torch-fidelity is told, so ``cuda=False`` is right everywhere.
-    """
-    from torch_fidelity import register_feature_extractor
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-
-    if extractor.name in FEATURE_EXTRACTORS_REGISTRY:
-        return extractor.name
-    layers = {str(extractor.num_features): extractor.features, "logits": extractor.logits}
-
-    class Registered(FeatureExtractorBase):
-        """torch-fidelity builds one for every call, from (name, layers, keywords); the weights are shared."""
-
-        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
-            super().__init__(name, features_list)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return tuple(layers)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else str(extractor.num_features)
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            return tuple(layers[layer](images) for layer in self.features_list)
-
-    register_feature_extractor(extractor.name, Registered)
-    return extractor.name
-
-
 class Coordinates(Extractor):
     """The data's own coordinates, for points and for images without levels.
 
@@ -127,6 +88,28 @@ class Coordinates(Extractor):
         if flat.shape[1] != self.num_features:
             raise Refusal(f"expected data of {self.num_features} coordinates, not {flat.shape[1]}")
         return flat
+
+
+class Thumbnails(Extractor):
+    """The mean colour of each of size x size patches: what images look like from afar, where nothing better is named.
+
+    Args:
+        channels: of the images.
+        size: patches across, and down.
+
+    """
+
+    hash = ""
+
+    def __init__(self, channels: int, size: int = 16) -> None:
+        super().__init__()
+        self.size, self.num_features = size, channels * size**2
+        self.name = f"scorelab-thumbnails-{channels}x{size}x{size}"
+
+    def features(self, images: Tensor) -> Tensor:
+        """Means of bytes (N, C, H, W) as data in [-1, 1], flat, in float64."""
+        patches = [F.adaptive_avg_pool2d(chunk.double(), self.size) for chunk in images.split(CHUNK)]
+        return torch.cat(patches).flatten(1) / 127.5 - 1
 
 
 class DigitClassifier(nn.Module):

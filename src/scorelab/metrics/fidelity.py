@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scorelab.errors import Refusal
-from scorelab.metrics.features import Extractor, register
+from scorelab.metrics.features import Extractor
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -28,6 +27,35 @@ class Chance:
 
     samples: float = 1.0
     reference: float = 1.0
+
+
+def class_chance(n: int, m: int, told: bool, reference: float | None) -> Chance:
+    """How much chance is in the class counts of n samples and m reference images.
+
+    Args:
+        n: samples.
+        m: reference images.
+        told: whether samples have the reference's labels, over and over; else their classes are drawn by chance.
+        reference: how much the reference's class counts hold; None where it is not known.
+
+    """
+    if not told:
+        return Chance(1.0, 1.0 if reference is None else reference)
+    cut = n % m  # only the labels of the last round, which is cut, are drawn from the reference's
+    return Chance(cut / n * (1 - cut / m), 0.0)
+
+
+def floor_kind(told: bool, reference: float | None) -> str:
+    """What the floor is the floor of, in words; arguments as in :func:`class_chance`."""
+    if told:
+        return "samples have the reference's labels: chance within classes alone"
+    if reference is None:
+        return "no labels: as if classes were drawn on both sides, too high if the reference's are in proportion"
+    if reference == 0:
+        return "samples' classes drawn, the reference's in proportion"
+    if reference == 1:
+        return "classes drawn, the samples' and the reference's"
+    return f"samples' classes drawn, the reference's with {reference:.2f} of that chance: drawn from a larger set"
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,15 @@ class Floor:
         """The standard error of one distance less the floor: all three, as independent."""
         return math.hypot(self.se, self.samples, self.references)
 
+    def spread(self) -> dict[str, float]:
+        """Records of what a distance of perfect samples scatters, and ``excess_se``, the root of the sum of squares."""
+        return {
+            "floor_se": self.se,
+            "spread_of_samples": self.samples,
+            "spread_of_references": self.references,
+            "excess_se": self.excess_se,
+        }
+
 
 @dataclass(frozen=True)
 class Recognition:
@@ -61,21 +98,8 @@ class Recognition:
     class_shares: tuple[float, ...]
 
 
-class _Images(Dataset):
-    """A tensor as the kind of data set torch-fidelity reads: bare images, no tuples."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.cpu()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-
 def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
-    r"""Fréchet distance between two sets of images, by torch-fidelity.
+    r"""Fréchet distance between two sets of images, by torch-fidelity's statistics of their features.
 
     .. math:: d^2 = \|\mu_r - \mu_f\|^2 + \operatorname{tr}(Σ_r + Σ_f - 2 (Σ_r Σ_f)^{1/2})
 
@@ -92,23 +116,17 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
         Refusal: a set has fewer than 2 images, which have no covariance.
 
     """
-    from torch_fidelity import calculate_metrics
-
     for images in (real, fake):
         _check(images, 2, extractor)
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global generator
-        metrics = calculate_metrics(
-            input1=_Images(fake),
-            input2=_Images(real),
-            feature_extractor=register(extractor),
-            fid=True,
-            cuda=False,  # the extractor brings its own device
-            batch_size=1024,
-            save_cpu_ram=True,  # no worker processes for a tensor in memory
-            cache=False,
-            verbose=False,
-        )
-    return float(metrics[FID])
+    return _between(*(extractor.features(images).double().cpu() for images in (fake, real)))
+
+
+def _between(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance of two sets of features, float64 on the CPU."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    one, other = (fid_features_to_statistics(features) for features in (a, b))
+    return float(fid_statistics_to_metric(one, other, False)[FID])
 
 
 def frechet_floor(
@@ -181,14 +199,11 @@ def frechet_floor(
 
 def _halved(features: Tensor, labels: Tensor, halves: int, generator: torch.Generator) -> Tensor:
     """h/2 times the distance of halves (K,): equal in each class, to one image, and else random."""
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
     half, distances = len(features) // 2, []
     for _ in range(halves):
         order = torch.randperm(len(features), generator=generator)
         order = order[labels[order].argsort(stable=True)][: 2 * half]
-        a, b = (fid_features_to_statistics(features[rows]) for rows in (order[::2], order[1::2]))
-        distances.append(fid_statistics_to_metric(a, b, False)[FID])
+        distances.append(_between(features[order[::2]], features[order[1::2]]))
     return torch.tensor(distances, dtype=torch.float64) * half / 2
 
 

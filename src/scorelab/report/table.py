@@ -6,43 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ROWS = (
-    ("Fréchet distance", "fid", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {fid_excess_se:.2f}"),
-    ("bound, bits/dim", "vlb", "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"),
-    ("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]"),
-    ("common bound", "vlb_common", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule"),
-    ("score error", "score_error", "to the true score, held-out data; it costs the bound {excess} bits/dim"),
-    ("exact −log p", "exact_nll", "bits/dim of held-out data under their own law: no bound is below it on average"),
-    (
-        "−log p by the ODE",
-        "ode_nll",
-        "bits/dim of held-out data by the probability flow; their own law has {ode_nll_exact}",
-    ),
-    ("exact gap", "exact_gap", "its error less that of the train split's exact score, both on held-out images"),
-    ("to memorising", "train/score_error", "error to the training set's exact score, on noised training data"),
-    ("agreement", "agreement", "squared difference to the other run's noise, on held-out data"),
-    ("energy distance", "energy", "to held-out data; fresh draws have {energy_floor}"),
-    ("sliced Wasserstein", "sliced_wasserstein", "to held-out data; fresh draws have {sliced_wasserstein_floor}"),
-    (
-        "error budget",
-        "budget_run",
-        "Fréchet: the exact score with this sampler {budget_sampler}, this network with many steps {budget_network}, "
-        "floor {budget_floor}",
-    ),
-    ("memorization", "memorization", "held-out images {memorization_control:.3f}"),
-    (
-        "recognised",
-        "recognised",
-        "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}",
-    ),
-    (
-        "gradient noise",
-        "gradient_noise_importance",
-        "of its variance left by importance times, {gradient_noise_stratified:.2g} by stratified, "
-        "{gradient_noise_logitnormal:.2g} by logit-normal ones",
-    ),
-)
-OBJECTIVE = "objective_"
 COLUMNS = (
     ("fid", "test/fid"),
     ("excess", "test/fid_excess"),
@@ -59,22 +22,21 @@ CHOSEN_BY = "val/simple"
 
 
 def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> str:
-    """One line per yardstick of the test split: its number and what belongs to it, or why there is none."""
+    """One line per row that the records tell: its number and what belongs to it, or why there is none.
+
+    A record's ``rows`` are titles, notes and places of its numbers. A part that failed and shows no number has a
+    line too.
+    """
     test = {key.removeprefix("test/"): value for key, value in metrics.items()}
-    reasons = {name: _reason(record) for name, record in records.items()}
-    lines, silent = [], {name: why for name, why in reasons.items() if "failed" in records[name]}
-    objectives = [
-        (key.replace("_", " ", 1), key, "its mean over its mean weight") for key in test if key.startswith(OBJECTIVE)
-    ]
-    told = defaultdict(lambda: _Told(None), {key: _Told(value) for key, value in test.items()})
-    told["fid_excess_se"] = _Told(records.get("fid", {}).get("excess_se"))
-    for title, key, note in (*ROWS, *objectives):
-        if key not in test:
-            continue
-        why = note.format_map(told) if test[key] is not None else reasons.get(_part(key, records)) or "not available"
-        lines.append(f"  {title:<20}{_number(test[key]):>9}   {why}")
-        silent.pop(_part(key, records), None)
-    lines += [f"  {name:<20}{_number(None):>9}   {why}" for name, why in silent.items()]
+    rows = [(row, record) for record in records.values() for row in record.get("rows", ())]
+    lines = []
+    for row, record in sorted(rows, key=lambda each: each[0]["place"]):
+        value = test[row["number"]]
+        told = defaultdict(lambda: _Told(None), {name: _Told(each) for name, each in (record | test).items()})
+        why = row["note"].format_map(told) if value is not None else _reason(record) or "not available"
+        lines.append(f"  {row['title']:<20}{_number(value):>9}   {why}")
+    silent = {name: record for name, record in records.items() if "failed" in record and "rows" not in record}
+    lines += [f"  {name:<20}{_number(None):>9}   {_reason(record)}" for name, record in silent.items()]
     if (simple := metrics.get("val/simple")) is not None:
         lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt")
     return "\n".join(lines)
@@ -189,11 +151,3 @@ class _Told:
 
     def __format__(self, spec: str) -> str:
         return _number(self.value) if self.value is None or not spec else format(self.value, spec)
-
-
-def _part(key: str, records: Mapping[str, Any]) -> str:
-    """The part that a number belongs to, where it is not of that name itself."""
-    known = {"train/score_error": "score_error", "budget_run": "budget", "energy": "distances"}
-    known |= {"sliced_wasserstein": "distances", "gradient_noise_importance": "gradient_noise", "vlb_common": "simple"}
-    name = "objectives" if key.startswith(OBJECTIVE) else known.get(key, key)
-    return name if name in records else key

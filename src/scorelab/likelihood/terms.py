@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
-from scorelab.likelihood import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll
+from scorelab.likelihood.formulas import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll
 from scorelab.tensors import like, sum_except_batch
 
 

@@ -90,6 +90,13 @@ def level_decoder_nll(log_snr: Tensor, x0: Tensor, eps: Tensor, levels: int) -> 
     return sum_except_batch(torch.log(total))
 
 
+def lattice_gap(made: Estimate, log_snr: Tensor, levels: int) -> Tensor:
+    """Log q(x | x_0) - log P(x_0 | x) in nats (B,), for x made of x_0 on the lattice and eps."""
+    forward = gaussian_log_prob(made.eps, torch.zeros_like(made.eps), torch.zeros_like(made.eps))
+    scale = made.x0[0].numel() * torch.log(made.sigma.double()).flatten()
+    return sum_except_batch(forward) - scale + level_decoder_nll(log_snr, made.x0, made.eps, levels)
+
+
 def bound_rate(schedule: Schedule, estimate: Estimate, eps: Tensor, t: Tensor) -> Tensor:
     """1/2 (-dlambda/dt) ||eps - eps^||^2 in nats, (B,): what a continuous process adds to the bound per unit of t."""
     rate = 0.5 * schedule.g2(t) / schedule.sigma(t) ** 2
