@@ -71,7 +71,7 @@ each_grid = pytest.mark.parametrize("schedule", STEPPED)
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 
-LONG = ("test_training", "test_interruption", "test_wandb", "test_judge", "test_configs", "test_run", "test_sweep")
+LONG = ("test_training", "test_interruption", "test_wandb", "test_evaluation", "test_configs", "test_run", "test_sweep")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -129,7 +129,7 @@ def test_the_likelihood_of_the_flow_is_the_same_in_any_chunk(images):
     part, found = FlowLikelihood(40, tolerance=1e-2), []
     for chunk in (256, 64, 7):
         most = Most(denoiser)
-        found.append(part.run(case(denoiser, chunk, exact_held_out=None if images else denoiser), None))
+        found.append(part.run(case(denoiser, chunk, law=None if images else denoiser), None))
         assert most.seen[0] == min(chunk, 40)
     for other in found[1:]:
         assert other.metrics == pytest.approx(found[0].metrics, rel=1e-6)
@@ -144,7 +144,7 @@ def test_objectives_heed_the_chunk_and_are_the_same_in_any():
     law, found = Exact(VP(), FixedSmall(), Moons().law()), []
     for chunk in (256, 7):
         most = Most(denoiser)
-        found.append(Objectives(None, **LOSSES).run(case(denoiser, chunk, exact_held_out=law), None))
+        found.append(Objectives(None, **LOSSES).run(case(denoiser, chunk, law=law), None))
         assert most.seen[0] == min(chunk, 40)
     assert found[1].metrics == pytest.approx(found[0].metrics, rel=1e-5)
     assert found[1].records["ssm"]["se"][20] == pytest.approx(found[0].records["ssm"]["se"][20], rel=1e-4)

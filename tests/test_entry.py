@@ -24,7 +24,10 @@ CONFIGS = ROOT / "configs"
     ("words", "told"),
     [
         (["loss=foo"], "loss=foo: no such choice; choices: dsm, esm, hybrid, ism"),
-        (["metrics=[fid,foo]"], "metrics=foo: no such choice; choices: agreement, budget, distances, exact_nll, fid"),
+        (
+            ["metrics=[fid,foo]"],
+            "metrics=foo: no such choice; choices: agreement, budget, distances, exact_gap, exact_nll, fid",
+        ),
         (["losss=vlb"], "losss: no such key; did you mean loss?"),
         (["sed=1"], "sed: no such key; did you mean seed?"),
         (["model.chanels=3"], "model.chanels: no such key; did you mean channels?"),

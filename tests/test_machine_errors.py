@@ -99,7 +99,7 @@ def test_a_data_file_that_vanishes_is_named(
     typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     at_step(monkeypatch, 6, lambda: Path("digits.pt").rename("moved.pt"))
-    words = (*SMALL, "data.source._target_=test_mishaps.Vanishing", f"data.workers={workers}")
+    words = (*SMALL, "data.source._target_=test_machine_errors.Vanishing", f"data.workers={workers}")
     said = typed("train", "run=a", *words)
     assert said.status == 2
     assert (

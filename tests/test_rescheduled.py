@@ -102,7 +102,7 @@ def test_back_under_its_own_schedule_it_is_the_denoiser_it_was():
 
 
 def test_what_a_denoiser_says_of_the_variance_and_its_levels_come_along():
-    inner = GaussianOracle(Linear(1000), Learned(), MEAN, STD, levels=17, variance_fraction=0.3)
+    inner = GaussianOracle(Linear(1000), Learned(), MEAN, STD, levels=17, fraction=0.3)
     shown = Rescheduled(inner, Cosine(1000))
     assert (shown.variance, shown.levels) == (inner.variance, 17)
     assert (shown(normal(2, 3), times(0.4, 0.5)).variance_fraction == 0.3).all()

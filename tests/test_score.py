@@ -87,7 +87,7 @@ def case(denoiser: Denoiser, data: DataModule, held: int = 200, conditional: boo
     given = {
         "denoiser": denoiser,
         "sampler": DDIM(4),
-        "evaluation": EvaluationSettings(chunk=64),
+        "settings": EvaluationSettings(chunk=64),
         "train": train.values,
         "train_labels": train.labels,
         "held_out": test.values[:held],

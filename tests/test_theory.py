@@ -63,7 +63,7 @@ def test_below_every_equation_stand_code_that_computes_it_and_a_test_that_checks
 
 
 def test_all_code_the_page_names_exists():
-    rooms = "schedules|denoisers|likelihood|losses|samplers|evaluate|data|networks|tensors"
+    rooms = "schedules|denoisers|likelihood|losses|samplers|evaluation|laws|data|networks|tensors"
     named = set(re.findall(rf"`((?:{rooms})\.[\w.]+)`", PAGE))
     assert named >= {name for names in cited() for name in names if "::" not in name}
     for name in sorted(named):

@@ -342,7 +342,7 @@ def test_the_history_of_importance_sampling_is_in_the_checkpoint(
     with pytest.MonkeyPatch.context() as patch:
         torn_off(run, 13, torn, patch)
         assert type_in(tmp_path / "whole", "train", *words).status == 0
-    state = torch.load(torn / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["times._extra_state"]
+    state = torch.load(torn / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["timesteps._extra_state"]
     assert state["seen"].min() >= 10
     assert "resumed at step 10 " in type_in(tmp_path / "torn", "train", *words).out
     assert differences(run, torn) == []
@@ -378,7 +378,7 @@ def test_the_history_of_importance_sampling_outlives_a_kill(typed, tmp_path: Pat
     (tmp_path / "whole").mkdir()
     assert type_in(tmp_path / "whole", "train", "run=a", *BRIEF, *IMPORTANCE).status == 0
     run = killed(tmp_path, *BRIEF, *IMPORTANCE)
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["times._extra_state"]
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["timesteps._extra_state"]
     assert state["seen"].min() >= 10
     assert "resumed at step" in typed("train", "run=a", *BRIEF, *IMPORTANCE).out
     assert differences(tmp_path / "whole" / "logs" / "train" / "a", run) == []

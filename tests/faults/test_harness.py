@@ -74,7 +74,7 @@ def write_run(folder: Path) -> Path:
     for name in ("checkpoints", "samples"):
         (folder / name).mkdir(parents=True)
     history = {"losses": torch.rand(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
-    state = {"w": torch.tensor([1.0, float("nan")]), "times._extra_state": history}
+    state = {"w": torch.tensor([1.0, float("nan")]), "timesteps._extra_state": history}
     moments = {"state": {0: {"exp_avg": torch.zeros(2)}}}
     content = {"global_step": 6, "loops": {"started": 2}, "state_dict": state, "optimizer_states": [moments]}
     for name in ("last", "best"):
@@ -125,8 +125,8 @@ def one_bit_more(content: dict) -> None:
             "best.ckpt: state_dict.w is float32",
         ),
         (
-            changed("last.ckpt", lambda c: c["state_dict"]["times._extra_state"]["losses"][2, 1].mul_(2)),
-            "last.ckpt: state_dict.times._extra_state.losses is float64",
+            changed("last.ckpt", lambda c: c["state_dict"]["timesteps._extra_state"]["losses"][2, 1].mul_(2)),
+            "last.ckpt: state_dict.timesteps._extra_state.losses is float64",
         ),
         (
             changed("last.ckpt", lambda c: c["optimizer_states"][0]["state"][0]["exp_avg"].add_(1)),

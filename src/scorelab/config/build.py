@@ -91,14 +91,16 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
     model, extractor = dict(config["model"]), config.get("extractor") or config["data"].get("extractor")
     known = inspect.signature(network.sizes).parameters if hasattr(network, "sizes") else {}
     sizes = {key: model[key] for key in known if key != "shape"}
+    if config.get("extractor") is None and extractor:
+        extractor = checked(dict(extractor), "extractor")
     if None not in sizes.values() and extractor:
-        return config | {"extractor": checked(dict(extractor), "extractor")}
+        return config | {"extractor": extractor}
     shape = (source or source_of(config)).shape
     try:
         model |= network.sizes(shape, **sizes) if known else {}
     except Refusal as error:
         raise UserError(f"model: {error}") from error
-    return config | {"model": model, "extractor": checked(dict(extractor or plain_extractor(shape)), "extractor")}
+    return config | {"model": model, "extractor": extractor or checked(plain_extractor(shape), "extractor")}
 
 
 def plain_extractor(shape: tuple[int, ...]) -> dict[str, Any]:
