@@ -497,7 +497,7 @@ def test_the_bound_of_many_steps_nears_the_continuous_one():
 
 def test_a_bound_is_refused_beforehand_where_there_are_no_steps_to_sum():
     part = VariationalBound()
-    with pytest.raises(ValueError, match=r"metric\.bound=sampled"):
+    with pytest.raises(ValueError, match=r"evaluation\.bound=sampled"):
         part.check(oracle(VP()), EvaluationSettings(bound="exact"))
     with pytest.raises(ValueError, match=r"num_steps of 2 or more"):
         part.check(oracle(Cosine(1)), EvaluationSettings())

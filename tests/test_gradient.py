@@ -391,7 +391,7 @@ def test_it_costs_three_evaluations_for_each_gradient_and_keeps_to_the_budget():
     assert part.cost(case(evaluated)) == cost
     for budget in (cost, cost - 1):
         said: list[str] = []
-        told = case(evaluated, settings=EvaluationSettings(budget=budget))
+        told = case(evaluated, metric=EvaluationSettings(budget=budget))
         results = run_yardsticks({"gradient_noise": part}, told, said.append)
         if budget == cost:
             assert results.metrics["test/gradient_noise_stratified"] > 0

@@ -598,7 +598,7 @@ def few(metric: EvaluationSettings | None = None, source=None, denoiser=None, **
     return case(
         denoiser or exact(source),
         DataModule(source),
-        metric=metric or EvaluationSettings(samples=300, chunk=100),
+        settings=metric or EvaluationSettings(samples=300, chunk=100),
         **more,
     )
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from scorelab.errors import CheckpointError, DamagedCheckpoint
 from scorelab.files import also_at, sync_directory, temporary
+from scorelab.run.identity import ANEW
 
 FORMAT = 1  # of what a checkpoint holds; raised when an older program could no longer read it
 MARK = "scorelab"
 NAMES = ("last", "best", "previous")
-ANEW = "overwrite=true starts anew"  # what helps where a run's own directory is damaged
 
 
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)

@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from scorelab.errors import UserError
-from scorelab.run.checkpoints import ANEW
 
 MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "run",
@@ -27,6 +26,7 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "sweep",  # these two are words of a command line and in no config
     "hydra",
 )
+ANEW = "overwrite=true starts anew"  # what helps where a run's own directory is damaged
 STORED = "put back a whole one; metrics.json of a finished run holds the same config"  # where another run is damaged
 
 
