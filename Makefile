@@ -32,6 +32,7 @@ lint: $(VENV)/.ready-test  ## check style and types
 	$(VENV)/bin/mypy
 
 figures: $(VENV)/.ready  ## draw the figures of the documents anew
+	$(RUN) docs/architecture.py
 	$(RUN) docs/cards.py
 	$(RUN) docs/theory.py
 

@@ -104,6 +104,19 @@ def test_every_room_is_on_the_plan() -> None:
     assert {room(path) for path in MODULES} - {"__init__"} == BELOW.keys()
 
 
+def test_the_page_about_the_house_tells_of_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    told = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert told == BELOW.keys()
+
+
+def test_the_files_that_the_page_names_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for room_, module in re.findall(r"`(\w+)/(\w+)[.`]", page):
+        if room_ in BELOW:
+            assert (PACKAGE / room_ / f"{module}.py").exists(), f"{room_}/{module}"
+
+
 def test_the_plan_has_no_circle() -> None:
     assert list(TopologicalSorter(BELOW).static_order())
 
