@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scorelab.files import whole, write_text
+from scorelab.log_snr import RANGE
 
 Rows = Sequence[Mapping[str, float]]
 LINES = ("-", "--", ":", "-.")
@@ -32,7 +33,7 @@ def draw_cards(path: Path, panels: Mapping[str, Mapping[str, Rows]], notes: Sequ
     figure = Figure(figsize=(1.5 + 4.6 * len(panels), 3.9), layout="constrained")
     for place, (title, cards) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        axes.axvspan(-4.8, 6.6, color="0.93", zorder=0)
+        axes.axvspan(*RANGE, color="0.93", zorder=0)
         for (name, rows), line in zip(cards.items(), LINES * len(cards), strict=False):
             edges, density = curve(rows)
             axes.stairs(density, edges, baseline=None, label=name, linewidth=1.6, linestyle=line)
@@ -58,7 +59,7 @@ def curve(rows: Rows) -> tuple[list[float], list[float]]:
     if not known:
         return [0.0, 1.0], [math.nan]
     edges = [known[0]["log_snr_low"], *(row["log_snr_high"] for row in known)]
-    inside = [row for row in known if row["log_snr_low"] >= -4.8 and row["log_snr_high"] <= 6.6]
+    inside = [row for row in known if row["log_snr_low"] >= RANGE[0] and row["log_snr_high"] <= RANGE[1]]
     length = sum(row["log_snr_high"] - row["log_snr_low"] for row in inside)
     mean = sum(row["mass"] for row in inside) / length if length else 1.0
     return edges, [row["density"] / mean if mean else math.nan for row in known]

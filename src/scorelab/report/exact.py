@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scorelab.files import whole
+from scorelab.log_snr import RANGE
 
 CURVES = (
     ("exact_gap", "network_train", "network, training data"),
@@ -45,7 +46,7 @@ def _draw(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.axvspan(-4.8, 6.6, color="0.93", zorder=0)
+    axes.axvspan(*RANGE, color="0.93", zorder=0)
     for label, (at, values) in curves.items():
         shown = [math.nan if value is None or value <= 0 else value for value in values]
         axes.plot(at, shown, label=label, linewidth=1.6, marker=".", markersize=4)
