@@ -69,7 +69,7 @@ def built(*overrides: str) -> Experiment:
         return build(config(*overrides))
 
 
-@pytest.mark.parametrize("limit", [[], ["data.limit=20"]], ids=["endless", "finite"])
+@pytest.mark.parametrize("limit", [[], ["++data.limit=20"]], ids=["endless", "finite"])
 def test_the_seed_of_a_run_decides_the_order_of_its_data(limit: list[str]) -> None:
     words = ["data=moons", "data.batch_size=20", *limit]
     one, again, other = (next(iter(built(*words, f"seed={seed}").data.train_dataloader()))[0] for seed in (3, 3, 4))
