@@ -118,6 +118,17 @@ def test_ranks_and_accumulated_batches_are_shares_of_one_draw_of_times() -> None
     assert asked == [(5, share, 6) for share in range(6)]
 
 
+def test_what_is_on_record_of_an_accumulated_step_is_all_its_samples_and_its_last_loss() -> None:
+    module = module_of(accumulate_grad_batches=2)
+    for index in range(3):
+        module.loss.scale.data.fill_(1 + index)
+        module.training_step(BATCH, index)
+        seen = [2, 3, 5] if index % 2 == 0 else [2, 3, 5, 4, 6, 10]
+        assert module.record.losses.tolist() == [each * (3 if index == 2 else 1) for each in seen]
+        assert len(module.record.t) == len(seen)
+        assert float(module.record.loss) == pytest.approx((1 + index) * 13 / 3)
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(None, 1.0), (10.0, 1.0), (1.0, 0.2)])
 def test_gradients_are_clipped_to_the_norm_of_all_and_told_before(limit: float | None, kept: float) -> None:
     module = module_of()
