@@ -325,6 +325,14 @@ def test_validation_looks_at_the_averaged_weights_where_there_are_any(monkeypatc
     assert looked_at == [module.denoiser, module.averaged]
 
 
+def test_what_is_the_least_so_far_makes_one_checkpoint_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    found_in_turn(monkeypatch, 1.0)
+    validation = Validation(1)
+    assert not validation.take_best()
+    validation.act(RunContext(module_of(small()), DATA, RunLogger(), Path()), 1)
+    assert [validation.take_best(), validation.take_best()] == [True, False]
+
+
 def test_best_is_written_where_validation_is_the_least_so_far_or_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
