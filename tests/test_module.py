@@ -132,7 +132,7 @@ def test_what_is_on_record_of_an_accumulated_step_is_all_its_samples_and_its_las
 @pytest.mark.parametrize(("limit", "kept"), [(None, 1.0), (10.0, 1.0), (1.0, 0.2)])
 def test_gradients_are_clipped_to_the_norm_of_all_and_told_before(limit: float | None, kept: float) -> None:
     module = module_of()
-    module.record = StepRecord(*torch.zeros(1), {}, torch.zeros(1), torch.zeros(1))
+    module.record = StepRecord(torch.zeros(()), {}, torch.zeros(1), torch.zeros(1))
     one, two, none = (nn.Parameter(torch.zeros(1)) for _ in range(3))
     one.grad, two.grad = torch.tensor([3.0]), torch.tensor([4.0])
     module.configure_gradient_clipping(torch.optim.SGD([one, two, none], lr=1.0), limit)
