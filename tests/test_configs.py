@@ -69,6 +69,13 @@ def built(*overrides: str) -> Experiment:
         return build(config(*overrides))
 
 
+@pytest.mark.parametrize("limit", [[], ["++data.limit=20"]], ids=["endless", "finite"])
+def test_the_seed_of_a_run_decides_the_order_of_its_data(limit: list[str]) -> None:
+    words = ["data=moons", "data.batch_size=20", *limit]
+    one, again, other = (next(iter(built(*words, f"seed={seed}").data.train_dataloader()))[0] for seed in (3, 3, 4))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
 NEEDS = {
     "variance=learned": "loss=vlb",  # nothing trains it under the default loss
     "model=mlp": "data=moons",  # for points, and the default data are images
@@ -427,6 +434,14 @@ def test_a_config_can_only_name_classes_of_ours_and_the_frameworks(target: str) 
         config(f"++loss._target_='{target}'")
     with pytest.raises(UserError, match="_target_"):
         config(f"++model.attention=[{{_target_: '{target}'}}]")
+
+
+@pytest.mark.parametrize("value", ["[{_target_: os.system}]", "{inner: {_target_: os.system}}", "[[{_target_: 1}]]"])
+def test_a_target_where_none_may_stand_is_refused_though_any_value_may(value: str) -> None:
+    kept = completed(composed("run=test", "data=moons", "++data.extractor={inner: [1]}"))["data"]["extractor"]
+    assert kept == {"inner": [1]}
+    with pytest.raises(UserError, match=r"^data\.extractor\._target_ is refused: .* a node of its own"):
+        config("data=moons", f"++data.extractor={value}")
 
 
 def test_a_value_that_looks_like_an_interpolation_stays_text(tmp_path: Path) -> None:

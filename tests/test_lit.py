@@ -7,6 +7,8 @@ import math
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import CheckpointError, UserError
 from scorelab.files import plain
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.callbacks import EverySteps, RunContext, Validation
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.ema import AveragedWeights, make_ema, update_ema
@@ -30,6 +32,7 @@ from scorelab.lit.module import DiffusionModule
 from scorelab.lit.optim import Constant, WarmupCosine
 from scorelab.losses import Simple, Uniform
 from scorelab.networks import UNet
+from scorelab.run.checkpoints import read_checkpoint
 from scorelab.run.directory import RunDir
 from scorelab.run.identity import first_difference
 from scorelab.samplers import DDIM
@@ -85,6 +88,22 @@ def test_averaging_warms_up_once_per_optimiser_step_and_never_trains() -> None:
     module.train()
     callback.on_train_epoch_start(trainer, module)
     assert not module.averaged.training
+
+
+def test_the_first_averages_are_short_however_slow_the_decay() -> None:
+    module = module_of(small())
+    callback, trainer = AveragedWeights(decay=0.9999), FakeStep()
+    callback.setup(trainer, module, "fit")
+    callback.on_train_start(trainer, module)
+    start = float(next(module.averaged.parameters()).detach().flatten()[0])
+    with torch.no_grad():
+        next(module.denoiser.parameters()).fill_(start + 1)
+    rest = 1.0
+    for trainer.global_step in (1, 2, 3):
+        callback.on_train_batch_end(trainer, module)
+        rest *= (1 + trainer.global_step) / (10 + trainer.global_step)
+        moved = float(next(module.averaged.parameters()).detach().flatten()[0]) - start
+        assert moved == pytest.approx(1 - rest, abs=1e-5)
 
 
 @pytest.mark.parametrize("schedule", [WarmupCosine, Constant])
@@ -280,6 +299,76 @@ def test_each_action_is_asked_for_the_best_and_told_of_time_that_is_not_training
     assert saved == [{"best": True}, {"best": False}]
     assert all(each.aside > 0 for each in actions)
     assert keeper.figures() == {"best False": 1.0}
+
+
+def found_in_turn(monkeypatch: pytest.MonkeyPatch, *values: float | None) -> list[Any]:
+    """Validation finds these values one after the other; what it has looked at."""
+    left, looked_at = list(values), []
+
+    def found(denoiser: Any, *_: Any) -> SimpleNamespace:
+        looked_at.append(denoiser)
+        return SimpleNamespace(simple=left.pop(0))
+
+    monkeypatch.setattr("scorelab.lit.callbacks.noise_error", found)
+    return looked_at
+
+
+DATA = SimpleNamespace(data=lambda split, device: (torch.zeros(1), torch.zeros(1)))
+
+
+def test_validation_looks_at_the_averaged_weights_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = found_in_turn(monkeypatch, 1.0, 1.0)
+    module, validation = module_of(small()), Validation(1)
+    validation.act(RunContext(module, DATA, RunLogger(), Path()), 1)
+    module.average()
+    validation.act(RunContext(module, DATA, RunLogger(), Path()), 2)
+    assert looked_at == [module.denoiser, module.averaged]
+
+
+def test_what_is_the_least_so_far_makes_one_checkpoint_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    found_in_turn(monkeypatch, 1.0)
+    validation = Validation(1)
+    assert not validation.take_best()
+    validation.act(RunContext(module_of(small()), DATA, RunLogger(), Path()), 1)
+    assert [validation.take_best(), validation.take_best()] == [True, False]
+
+
+def test_best_is_written_where_validation_is_the_least_so_far_or_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = 3.0, 2.0, 2.5, 2.0, 1.0, None
+    found_in_turn(monkeypatch, *values)
+    checkpoints, module = Checkpoints(), module_of(small())
+    keeper = Checkpointing([Validation(1)], DivergenceGuard(), RunLogger(), checkpoints)
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path, datamodule=DATA, global_step=0)
+
+    def save(path: Path, weights_only: bool, storage_options: dict[str, bool]) -> None:
+        checkpoints.save_checkpoint({"global_step": trainer.global_step}, path, storage_options)
+
+    trainer.save_checkpoint = save
+    best = []
+    for trainer.global_step in range(1, 1 + len(values)):
+        keeper.end_of_step(trainer, module, last=False)
+        checkpoints.wait()
+        kept = [read_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt")["global_step"] for name in ("last", "best")]
+        assert kept[0] == trainer.global_step
+        best.append(kept[1])
+    checkpoints.teardown()
+    assert best == [1, 2, 2, 2, 5, 6]
+
+
+def test_a_checkpoint_is_due_when_so_many_minutes_have_passed_since_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, saved = [1000.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
+    monkeypatch.setattr("scorelab.lit.checkpointing.time", clock)
+    keeper = Checkpointing([], DivergenceGuard(), RunLogger(), Checkpoints(), minutes=2)
+    trainer = SimpleNamespace(default_root_dir=tmp_path, datamodule=None, global_step=0)
+    trainer.save_checkpoint = lambda *_, **__: saved.append(trainer.global_step)
+    for trainer.global_step, now[0] in enumerate((1001, 1119, 1121, 1240, 1242), 1):
+        keeper.end_of_step(trainer, None, last=False)
+    assert saved == [3, 5]
 
 
 def test_each_step_logs_the_rate_it_was_taken_with_and_a_speed_without_what_is_done_between(typed) -> None:

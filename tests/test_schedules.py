@@ -576,7 +576,7 @@ def test_vp_is_what_linear_tables_come_to_as_their_steps_grow():
         assert torch.allclose(coarse / fine, torch.full_like(t, 10), rtol=0.1)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 20.0), (2.0, 1.0), (-1.0, 5.0)])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 20.0), (2.0, 1.0), (2.0, 2.0), (-1.0, 5.0)])
 def test_a_vp_whose_beta_does_not_rise_from_above_zero_is_refused(low, high):
     with pytest.raises(ValueError, match="0 < beta_start < beta_end"):
         VP(None, low, high)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from scorelab.files import temporary
+from scorelab.files import temporary, whole
 from scorelab.lit.pictures import save_grid
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.exact import draw_truth
@@ -55,6 +55,19 @@ def test_what_a_full_disk_cuts_short_is_not_there(tmp_path: Path, name: str) -> 
     with no_file_above(100), pytest.raises(OSError, match="File too large"):
         WRITERS[name](path)
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_what_is_written_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced, real = tmp_path / "file", [], os.fsync
+
+    def sync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size, path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with whole(path) as file:
+        file.write(b"x" * 1000)
+    assert synced == [(path.stat().st_ino, 1000, False)]
 
 
 def test_samples_are_whole_too_and_leftovers_are_swept(typed, tmp_path: Path) -> None:
