@@ -12,13 +12,13 @@ from torch import Tensor
 from scorelab.denoisers import Denoiser, FixedLarge, FixedSmall, Rescheduled
 from scorelab.errors import OverBudget, Unavailable
 from scorelab.evaluation import (
-    Curve,
     EvaluationContext,
     EvaluationSettings,
     Frechet,
+    HeldOutBound,
     NoiseError,
+    NoiseErrorCurve,
     Recognition,
-    VariationalBound,
     noise_error,
     run_yardsticks,
 )
@@ -54,9 +54,9 @@ def pixels(n: int, seed: int = 3) -> Tensor:
     return to_levels(oracle().draw(n, seeded(seed)), LEVELS)
 
 
-def curve_of(each: Tensor, reached: range, cut: Tensor | None = None) -> Curve:
+def curve_of(each: Tensor, reached: range, cut: Tensor | None = None) -> NoiseErrorCurve:
     """A curve of these errors (40, N)."""
-    return Curve(*(ByBin(errors, list(reached)) for errors in (each, each if cut is None else cut)))
+    return NoiseErrorCurve(*(ByBin(errors, list(reached)) for errors in (each, each if cut is None else cut)))
 
 
 def case(denoiser: Denoiser, metric: EvaluationSettings, sampler=None) -> EvaluationContext:
@@ -496,7 +496,7 @@ def test_the_bound_of_many_steps_nears_the_continuous_one():
 
 
 def test_a_bound_is_refused_beforehand_where_there_are_no_steps_to_sum():
-    part = VariationalBound()
+    part = HeldOutBound()
     with pytest.raises(ValueError, match=r"evaluation\.bound=sampled"):
         part.check(oracle(VP()), EvaluationSettings(bound="exact"))
     with pytest.raises(ValueError, match=r"num_steps of 2 or more"):
@@ -508,7 +508,7 @@ def test_a_bound_is_refused_beforehand_where_there_are_no_steps_to_sum():
 
 def test_the_continuous_bound_is_judged_within_its_cost_and_recorded_without_steps():
     watched = Watched(oracle(VP()))
-    parts = {"vlb": VariationalBound()}
+    parts = {"vlb": HeldOutBound()}
     results = run_yardsticks(parts, case(watched, EvaluationSettings(tolerance=0.05, chunk=7)), lambda line: None)
     record = results.records["vlb"]
     assert results.metrics["test/vlb"] == pytest.approx(
@@ -526,7 +526,7 @@ def test_the_continuous_bound_is_judged_within_its_cost_and_recorded_without_ste
 
 def test_judging_says_beforehand_what_it_costs_and_spends_just_that():
     watched, said = Watched(oracle(Cosine(1000))), []
-    parts = {"simple": NoiseError(), "vlb": VariationalBound()}
+    parts = {"simple": NoiseError(), "vlb": HeldOutBound()}
     results = run_yardsticks(parts, case(watched, EvaluationSettings(bound="exact")), said.append)
     bins = sum(value is not None for value in results.records["simple"]["error"])
     assert results.records["simple"]["evaluations"] == 20 * bins
@@ -540,7 +540,7 @@ def test_judging_says_beforehand_what_it_costs_and_spends_just_that():
 def test_a_part_over_budget_is_left_out_by_name_with_its_reason_and_nothing_is_shrunk():
     denoiser = oracle(Cosine(100))
     whole = case(denoiser, EvaluationSettings(bound="exact"))
-    simple, full = NoiseError(), VariationalBound()
+    simple, full = NoiseError(), HeldOutBound()
     cost = simple.cost(whole)
     for budget, there in ((cost + 2000, True), (cost + 1999, False)):
         watched, said = Watched(denoiser), []
@@ -565,7 +565,7 @@ def test_a_part_over_budget_is_left_out_by_name_with_its_reason_and_nothing_is_s
 
 def test_a_part_left_out_does_not_take_the_next_with_it():
     metric = EvaluationSettings(bound="exact", budget=1000)
-    parts = {"vlb": VariationalBound(), "simple": NoiseError()}
+    parts = {"vlb": HeldOutBound(), "simple": NoiseError()}
     results = run_yardsticks(parts, case(oracle(Cosine(1000)), metric), lambda line: None)
     assert results.metrics["test/vlb"] is None
     assert results.metrics["test/simple"] > 0
@@ -575,8 +575,8 @@ def test_a_part_left_out_does_not_take_the_next_with_it():
 def test_a_sampled_bound_that_turns_out_too_long_is_left_out_too(tolerance, paid):
     """A larger budget is asked for where it would help, and not where there would be too many rounds."""
     metric = EvaluationSettings(tolerance=tolerance, budget=20 * 40 + 5)
-    results = run_yardsticks({"vlb": VariationalBound()}, case(oracle(Cosine(1000)), metric), lambda line: None)
-    assert results.metrics == dict.fromkeys(f"test/{name}" for name in VariationalBound.names)
+    results = run_yardsticks({"vlb": HeldOutBound()}, case(oracle(Cosine(1000)), metric), lambda line: None)
+    assert results.metrics == dict.fromkeys(f"test/{name}" for name in HeldOutBound.names)
     assert ("raise evaluation.budget" in results.records["vlb"]["skipped"]) is paid
     assert 0 < results.records["vlb"]["evaluations"] <= 20 * 40 + 5
 
@@ -606,7 +606,7 @@ def test_the_bound_is_its_prior_its_steps_and_its_decoder():
 def test_the_parts_of_the_bound_add_up_and_their_circumstances_are_recorded():
     denoiser = oracle(Cosine(40), FixedLarge())
     results = run_yardsticks(
-        {"vlb": VariationalBound()}, case(denoiser, EvaluationSettings(tolerance=0.05)), lambda line: None
+        {"vlb": HeldOutBound()}, case(denoiser, EvaluationSettings(tolerance=0.05)), lambda line: None
     )
     parts = [results.metrics[f"test/vlb{part}"] for part in ("_prior", "_diffusion", "_decoder")]
     assert results.metrics["test/vlb"] == pytest.approx(sum(parts))
@@ -782,7 +782,7 @@ def test_a_part_that_finds_no_number_says_so_and_its_cost_is_taken_from_the_budg
     denoiser = Broken(Cosine(), FixedSmall(), LEVELS)
     evaluated = case(denoiser, EvaluationSettings(budget=1000, tolerance=1e-9, chunk=64))
     lines: list[str] = []
-    results = run_yardsticks({"vlb": VariationalBound()}, evaluated, lines.append)
+    results = run_yardsticks({"vlb": HeldOutBound()}, evaluated, lines.append)
     assert results.metrics["test/vlb"] is None
     assert "not finite" in results.records["vlb"]["skipped"]
     assert results.records["vlb"]["evaluations"] == len(evaluated.held_out)

@@ -17,10 +17,10 @@ from scorelab.errors import Refusal, Unavailable
 from scorelab.evaluation import (
     EvaluationContext,
     EvaluationSettings,
+    HeldOutBound,
     NoiseError,
     Result,
-    Row,
-    VariationalBound,
+    TableRow,
     Yardstick,
     run_yardsticks,
 )
@@ -140,7 +140,7 @@ def test_ctrl_c_is_no_failure_of_a_part():
 def test_a_part_brings_the_words_of_its_row_and_its_record_keeps_them_for_a_table_without_objects():
     class Mine(Says):
         names = ("said", "beside")
-        rows = (Row("said", "what I said", "beside {beside:.1f}, from {source}, no {absent}", 1),)
+        rows = (TableRow("said", "what I said", "beside {beside:.1f}, from {source}, no {absent}", 1),)
 
         def run(self, case: EvaluationContext, left: int | None) -> Result:
             return Result({"said": 0.5, "beside": 2.0}, {"source": 3.0})
@@ -207,8 +207,8 @@ def test_a_gradient_counts_three_times_where_the_measurement_fails_too():
 @pytest.mark.parametrize(("more", "told"), [(0.1, False), (0.3, False), (0.9, False), (1000, True)])
 def test_the_bound_takes_what_is_left_and_so_decides_of_no_other_part(more, told, tolerance):
     """Its draws cost more at a smaller tolerance, and the other figures stay the same, whatever is left for them."""
-    named = {"vlb": VariationalBound(), "simple": NoiseError()}
-    fixed, least = (part.cost(case(oracle())) for part in (NoiseError(), VariationalBound()))
+    named = {"vlb": HeldOutBound(), "simple": NoiseError()}
+    fixed, least = (part.cost(case(oracle())) for part in (NoiseError(), HeldOutBound()))
     metric = EvaluationSettings(tolerance=tolerance, budget=int(fixed + more * least))
     results = run_yardsticks(named, case(oracle(), metric), lambda line: None)
     assert results.metrics["test/simple"] > 0
@@ -222,7 +222,7 @@ def test_parts_of_fixed_cost_come_first_then_the_solver_then_the_bound():
         name: choose("metrics", name).turn(EvaluationSettings()) for name in choices("metrics") if name != "objectives"
     }
     assert {name for name, turn in turns.items() if turn} == {"ode_nll", "vlb"} and turns["ode_nll"] < turns["vlb"]
-    assert VariationalBound().turn(EvaluationSettings(bound="exact")) == 0
+    assert HeldOutBound().turn(EvaluationSettings(bound="exact")) == 0
 
 
 # --- what makes it cheaper
@@ -300,7 +300,7 @@ def test_a_conditional_network_is_judged_with_its_labels_wherever_it_is_asked():
         Simple(),
         Uniform(),
     )
-    named = {"simple": NoiseError(), "vlb": VariationalBound(), "gradient_noise": parts.GradientNoise(2, 2)}
+    named = {"simple": NoiseError(), "vlb": HeldOutBound(), "gradient_noise": parts.GradientNoise(2, 2)}
     named |= {
         "ode_nll": parts.FlowLikelihood(4, 0.1),
         "fid": Samples(),

@@ -12,7 +12,7 @@ import pytest
 from conftest import SMALL, TINY
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from scorelab.lit.environment import Place
+from scorelab.lit.environment import ProcessEnvironment
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = f"{sys.executable} {ROOT / 'src' / 'train.py'}"
@@ -76,7 +76,9 @@ def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_ad
 
 
 def test_fewer_processes_than_asked_for_never_finish(typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Place, "set_world_size", lambda self, size: None)  # as where a launcher's word counts
+    monkeypatch.setattr(
+        ProcessEnvironment, "set_world_size", lambda self, size: None
+    )  # as where a launcher's word counts
     said = typed("train", "run=a", *TINY, "trainer=ddp_cpu")
     assert said.status == 1
     assert "trainer.devices=2 asks for 2 processes, and 1 of them trains here" in said.last

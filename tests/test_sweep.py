@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from scorelab.app.sweep import Sweep, job_directory
 from scorelab.errors import UserError
-from scorelab.report.table import Row, best, sweep_table
+from scorelab.report.table import SweepRow, best, sweep_table
 from scorelab.run.directory import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,8 +273,8 @@ def test_an_impossible_job_is_named_in_its_refusal(monkeypatch: pytest.MonkeyPat
 # --- the table
 
 
-def row(rate: str, loss: str, val: float | None, fid: float = 1.0, failed: str | None = None) -> Row:
-    return Row({"loss": loss, "optimizer.lr": rate}, {"val/simple": val, "test/fid": fid}, failed)
+def row(rate: str, loss: str, val: float | None, fid: float = 1.0, failed: str | None = None) -> SweepRow:
+    return SweepRow({"loss": loss, "optimizer.lr": rate}, {"val/simple": val, "test/fid": fid}, failed)
 
 
 def test_the_best_rate_is_that_of_least_validation_error_and_its_test_figures_are_shown() -> None:
@@ -307,8 +307,8 @@ def test_failed_rates_lose_to_finished_ones_and_are_told_all_the_same() -> None:
 
 def test_a_table_shows_swept_keys_and_a_dash_where_there_is_no_number() -> None:
     rows = [
-        Row({"loss": "vlb", "seed": "0"}, {"test/fid": 2.0, "test/simple": None}),
-        Row({"loss": "simple", "seed": "0"}, {}, "lost at step 7"),
+        SweepRow({"loss": "vlb", "seed": "0"}, {"test/fid": 2.0, "test/simple": None}),
+        SweepRow({"loss": "simple", "seed": "0"}, {}, "lost at step 7"),
     ]
     lines = sweep_table(rows).splitlines()
     assert lines[0].split() == ["loss", "fid", "simple"]
@@ -318,7 +318,9 @@ def test_a_table_shows_swept_keys_and_a_dash_where_there_is_no_number() -> None:
 
 @pytest.mark.parametrize("metrics", [{}, {"test/fid": 2.0}, {"test/fid": 2.0, "test/vlb": 3.0}])
 def test_a_failure_is_told_whatever_the_others_have(metrics: dict[str, float]) -> None:
-    lines = sweep_table([Row({"seed": "0"}, metrics), Row({"seed": "1"}, {}, "failed: diverged")]).splitlines()
+    lines = sweep_table(
+        [SweepRow({"seed": "0"}, metrics), SweepRow({"seed": "1"}, {}, "failed: diverged")]
+    ).splitlines()
     assert lines[0].split() == ["seed", *(key.removeprefix("test/") for key in metrics)]
     assert lines[1].split() == ["0", *(f"{value:.3f}" for value in metrics.values())]
     assert lines[2] == "  1     failed: diverged"

@@ -325,13 +325,13 @@ def test_a_folder_that_cannot_be_made_costs_one_line(tmp_path: Path, said: Calla
 JOB = """
 import os, sys, time
 from pathlib import Path
-from scorelab.tracking.wandb_recorder import Given, Recorder, Row
+from scorelab.tracking.wandb_recorder import Given, Recorder, HistoryRow
 directory, first, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 recorder = Recorder(Given(directory, "abcd1234", "name", {}, "scorelab", None, "auto", 20.0))
 recorder.start()
 for number in range(first, first + rows):
     values = {"a": float(number), "trainer/global_step": number, "_timestamp": time.time()}
-    recorder.asked.put(Row(values, {}))
+    recorder.asked.put(HistoryRow(values, {}))
 while recorder.asked.qsize():
     time.sleep(0.1)
 time.sleep(2.5)

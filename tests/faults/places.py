@@ -28,7 +28,7 @@ class Place:
 
 EVALUATED = {
     "simple": "scorelab.evaluation.noise_error:NoiseError.run",
-    "vlb": "scorelab.evaluation.bound:VariationalBound.run",
+    "vlb": "scorelab.evaluation.bound:HeldOutBound.run",
     "fid": "scorelab.evaluation.samples:Frechet.run",
     "memorization": "scorelab.evaluation.samples:Memorization.run",
     "gradient_noise": "scorelab.evaluation.gradient:GradientNoise.run",

@@ -140,28 +140,28 @@ def _place_in_sweep() -> str | None:
 
 
 @dataclass(frozen=True)
-class Told:
+class ErrorLine:
     """An error in one line, and the exit status that goes with it."""
 
     text: str
     status: int
 
 
-def one_line(error: Exception, folders: list[Path]) -> Told:
+def one_line(error: Exception, folders: list[Path]) -> ErrorLine:
     """What the person at the keyboard is told of an error."""
     from scorelab.errors import EvaluationFailed
     from scorelab.run.machine import BATCH, machine_error
 
     if isinstance(error, UserError):
-        return Told(str(error), 2)
+        return ErrorLine(str(error), 2)
     if isinstance(error, EvaluationFailed):
-        return Told(str(error), 1)
+        return ErrorLine(str(error), 1)
     if (told := composition_error(error, folders)) is not None:
-        return Told(told, 2)
+        return ErrorLine(told, 2)
     if (known := machine_error(error, Path.cwd(), BATCH)) is not None:
-        return Told(str(known), 2)
+        return ErrorLine(str(known), 2)
     where = " ".join(getattr(error, "__notes__", ())) or "debug=true shows where"
-    return Told(f"{type(error).__name__}: {' '.join(str(error).split())}: {FAULT} ({where})", 1)
+    return ErrorLine(f"{type(error).__name__}: {' '.join(str(error).split())}: {FAULT} ({where})", 1)
 
 
 def composition_error(error: Exception, folders: list[Path]) -> str | None:

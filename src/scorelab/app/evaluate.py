@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from scorelab.app.asked import asked, on_its_device, said, trained
+from scorelab.app.request import on_its_device, read_request, trained_denoiser, typed_words
 from scorelab.app.sample import DRAWN
 from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
@@ -16,7 +16,7 @@ from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import EvaluationContext, run_yardsticks
-from scorelab.files import plain, remove_temporary, shown, write_json
+from scorelab.files import display_path, plain, remove_temporary, write_json
 from scorelab.lit.pictures import draw_results
 from scorelab.lit.weights import load_weights
 from scorelab.report.table import table
@@ -45,30 +45,30 @@ def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any])
     its, mine = ({"data": {"source": node["source"]}} for node in (config["data"], data))
     if (difference := first_difference(of_today(mine), its)) is not None:
         raise UserError(f"against={directory} is of other data ({difference})")
-    return trained(config, instantiate(config["data"], "data"), file)
+    return trained_denoiser(config, instantiate(config["data"], "data"), file)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:
     """Evaluate a stored run again, with other samplers or yardsticks if asked; never over the run's own figures."""
     quiet()
-    typed = asked(cfg, ("sampler", "extractor", "metrics", "evaluation"))
-    against, checkpoint = typed.own["against"], str(typed.own["checkpoint"])
-    with in_one_line(typed.run, "evaluation.chunk"):
-        weights = checkpoint_of("run", typed.run, checkpoint)
-        config = load_run(typed.run, EVALUATED, typed.changes)
+    request = read_request(cfg, ("sampler", "extractor", "metrics", "evaluation"))
+    against, checkpoint = request.own["against"], str(request.own["checkpoint"])
+    with in_one_line(request.run, "evaluation.chunk"):
+        weights = checkpoint_of("run", request.run, checkpoint)
+        config = load_run(request.run, EVALUATED, request.changes)
         experiment = build(config, training=False)
         load_weights(experiment.module, weights)
         on_its_device(experiment.module)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
         context = experiment.context(experiment.module.evaluated, other)
-        return evaluated(experiment, context, said(), config, typed.run / "eval" / slug(said()))
+        return evaluated(experiment, context, typed_words(), config, request.run / "eval" / slug(typed_words()))
 
 
 def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
     """Evaluate the exact denoiser of a data set: what is left is the sampler's error and the estimators'."""
     quiet()
     hydra = HydraConfig.get()
-    folder, words = Path(hydra.runtime.output_dir), said()
+    folder, words = Path(hydra.runtime.output_dir), typed_words()
     free = None if "name" in map(key_of, hydra.overrides.task) else first_free(folder)
     folder = folder if free is None else free.path
     try:
@@ -77,7 +77,7 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
         config = sized(config, source) | {"name": folder.name}
         earlier = RunDir(folder).results()
         if earlier and (old := first_difference(of_today(earlier["config"]), plain(config))):
-            raise UserError(f"{shown(folder)} holds another evaluation: {old}; choose another name=")
+            raise UserError(f"{display_path(folder)} holds another evaluation: {old}; choose another name=")
         experiment = build(config, source=source)
         if isinstance(experiment.module.denoiser, NetworkDenoiser):
             raise UserError("a network is evaluated where it was trained: run=DIR; model=exact needs no run")
@@ -101,7 +101,9 @@ def evaluated(
     content = {"overrides": words, "metrics": results.metrics, "records": results.records, "config": config}
     write_json(folder / "metrics.json", plain(content))
     draw_results(results.records, context, folder)
-    log.info("%s", "\n".join(filter(None, (table(results.metrics, results.records), shown(folder / "metrics.json")))))
+    log.info(
+        "%s", "\n".join(filter(None, (table(results.metrics, results.records), display_path(folder / "metrics.json"))))
+    )
     if (told := failed_parts(results.failed, folder / "metrics.json")) is not None:
         raise EvaluationFailed(told)
     return plain(results.metrics)

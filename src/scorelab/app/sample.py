@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from scorelab.app.asked import asked, said, trained
+from scorelab.app.request import read_request, trained_denoiser, typed_words
 from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug
 from scorelab.config.trainer import quiet
@@ -27,18 +27,18 @@ DRAWN = (*DENOISER, "sampler", "evaluation")  # what sampling uses of a run
 def sample(cfg: DictConfig) -> None:
     """Draw samples from a stored run: samples.png and samples.npz, uint8 (n, H, W, C) or float32 without levels."""
     quiet()
-    typed = asked(cfg, ("sampler", "evaluation.chunk"))
-    n, label, seed, checkpoint = (typed.own[key] for key in ("n", "label", "seed", "checkpoint"))
-    with in_one_line(typed.run, "evaluation.chunk, or n"):
-        weights = checkpoint_of("run", typed.run, str(checkpoint))
-        config = load_run(typed.run, DRAWN, typed.changes)
+    request = read_request(cfg, ("sampler", "evaluation.chunk"))
+    n, label, seed, checkpoint = (request.own[key] for key in ("n", "label", "seed", "checkpoint"))
+    with in_one_line(request.run, "evaluation.chunk, or n"):
+        weights = checkpoint_of("run", request.run, str(checkpoint))
+        config = load_run(request.run, DRAWN, request.changes)
         data, sampler, settings = (instantiate(config[key], key) for key in ("data", "sampler", "evaluation"))
         labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
-        denoiser = trained(config, data, weights)
+        denoiser = trained_denoiser(config, data, weights)
         refuse_sampler(sampler, denoiser)
         with torch.no_grad():
             drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, settings.chunk)
-        folder = typed.run / "sample" / slug(said())
+        folder = request.run / "sample" / slug(typed_words())
         remove_temporary(folder, shared=True)
         save_samples(drawn, data, folder / "samples.png", 256)
         array = drawn if data.levels is None else to_bytes(drawn, data.levels)

@@ -21,7 +21,7 @@ from scorelab.config.choices import file_folders, with_choices
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import UserError
-from scorelab.report.table import Row, sweep_table
+from scorelab.report.table import SweepRow, sweep_table
 from scorelab.run.directory import RunDir
 from scorelab.run.identity import is_machine, key_of
 from scorelab.run.status import read_status
@@ -55,7 +55,7 @@ def digest(words: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One run of a sweep: its overrides, its whole config, its directory."""
 
     overrides: list[str]
@@ -86,7 +86,7 @@ class Sweep:
     """
 
     path: Path
-    jobs: list[Job]
+    jobs: list[SweepJob]
     best_of: str | None
 
     @classmethod
@@ -108,7 +108,7 @@ class Sweep:
         configs_of = [_composed(name, [*path_of_choices, *overrides]) for overrides in jobs]
         swept = _varied(jobs)
         path = Path("logs/sweeps") / _named(words, swept)
-        planned: dict[Path, Job] = {}
+        planned: dict[Path, SweepJob] = {}
         for overrides, cfg in zip(jobs, configs_of, strict=True):
             place = path / job_directory(overrides)
             if place in planned:
@@ -117,7 +117,7 @@ class Sweep:
                 )
                 raise UserError(f"two jobs of this sweep would be one run ({both}): sweep what makes runs differ")
             try:
-                planned[place] = Job(overrides, _checked(cfg, place), place)
+                planned[place] = SweepJob(overrides, _checked(cfg, place), place)
             except UserError as error:
                 raise UserError(f"{place.name}: {error}") from error
         best_of = configs_of[0].best_of
@@ -136,7 +136,7 @@ class Sweep:
         rows = []
         for job in self.jobs:
             choices = {key_of(word): value_of(word) for word in job.overrides if not is_machine(key_of(word))}
-            rows.append(Row(choices, job.results.get("metrics", {}), job.failure(failures)))
+            rows.append(SweepRow(choices, job.results.get("metrics", {}), job.failure(failures)))
         limited = [job.path.name for job in self.jobs if job.results.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
         return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"

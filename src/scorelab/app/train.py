@@ -24,8 +24,8 @@ from scorelab.data.base import Source
 from scorelab.denoisers import NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import Results, run_yardsticks
-from scorelab.files import plain, shown
-from scorelab.lit.environment import Place
+from scorelab.files import display_path, plain
+from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.pictures import draw_results
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
@@ -62,7 +62,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
             run.check(config, of_today)
             if run.finished:
                 results = run.finish()
-                log.info("%s is finished:\n%s", shown(run.path), table(results["metrics"], results["records"]))
+                log.info("%s is finished:\n%s", display_path(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
         objects = ready(config, run, source)
     except BaseException:
@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
         job = attempt(objects, config, run)
     log.info("%s", table(job.metrics, job.records))
-    log.info("%s: %s", shown(run.path), ", ".join(what_is_there(run.path)))
+    log.info("%s: %s", display_path(run.path), ", ".join(what_is_there(run.path)))
     if job.reason is not None:
         raise EvaluationFailed(job.reason)
     return job.metrics
@@ -138,7 +138,7 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> 
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
     loggers, port = Loggers(), 0 if config["trainer"]["devices"] == 1 else free_port()
-    training = build_trainer(config, run.path, loggers, Place(0, port))
+    training = build_trainer(config, run.path, loggers, ProcessEnvironment(0, port))
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
         start_from(experiment.module, Path(config["init_from"]), config["prediction"])
     return Ready(experiment, training, loggers, port)
@@ -170,7 +170,7 @@ def log_file(directory: Path) -> Iterator[None]:
         about = (log.name, logging.ERROR, __file__, 0, "error: %s", (error,), sys.exc_info() if ours else None)
         handler.handle(logging.LogRecord(*about))
         if ours:
-            error.add_note(f"{shown(directory / 'train.log')} shows where")
+            error.add_note(f"{display_path(directory / 'train.log')} shows where")
         raise
     finally:
         logging.getLogger().removeHandler(handler)
@@ -213,7 +213,7 @@ def fit(objects: Ready, run: RunDir, processes: Processes, config: dict[str, Any
     experiment, trainer = objects.experiment, objects.training.trainer
     module = experiment.module
     weights = sum(p.numel() for p in module.denoiser.parameters())
-    log.info("%s: %s weights, %s steps", shown(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    log.info("%s: %s weights, %s steps", display_path(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
     card = experiment.card
     for note in card.notes:
         log.info("weight card: %s", note)
@@ -244,7 +244,7 @@ def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newes
     """How the job before ended, which checkpoints are damaged, and the step this one begins at."""
     if run.left_by is not None:
         step = "" if run.left_by.step is None else f" at step {run.left_by.step:,}"
-        log.info("%s was left by an earlier job: %s%s", shown(run.path), run.left_by.state, step)
+        log.info("%s was left by an earlier job: %s%s", display_path(run.path), run.left_by.state, step)
     for damaged in found.damaged.values() if found else ():
         log.warning("%s", damaged)
     if found:

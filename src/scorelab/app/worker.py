@@ -8,14 +8,14 @@ import yaml
 from scorelab.config.build import build
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import Interrupted
-from scorelab.lit.environment import Place
+from scorelab.lit.environment import ProcessEnvironment
 from scorelab.run.machine import BATCH, machine_error
 from scorelab.run.processes import die_with, share_cores
 from scorelab.run.signals import SIGNALS
 from scorelab.tracking.logger import RunLogger
 
 
-def main(place: Place, directory: Path, checkpoint: str | None = None) -> None:
+def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = None) -> None:
     """Train with the first process; it alone writes, validates and evaluates."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     parent, rank, port = map(int, sys.argv[1:4])
     die_with(parent)
     try:
-        main(Place(rank, port), Path(sys.argv[4]), *sys.argv[5:])
+        main(ProcessEnvironment(rank, port), Path(sys.argv[4]), *sys.argv[5:])
     except Interrupted as stop:
         sys.exit(stop.status)
     except Exception as error:

@@ -15,7 +15,7 @@ from scorelab.errors import UserError
 from scorelab.lit.callbacks import EverySteps
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
-from scorelab.lit.environment import Place
+from scorelab.lit.environment import ProcessEnvironment
 from scorelab.tracking.logger import RunLogger
 
 NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
@@ -51,7 +51,9 @@ class Training:
     keeper: Checkpointing
 
 
-def build_trainer(config: dict[str, Any], directory: Path, logger: RunLogger, place: Place | None = None) -> Training:
+def build_trainer(
+    config: dict[str, Any], directory: Path, logger: RunLogger, place: ProcessEnvironment | None = None
+) -> Training:
     """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
 
     ``logger`` is told what there is to tell. ``place`` is that of this process among those of the run: nothing around
@@ -83,7 +85,7 @@ def build_trainer(config: dict[str, Any], directory: Path, logger: RunLogger, pl
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": False, "plugins": [checkpoints, place or Place()]}
+    given = {"callbacks": callbacks, "logger": False, "plugins": [checkpoints, place or ProcessEnvironment()]}
     given["default_root_dir"] = str(directory)
     return Training(instantiate(node, "trainer", **defaults | fixed | given), keeper)
 

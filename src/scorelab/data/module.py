@@ -80,7 +80,7 @@ class EndlessDataset(Dataset):
         return drawn.values, drawn.labels
 
 
-class Steps(Sampler[int]):
+class StepNumbers(Sampler[int]):
     """The steps start, start + 1, ... without end."""
 
     def __init__(self, start: int = 0) -> None:
@@ -178,7 +178,7 @@ class DataModule(LightningDataModule):
         start = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         if self.endless:
             assert isinstance(self.source, Synthetic)
-            return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), Steps(start))
+            return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), StepNumbers(start))
         train = self.training
         batches = Batches(len(train), self.batch_size, self.seed, rank, world, start)
         return self.served(InMemoryDataset(train, self.levels), ByValue(batches) if self.workers else batches)

@@ -34,9 +34,9 @@ class Exact(Denoiser):
     def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:
         """The law of x_0 given x_t (B, ...) at times t (B,), in float64, mixed precision or not."""
         with torch.autocast(x_t.device.type, enabled=False):
-            return self.law.posterior(x_t, self.schedule.alpha(t), self.schedule.sigma(t), self.seen(label))
+            return self.law.posterior(x_t, self.schedule.alpha(t), self.schedule.sigma(t), self.label_for_law(label))
 
-    def seen(self, label: Tensor | None) -> Tensor | None:
+    def label_for_law(self, label: Tensor | None) -> Tensor | None:
         """What of the label the law is told."""
         return label if self.conditional else None
 

@@ -1,14 +1,14 @@
 """Yardsticks: what a denoiser is worth, in figures that do not depend on how it was trained."""
 
 from scorelab.evaluation.agreement import Agreement
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
-from scorelab.evaluation.bound import VariationalBound
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
+from scorelab.evaluation.bound import HeldOutBound
 from scorelab.evaluation.budget import ErrorBudget
 from scorelab.evaluation.distances import Distances
 from scorelab.evaluation.exact_gap import ExactGap
 from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
-from scorelab.evaluation.noise_error import Curve, NoiseError, noise_error
+from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
 from scorelab.evaluation.objectives import Objectives
 from scorelab.evaluation.results import Results, run_yardsticks
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
@@ -16,7 +16,6 @@ from scorelab.evaluation.score import ExactLikelihood, ScoreError
 
 __all__ = [
     "Agreement",
-    "Curve",
     "Distances",
     "ErrorBudget",
     "EvaluationContext",
@@ -26,15 +25,16 @@ __all__ = [
     "FlowLikelihood",
     "Frechet",
     "GradientNoise",
+    "HeldOutBound",
     "Memorization",
     "NoiseError",
+    "NoiseErrorCurve",
     "Objectives",
     "Recognition",
     "Result",
     "Results",
-    "Row",
     "ScoreError",
-    "VariationalBound",
+    "TableRow",
     "Yardstick",
     "noise_error",
     "run_yardsticks",

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from scorelab.denoisers import Estimate, Rescheduled
-from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import bins_in_range, by_bin, by_log_snr, missing, squared
 from scorelab.log_snr import SIMPLE
 
@@ -17,7 +17,7 @@ class Agreement(Yardstick):
     """
 
     names = ("agreement",)
-    rows = (Row("agreement", "agreement", "squared difference to the other run's noise, on held-out data", 9),)
+    rows = (TableRow("agreement", "agreement", "squared difference to the other run's noise, on held-out data", 9),)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no other run."""

@@ -109,7 +109,7 @@ class EvaluationContext:
         """The held-out data and their labels, where the denoiser is."""
         return self.data(self.held_out), self.labels.to(self.denoiser.device)
 
-    def shown(self, values: Tensor) -> Tensor:
+    def features_input(self, values: Tensor) -> Tensor:
         """Values as the feature extractor takes them: bytes, or data."""
         return (to_bytes if self.extractor.of_bytes else as_data)(values, self.denoiser.levels)
 
@@ -129,7 +129,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """How the table at a run's end shows a number: its title, and a note in which {other} numbers are told.
 
     A note may name any number of the same split, and those in the yardstick's own records; ``place`` is the row's
@@ -149,7 +149,7 @@ class Yardstick:
     """
 
     names: tuple[str, ...]
-    rows: tuple[Row, ...] = ()
+    rows: tuple[TableRow, ...] = ()
     of_samples: bool = False
 
     def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:

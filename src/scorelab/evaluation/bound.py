@@ -4,16 +4,16 @@ from typing import Any
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.likelihood import FEW, PILOT, exact_bound, sampled_bound
 
 
-class VariationalBound(Yardstick):
+class HeldOutBound(Yardstick):
     """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts."""
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
     rows = (
-        Row(
+        TableRow(
             "vlb",
             "bound, bits/dim",
             "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow
 from scorelab.evaluation.samples import SampleYardstick, floor_of
 from scorelab.metrics.fidelity import frechet
 from scorelab.samplers import Sampler
@@ -27,7 +27,7 @@ class ErrorBudget(SampleYardstick):
 
     names = ("budget_run", "budget_sampler", "budget_network", "budget_floor")
     rows = (
-        Row(
+        TableRow(
             "budget_run",
             "error budget",
             "Fréchet: the exact score with this sampler {budget_sampler}, this network with many steps "
@@ -62,14 +62,14 @@ class ErrorBudget(SampleYardstick):
         truth = context.exact_held_out or context.exact_train
         assert truth is not None
         evaluations = self.cost(context)
-        train = context.shown(context.train)
+        train = context.features_input(context.train)
         drawn = {
             "budget_run": context.samples,
             "budget_sampler": context.sampled(truth, context.sampler),
             "budget_network": context.sampled(context.denoiser, self.long(context.sampler)),
         }
         metrics: dict[str, float | None] = {
-            name: frechet(train, context.shown(samples), context.extractor) for name, samples in drawn.items()
+            name: frechet(train, context.features_input(samples), context.extractor) for name, samples in drawn.items()
         }
         floor, of_floor = floor_of(context)
         metrics["budget_floor"] = floor.value

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, Result, Row
+from scorelab.evaluation.base import EvaluationContext, Result, TableRow
 from scorelab.evaluation.samples import SampleYardstick
 from scorelab.metrics.points import energy_distance, sliced_wasserstein
 from scorelab.tensors import generator
@@ -27,8 +27,8 @@ class Distances(SampleYardstick):
 
     names = ("energy", "energy_floor", "sliced_wasserstein", "sliced_wasserstein_floor")
     rows = (
-        Row("energy", "energy distance", "to held-out data; fresh draws have {energy_floor}", 10),
-        Row(
+        TableRow("energy", "energy distance", "to held-out data; fresh draws have {energy_floor}", 10),
+        TableRow(
             "sliced_wasserstein",
             "sliced Wasserstein",
             "to held-out data; fresh draws have {sliced_wasserstein_floor}",

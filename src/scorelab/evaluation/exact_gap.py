@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from scorelab.denoisers import Estimate
-from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import ByBin, bins_in_range, by_bin, by_log_snr, missing, squared
 from scorelab.evaluation.noise_error import noise_error
 from scorelab.log_snr import SIMPLE
@@ -20,7 +20,7 @@ class ExactGap(Yardstick):
 
     names = ("exact_gap",)
     rows = (
-        Row(
+        TableRow(
             "exact_gap",
             "exact gap",
             "its error less that of the train split's exact score, both on held-out images",

@@ -6,7 +6,7 @@ import torch
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import OverBudget, Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import standard_error
 from scorelab.likelihood import bits_per_dim, flow_log_prob, lattice_gap
 from scorelab.tensors import generator
@@ -36,7 +36,7 @@ class FlowLikelihood(Yardstick):
 
     names = ("ode_nll", "ode_nll_exact")
     rows = (
-        Row(
+        TableRow(
             "ode_nll",
             "−log p by the ODE",
             "bits/dim of held-out data by the probability flow; their own law has {ode_nll_exact}",

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.errors import Refusal, Unavailable
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.losses import Example
 from scorelab.losses.card import FAINT, Card, weight_card
 from scorelab.losses.gradient_variance import Bin, Noise
@@ -110,7 +110,7 @@ class GradientNoise(Yardstick):
         "gradient_noise_logitnormal",
     )
     rows = (
-        Row(
+        TableRow(
             "gradient_noise_importance",
             "gradient noise",
             "of its variance left by importance times, {gradient_noise_stratified:.2g} by stratified, "

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
-from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import (
     ByBin,
     Mean,
@@ -24,7 +24,7 @@ from scorelab.tensors import generator
 
 
 @dataclass(frozen=True)
-class Curve:
+class NoiseErrorCurve:
     """||eps - eps^||^2 / d of every image by log-SNR, and the same with x^_0 cut to [-1, 1], for pixels."""
 
     errors: ByBin
@@ -43,7 +43,7 @@ class Curve:
 
 def noise_error(
     denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int = 256, bins: list[int] | None = None
-) -> Curve:
+) -> NoiseErrorCurve:
     """Every image once in every bin that the schedule reaches, or in these ``bins``."""
 
     def look(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:
@@ -51,11 +51,11 @@ def noise_error(
         cut = estimate if denoiser.levels is None else estimate.clipped()
         return [squared(each.eps, made.eps) for each in (estimate, cut)]
 
-    return Curve(*by_bin(look, denoiser, x0, labels, chunk, 2, bins))
+    return NoiseErrorCurve(*by_bin(look, denoiser, x0, labels, chunk, 2, bins))
 
 
 @torch.no_grad()
-def common_bound(denoiser: Denoiser, curve: Curve, x0: Tensor) -> Mean:
+def common_bound(denoiser: Denoiser, curve: NoiseErrorCurve, x0: Tensor) -> Mean:
     """``vlb_common``: the bound of one process that every schedule can be read as, x/sqrt(a) from lambda = -4.8 to 9.0.
 
     KL of the marginal at -4.8 to N(0, I), plus the curve's integral, plus the softmax over levels at 9.0: bits/dim.
@@ -80,8 +80,8 @@ class NoiseError(Yardstick):
 
     names = ("simple", "vlb_common")
     rows = (
-        Row("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]", 2),
-        Row("vlb_common", "common bound", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule", 3),
+        TableRow("simple", "simple", "noise error over log-SNR in [-4.8, 6.6]", 2),
+        TableRow("vlb_common", "common bound", "bits/dim, over log-SNR in [-4.8, 9.0]: the same for every schedule", 3),
     )
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import Mean, bins_in_range, by_log_snr, plain, standard_error, yardstick_draws
 from scorelab.evaluation.score import score_against
 from scorelab.log_snr import BINS, LOWEST, WIDTH
@@ -58,9 +58,11 @@ class Objectives(Yardstick):
             raise Refusal(f"at least 2 items and 1 objective are needed, got {items} and {len(rows)}")
         self.items, self.losses = items, rows
         self.names = tuple(f"objective_{name}" for name in rows)
-        self.rows = tuple(Row(name, name.replace("_", " ", 1), "its mean over its mean weight") for name in self.names)
+        self.rows = tuple(
+            TableRow(name, name.replace("_", " ", 1), "its mean over its mean weight") for name in self.names
+        )
 
-    def told(self, context: EvaluationContext) -> dict[str, Loss]:
+    def applicable(self, context: EvaluationContext) -> dict[str, Loss]:
         """Those that need no score, and where the law is known all."""
         return {
             name: loss
@@ -70,11 +72,11 @@ class Objectives(Yardstick):
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where all need the score of held-out data."""
-        return None if self.told(context) else UNKNOWN
+        return None if self.applicable(context) else UNKNOWN
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Of those that are told."""
-        return tuple(f"objective_{name}" for name in self.told(context))
+        return tuple(f"objective_{name}" for name in self.applicable(context))
 
     def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer items."""
@@ -87,14 +89,14 @@ class Objectives(Yardstick):
     def cost(self, context: EvaluationContext) -> int:
         """Every objective that is told once for every item in every bin."""
         dims = context.train[0].numel()
-        each = sum(loss.cost(dims) for loss in self.told(context).values()) + 1
+        each = sum(loss.cost(dims) for loss in self.applicable(context).values()) + 1
         return each * self.count(context) * len(bins_in_range(context.denoiser))
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The row of this network, and every curve."""
         x0, labels = context.held_out_data()
         x0, labels = x0[: self.count(context)], labels[: self.count(context)]
-        losses = self.told(context)
+        losses = self.applicable(context)
         nothing = torch.full((BINS, len(x0)), torch.nan, dtype=torch.float64)
         rows = {name: Column(nothing.clone()) for name in losses}
         refused: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
 from scorelab.errors import Refusal
-from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, frechet, frechet_floor, memorization, recognition
 
 SEEN = "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"
@@ -25,12 +25,12 @@ class Frechet(SampleYardstick):
     """``fid`` of the samples to the train split, its floor at this size, and the excess over it."""
 
     names = ("fid", "fid_floor", "fid_excess")
-    rows = (Row("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
+    rows = (TableRow("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All three, and what they depend on."""
         evaluations = context.sampling_cost
-        samples, train = context.shown(context.samples), context.shown(context.train)
+        samples, train = context.features_input(context.samples), context.features_input(context.train)
         distance = frechet(train, samples, context.extractor)
         floor, of_floor = floor_of(context)
         values = (distance, floor.value, distance - floor.value)
@@ -49,7 +49,7 @@ class Frechet(SampleYardstick):
 
 def floor_of(context: EvaluationContext) -> tuple[Floor, dict[str, object]]:
     """The distance that perfect samples of the context's own kind would have from its train split; its records."""
-    train = context.shown(context.train)
+    train = context.features_input(context.train)
     chance = class_chance(context.count, len(train), context.conditional, context.chance)
     floor = frechet_floor(train, context.extractor, context.count, context.train_labels, chance)
     return floor, {"floor": floor_kind(context.conditional, context.chance), **floor.spread()}
@@ -59,7 +59,7 @@ class Memorization(SampleYardstick):
     """``memorization``: the share of samples that copy a training image; held-out images beside it as control."""
 
     names = ("memorization", "memorization_control")
-    rows = (Row("memorization", "memorization", "held-out images {memorization_control:.3f}", 13),)
+    rows = (TableRow("memorization", "memorization", "held-out images {memorization_control:.3f}", 13),)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no list."""
@@ -84,7 +84,7 @@ class Recognition(SampleYardstick):
     """
 
     names = ("recognised", "recognised_control", "rarest_class", "commonest_class")
-    rows = (Row("recognised", "recognised", SEEN, 14),)
+    rows = (TableRow("recognised", "recognised", SEEN, 14),)
 
     def __init__(self, confidence: float = 0.9) -> None:
         if not 0 < confidence < 1:
@@ -98,8 +98,8 @@ class Recognition(SampleYardstick):
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """Both shares, and the samples' least and greatest class share; all class shares in the records."""
         evaluations = context.sampling_cost
-        found = recognition(context.shown(context.samples), context.extractor, self.confidence)
-        control = recognition(context.shown(context.held_out), context.extractor, self.confidence)
+        found = recognition(context.features_input(context.samples), context.extractor, self.confidence)
+        control = recognition(context.features_input(context.held_out), context.extractor, self.confidence)
         values = (found.share, control.share, min(found.class_shares), max(found.class_shares))
         shares = [round(share, 4) for share in found.class_shares]
         records = {"confidence": self.confidence, "class_shares": shares}

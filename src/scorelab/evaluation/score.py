@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Exact
-from scorelab.evaluation.base import EvaluationContext, Result, Row, Yardstick
+from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import (
     ByBin,
     Mean,
@@ -94,8 +94,10 @@ class ScoreError(Yardstick):
 
     names = ("score_error", "excess", "train/score_error", "train/excess")
     rows = (
-        Row("score_error", "score error", "to the true score, held-out data; it costs the bound {excess} bits/dim", 4),
-        Row(
+        TableRow(
+            "score_error", "score error", "to the true score, held-out data; it costs the bound {excess} bits/dim", 4
+        ),
+        TableRow(
             "train/score_error", "to memorising", "error to the training set's exact score, on noised training data", 8
         ),
     )
@@ -155,7 +157,7 @@ class ExactLikelihood(Yardstick):
 
     names = ("exact_nll",)
     rows = (
-        Row(
+        TableRow(
             "exact_nll",
             "exact −log p",
             "bits/dim of held-out data under their own law: no bound is below it on average",
@@ -177,6 +179,6 @@ class ExactLikelihood(Yardstick):
         """The mean, and its standard error over held-out data."""
         assert context.exact_held_out is not None
         x0, labels = context.held_out_data()
-        nats = -context.exact_held_out.law.log_prob(x0, context.exact_held_out.seen(labels))
+        nats = -context.exact_held_out.law.log_prob(x0, context.exact_held_out.label_for_law(labels))
         each = bits_per_dim(nats, x0[0].numel())
         return Result({"exact_nll": float(each.mean())}, {"se": standard_error(each)})

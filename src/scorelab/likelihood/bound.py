@@ -9,7 +9,7 @@ from torch import Tensor
 from scorelab.denoisers import Denoiser
 from scorelab.errors import OverBudget, Unavailable
 from scorelab.likelihood.formulas import bits_per_dim, marginal_kl
-from scorelab.likelihood.terms import Integral, Steps
+from scorelab.likelihood.terms import Integral, StepTerms
 from scorelab.tensors import generator
 
 FEW, PILOT, MOST = 8, 32, 100_000  # rounds
@@ -38,7 +38,7 @@ class Bound:
 
 def exact_bound(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, seed: int = 0, chunk: int = 256) -> Bound:
     """Every step of every image once, each with noise of its own."""
-    terms = Steps(denoiser, x0, labels, chunk)
+    terms = StepTerms(denoiser, x0, labels, chunk)
     by_step = []
     for i in range(1, terms.steps + 1):
         at = torch.full((len(x0),), i)
@@ -65,7 +65,7 @@ def sampled_bound(
         OverBudget: when the error cannot come under the tolerance within ``left`` evaluations.
         Unavailable: when it has not done so after 100,000 rounds or would take more, or answers are not finite.
     """
-    terms = (Integral if denoiser.schedule.num_steps is None else Steps)(denoiser, x0, labels, chunk)
+    terms = (Integral if denoiser.schedule.num_steps is None else StepTerms)(denoiser, x0, labels, chunk)
     rounds = {"diffusion": Rounds(), "decoder": Rounds()}
     while True:
         least_known = unknown(rounds) or max(rounds, key=lambda name: rounds[name].spread / rounds[name].count)

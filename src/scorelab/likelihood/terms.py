@@ -11,7 +11,7 @@ from scorelab.likelihood.formulas import bits_per_dim, bound_term, gaussian_log_
 from scorelab.tensors import like, sum_except_batch
 
 
-class Terms:
+class BoundTerms:
     """What the bound is made of, estimated by one noise per image; counts what it evaluates.
 
     x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim. ``decoder_costs`` says whether the
@@ -55,7 +55,7 @@ class Terms:
         """An estimate for each image whose mean is the decoder."""
 
 
-class Steps(Terms):
+class StepTerms(BoundTerms):
     """The terms of a T-step process."""
 
     def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
@@ -76,7 +76,7 @@ class Steps(Terms):
         return self.at(torch.ones(len(self.x0)), noise)
 
 
-class Integral(Terms):
+class Integral(BoundTerms):
     """The terms of a continuous process: 1/2 int E||eps - eps^||^2 dlambda, and a decoder at the integral's end."""
 
     decoder_costs = False

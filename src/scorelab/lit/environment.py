@@ -5,7 +5,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from scorelab.run.processes import HOST
 
 
-class Place(LightningEnvironment):
+class ProcessEnvironment(LightningEnvironment):
     """Which of a run's processes this is, as the run itself has it: no variable of a launcher is looked at.
 
     Lightning neither starts a process nor asks whether Slurm, torchrun, MPI, LSF or Kubeflow did.

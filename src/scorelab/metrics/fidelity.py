@@ -91,7 +91,7 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Recognition:
+class Recognised:
     """The share of images recognised with confidence, and each class's share of the predictions for all."""
 
     share: float
@@ -251,7 +251,7 @@ def memorization(samples: Tensor, train: Tensor) -> float:
     return copies / len(samples)
 
 
-def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -> Recognition:
+def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -> Recognised:
     r"""What a classifier sees in images: how many it is sure of, and how the classes are represented.
 
     .. math:: \text{share} = \frac1N \#\{ i : \max_c p(c|x_i) > \text{confidence} \}, \qquad
@@ -265,7 +265,7 @@ def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -
     _check(images, 1, extractor)
     best, classes = (probabilities := extractor.probabilities(images)).max(1)
     counts = classes.bincount(minlength=probabilities.shape[1]).double()
-    return Recognition((best > confidence).double().mean().item(), tuple((counts / len(images)).tolist()))
+    return Recognised((best > confidence).double().mean().item(), tuple((counts / len(images)).tolist()))
 
 
 def _check(images: Tensor, least: int, extractor: Extractor) -> None:

@@ -48,7 +48,7 @@ def _reason(record: Mapping[str, Any]) -> str | None:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """A run of a sweep: its overrides, its metrics, and (``failed``) how it stands where it has none."""
 
     choices: Mapping[str, str]
@@ -66,12 +66,12 @@ class Row:
 class Best:
     """The best of several runs that differ in one key, whether it can be told, and whether it stands at their edge."""
 
-    row: Row
+    row: SweepRow
     known: bool = True
     edge: bool = False
 
 
-def sweep_table(rows: Sequence[Row], best_of: str | None = None) -> str:
+def sweep_table(rows: Sequence[SweepRow], best_of: str | None = None) -> str:
     """One line per run, or per group of runs that differ in ``best_of`` alone: the swept keys, then the yardsticks.
 
     The best of a group is the one of least val/simple; a star says that its value stands at the edge of those tried.
@@ -114,9 +114,9 @@ def _line(words: Sequence[str], figures: Sequence[str], left: Sequence[int], rig
     return ("  " + "  ".join(cells)).rstrip()
 
 
-def best(rows: Sequence[Row], key: str) -> list[Best]:
+def best(rows: Sequence[SweepRow], key: str) -> list[Best]:
     """The best run of each group that differs in one key alone, in the groups' order."""
-    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[SweepRow]] = {}
     for row in rows:
         groups.setdefault(tuple((k, v) for k, v in row.choices.items() if k != key), []).append(row)
     found = []

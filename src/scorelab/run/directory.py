@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from scorelab.errors import UserError
-from scorelab.files import plain, remove_temporary, shown, write_json, write_text
+from scorelab.files import display_path, plain, remove_temporary, write_json, write_text
 from scorelab.run.checkpoints import Newest, newest_checkpoint
 from scorelab.run.identity import first_difference, read_config
 from scorelab.run.lock import Lock
@@ -65,7 +65,7 @@ class RunDir:
         file = self.path / "metrics.json"
         if not file.exists():
             return {}
-        told = f"{shown(file)} is damaged"
+        told = f"{display_path(file)} is damaged"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:  # no JSON, or no text
@@ -103,10 +103,10 @@ class RunDir:
         file = self.path / "config.yaml"
         begun = self.results() or (self.checkpoints.is_dir() and any(self.checkpoints.glob("*.ckpt")))
         if not file.exists() and begun:
-            told = f"run {shown(self.path)} holds a run but no config.yaml to compare with"
+            told = f"run {display_path(self.path)} holds a run but no config.yaml to compare with"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
         if file.exists() and (difference := first_difference(of_today(read_config(file)), config)):
-            told = f"run {shown(self.path)} has another configuration: {difference}"
+            told = f"run {display_path(self.path)} has another configuration: {difference}"
             raise UserError(f"{told}; choose another run=, or overwrite=true")
 
     def newest(self) -> Newest | None:

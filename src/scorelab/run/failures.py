@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scorelab.errors import CheckpointError, Interrupted, MachineError, UserError
-from scorelab.files import shown
+from scorelab.files import display_path
 from scorelab.run.checkpoints import kept_step
 from scorelab.run.directory import RunDir
 from scorelab.run.heartbeat import Heartbeat
@@ -19,7 +19,7 @@ BROKEN = re.compile("gloo|nccl|connection|peer", re.IGNORECASE)  # of what binds
 log = logging.getLogger("scorelab")
 
 
-class Told(Protocol):
+class Closed(Protocol):
     """Who is told how a run ended."""
 
     def summarize(self, metrics: Mapping[str, float | None]) -> None:
@@ -44,7 +44,7 @@ class Job:
     run: RunDir
     config: dict[str, Any]
     again: str
-    logger: Told
+    logger: Closed
     steps: Callable[[], int] | None = None
     fallen: Callable[[], str | None] = lambda: None
     heartbeat: Heartbeat | None = None
@@ -85,7 +85,7 @@ def recorded(job: Job) -> Iterator[None]:
         told = True
     except Interrupted as stop:
         status = "interrupted"
-        stop.told = f"{shown(run.path)} was interrupted by {stop.name}{job.kept}"
+        stop.told = f"{display_path(run.path)} was interrupted by {stop.name}{job.kept}"
         raise
     except Exception as error:
         known = known_error(error, job)
@@ -106,7 +106,7 @@ def failed_parts(failed: Mapping[str, str], place: Path, onward: str = "") -> st
     if not failed:
         return None
     told = "; ".join(f"{name} failed ({why})" for name, why in failed.items())
-    return f"{told}: a fault of the program, its traceback is in {shown(place)}{onward}"
+    return f"{told}: a fault of the program, its traceback is in {display_path(place)}{onward}"
 
 
 def known_error(error: Exception, job: Job) -> UserError | None:
@@ -131,7 +131,9 @@ def known_error(error: Exception, job: Job) -> UserError | None:
         return MachineError(f"{found}{job.kept}")
     step = kept_step(run.checkpoints)
     onward = (
-        "" if step is None else f"; init_from={shown(run.path)} begins another run with its weights of step {step:,}"
+        ""
+        if step is None
+        else f"; init_from={display_path(run.path)} begins another run with its weights of step {step:,}"
     )
     return UserError(f"{found}{onward}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from scorelab.errors import UserError
-from scorelab.files import shown
+from scorelab.files import display_path
 
 
 class Lock:
@@ -45,7 +45,7 @@ class Lock:
                     raise
                 file.seek(0)
                 holder = file.read().strip() or "another job"
-                told = f"run {shown(self.directory)} is being worked on by {holder}"
+                told = f"run {display_path(self.directory)} is being worked on by {holder}"
                 raise UserError(f"{told}: wait, or give this one another name") from None
             with suppress(OSError):
                 if os.fstat(file.fileno()).st_ino == place.stat().st_ino:

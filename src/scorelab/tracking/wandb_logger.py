@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from scorelab.files import write_text
 from scorelab.tracking.logger import RunLogger
-from scorelab.tracking.wandb_recorder import End, Given, Recorder, Row
+from scorelab.tracking.wandb_recorder import End, Given, HistoryRow, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,9 @@ class Wandb(RunLogger):
         self._row({}, {name: [str(path)]}, step)
 
     def _row(self, metrics: Mapping[str, float], pictures: dict[str, list[str]], step: int) -> None:
-        self._recorder.asked.put(Row({**metrics, "trainer/global_step": step, "_timestamp": time.time()}, pictures))
+        self._recorder.asked.put(
+            HistoryRow({**metrics, "trainer/global_step": step, "_timestamp": time.time()}, pictures)
+        )
 
     def summarize(self, metrics: Mapping[str, float | None]) -> None:
         """Put the final numbers where W&B's tables look for them."""

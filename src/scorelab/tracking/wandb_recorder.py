@@ -23,7 +23,7 @@ LATER = "make sync uploads it later"
 
 
 @dataclass(frozen=True)
-class Row:
+class HistoryRow:
     """What was logged at one time; pictures by their paths."""
 
     values: dict[str, float]
@@ -71,10 +71,10 @@ class Recorder(threading.Thread):
     def __init__(self, given: Given) -> None:
         super().__init__(name="wandb", daemon=True)
         self.given = given
-        self.asked: queue.SimpleQueue[Row | End] = queue.SimpleQueue()
+        self.asked: queue.SimpleQueue[HistoryRow | End] = queue.SimpleQueue()
         self.summary: dict[str, float] = {}
         self.done = threading.Event()
-        self.rows: list[Row] = []
+        self.rows: list[HistoryRow] = []
         self.setup: Any = None
 
     def run(self) -> None:
@@ -97,7 +97,7 @@ class Recorder(threading.Thread):
 
     def _record(self) -> None:
         session = self._open()
-        while isinstance(asked := self.asked.get(), Row):
+        while isinstance(asked := self.asked.get(), HistoryRow):
             self.rows.append(asked)
             try:
                 _log(session.run, asked)
@@ -227,7 +227,7 @@ class Recorder(threading.Thread):
         self._forget()
 
 
-def _log(run: Any, row: Row) -> None:
+def _log(run: Any, row: HistoryRow) -> None:
     import wandb
 
     try:

@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What eval or sample was asked: its own keys, checked, and what is to be changed in the run."""
 
     own: dict[str, Any]
@@ -34,7 +34,7 @@ class Asked:
         return run_directory("run", self.own["run"])
 
 
-def asked(cfg: DictConfig, allowed: tuple[str, ...]) -> Asked:
+def read_request(cfg: DictConfig, allowed: tuple[str, ...]) -> Request:
     """Sort what was typed; ``allowed`` are the run's nodes that may be changed.
 
     Raises:
@@ -45,10 +45,10 @@ def asked(cfg: DictConfig, allowed: tuple[str, ...]) -> Asked:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     own = {key: checked(value, key) for key, value in plain.items() if not isinstance(value, dict)}
     overrides = [word for word in HydraConfig.get().overrides.task if key_of(word) not in own]
-    return Asked(own, Changes(overrides, plain, allowed))
+    return Request(own, Changes(overrides, plain, allowed))
 
 
-def said() -> list[str]:
+def typed_words() -> list[str]:
     """What was typed of what is to be computed."""
     words = HydraConfig.get().overrides.task
     return [word.lstrip("+") for word in words if not is_machine(key_of(word))]
@@ -59,7 +59,7 @@ def on_its_device(module: Module) -> Module:
     return module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def trained(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
+def trained_denoiser(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
     """The denoiser to evaluate of a stored run."""
     denoiser = build_denoiser(config, data)
     load_evaluated(denoiser, checkpoint)
