@@ -666,7 +666,7 @@ def test_the_floor_is_that_of_the_kind_of_samples_the_case_has(count, conditiona
         chance=chance,
         extractor=Grey(),
     )
-    train = evaluated.shown(evaluated.train)
+    train = evaluated.features_input(evaluated.train)
     floor = frechet_floor(train, Grey(), count, evaluated.train_labels, expected)
     found = Frechet().run(evaluated, None)
     assert found.metrics["fid_floor"] == pytest.approx(floor.value, rel=1e-12)
@@ -713,7 +713,7 @@ class Says(Extractor):
 def test_recognised_stands_beside_the_share_of_held_out_images_that_are():
     evaluated = replace(case(oracle(Cosine(50)), EvaluationSettings()), extractor=Says(0.0))
     held_out, samples = (
-        evaluated.shown(x).double().flatten(1).mean(1) for x in (evaluated.held_out, evaluated.samples)
+        evaluated.features_input(x).double().flatten(1).mean(1) for x in (evaluated.held_out, evaluated.samples)
     )
     bright = float(held_out.sort().values[4:6].mean())
     found = Recognition().run(replace(evaluated, extractor=Says(bright)), None).metrics
