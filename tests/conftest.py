@@ -45,7 +45,7 @@ def choose(group: str, name: str, **more: Any) -> Any:
 def takes(schedule: str, steps: int | None) -> bool:
     """Whether a schedule has a process of so many steps (None: a continuous one) that keeps some signal to its end.
 
-    A grid that ends without signal is what the tests of ``oracles.Straight`` are about.
+    A grid that ends without signal is what the tests of ``exact_cases.Straight`` are about.
     """
     try:
         made = choose("schedule", schedule, num_steps=steps)
