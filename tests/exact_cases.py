@@ -276,3 +276,17 @@ def says(
     """A denoiser that predicts this noise, whatever it is shown."""
     law = choose("variance", variance)
     return NetworkDenoiser(schedule, Says(answer), choose("prediction", "eps"), law, levels)
+
+
+def answer(prediction: str, truth: Estimate) -> Tensor:
+    """What a network must say to be read as this: what its prediction is named for, else solved for.
+
+    Every estimate is affine in the output.
+    """
+    if hasattr(truth, prediction):
+        return getattr(truth, prediction)
+    head, given = choose("prediction", prediction), (truth.x_t, truth.alpha, truth.sigma, truth.rates)
+    low, high = (head.estimate(value * torch.ones_like(truth.x0), *given) for value in (0.0, 1.0))
+    pair = ("x0", "eps")
+    slopes = [(getattr(high, name) - getattr(low, name), getattr(truth, name) - getattr(low, name)) for name in pair]
+    return sum(slope * wanted for slope, wanted in slopes) / sum(slope**2 for slope, _ in slopes)

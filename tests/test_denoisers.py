@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CONTINUOUS, choices, choose, each, each_form, each_grid
-from exact_cases import Exploding, FiniteSetOracle, GaussianOracle, Says, Straight, normal, says
+from exact_cases import Exploding, FiniteSetOracle, GaussianOracle, Says, Straight, answer, normal, says
 from torch import nn
 
 from scorelab.denoisers import (
@@ -19,8 +19,10 @@ from scorelab.denoisers import (
     Parameterization,
     Rescheduled,
 )
+from scorelab.errors import Refusal
 from scorelab.laws import GaussianMixture
 from scorelab.networks import UNet
+from scorelab.schedules import Cosine
 
 MEAN, STD = [0.4, -0.2, 1.5], [0.7, 1.3, 0.2]
 PAIR = ("x0", "eps")
@@ -33,19 +35,6 @@ def gaussian(schedule: str, steps: int | None = 1000, variance=None) -> Gaussian
 
 def speaking(schedule, prediction: str, answer: torch.Tensor) -> NetworkDenoiser:
     return NetworkDenoiser(schedule, Says(answer), choose("prediction", prediction), FixedSmall())
-
-
-def answer(prediction: str, truth: Estimate) -> torch.Tensor:
-    """What a network must say to be read as this: what its prediction is named for, else solved for.
-
-    Every estimate is affine in the output.
-    """
-    if hasattr(truth, prediction):
-        return getattr(truth, prediction)
-    head, given = choose("prediction", prediction), (truth.x_t, truth.alpha, truth.sigma, truth.rates)
-    low, high = (head.estimate(value * torch.ones_like(truth.x0), *given) for value in (0.0, 1.0))
-    slopes = [(getattr(high, name) - getattr(low, name), getattr(truth, name) - getattr(low, name)) for name in PAIR]
-    return sum(slope * wanted for slope, wanted in slopes) / sum(slope**2 for slope, _ in slopes)
 
 
 @each_form(1000)
@@ -447,3 +436,28 @@ def test_a_denoiser_is_where_its_network_is():
     network = UNet((1, 8, 8), channels=4)
     denoiser = NetworkDenoiser(choose("schedule", "cosine"), network, choose("prediction", "eps"), FixedSmall())
     assert denoiser.to("meta").device.type == "meta"
+
+
+class Logarithm(Parameterization):
+    """Tells the network ln(sigma/alpha), which is no number where alpha = 0; with ``shaped`` as alpha has it."""
+
+    def __init__(self, shaped: bool = False) -> None:
+        self.shaped = shaped
+
+    def inputs(self, x_t, alpha, sigma, t):
+        told = torch.log(sigma / alpha)
+        return NetworkInput(x_t, told if self.shaped else told.flatten())
+
+    def estimate(self, output, x_t, alpha, sigma, rates):
+        return Estimate.from_x0(x_t, alpha, sigma, output)
+
+
+def test_a_prediction_that_is_no_number_at_an_end_of_training_is_refused_by_method_and_time():
+    def with_(prediction, schedule):
+        return NetworkDenoiser(schedule, Says(torch.zeros(1)), prediction, FixedSmall())
+
+    with_(Logarithm(), Cosine()).check()
+    with pytest.raises(Refusal, match=r"^Logarithm\.inputs: condition is not finite at t = 1, alpha = 0, sigma = 1: "):
+        with_(Logarithm(), Straight(50)).check()
+    with pytest.raises(Refusal, match=r"^Logarithm\.inputs must answer a condition \(B,\), got \(2, 1, 1, 1\)"):
+        with_(Logarithm(shaped=True), Cosine()).check()

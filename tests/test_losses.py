@@ -14,6 +14,7 @@ from exact_cases import (
     GaussianOracle,
     Says,
     Straight,
+    answer,
     digits_like,
     losses_of,
     network,
@@ -299,7 +300,7 @@ def test_an_error_is_as_good_in_single_precision_as_in_double_at_every_time_what
     t = schedule.training_time(EVENLY)
     head = choose("prediction", prediction)
     noised = says(schedule, eps).noised(x0, t, eps)
-    near = getattr(noised, prediction) + 0.1 * normal(60, 30, seed=3)
+    near = answer(prediction, noised) + 0.1 * normal(60, 30, seed=3)
     fine, rough = (
         losses_of(
             loss, NetworkDenoiser(schedule, Says(near.to(dtype)), head, FixedSmall()), x0.to(dtype), t, eps.to(dtype)
@@ -327,16 +328,17 @@ def test_with_a_learned_variance_at_one_half_the_gradient_of_the_mean_has_the_we
 @each_form(1000)
 @each("prediction")
 def test_min_snr_is_the_error_of_the_data_times_the_ratio_or_gamma_whatever_is_predicted(prediction, schedule, steps):
-    """And that of v times min(S, gamma) / (S + 1) where power is preserved: the weight is the loss's own."""
+    """And that of v times min(S, gamma) sigma^2 / a^2, a = alpha^2 + sigma^2: the weight is the loss's own."""
     schedule = choose("schedule", schedule, num_steps=steps)
     t = schedule.training_time(EVENLY)
     denoiser = NetworkDenoiser(schedule, Says(normal(60, 3)), choose("prediction", prediction), FixedSmall())
     x0, eps = normal(60, 3, seed=1), normal(60, 3, seed=2)
-    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    snr = (alpha / sigma) ** 2
     on_x0, on_v = (losses_of(Simple(space), denoiser, x0, t, eps) for space in ("x0", "v"))
     found = losses_of(choose("loss", "min_snr"), denoiser, x0, t, eps)
     assert torch.allclose(found, snr.clamp(max=5) * on_x0, rtol=1e-5, atol=1e-12)
-    assert torch.allclose(found, snr.clamp(max=5) / (snr + 1) * on_v, rtol=1e-5, atol=1e-12)
+    assert torch.allclose(found, snr.clamp(max=5) * (sigma / (alpha**2 + sigma**2)) ** 2 * on_v, rtol=1e-5, atol=1e-12)
     assert (snr > 5).any() and (snr < 5).any(), "both are seen"
 
 

@@ -9,11 +9,22 @@ from itertools import pairwise, product
 import pytest
 import torch
 from conftest import CONTINUOUS, choose, each, each_continuous, each_form, each_grid
-from exact_cases import Beside, ExactReverse, FiniteSetOracle, GaussianOracle, Watched, normal, seeded, tiny_unet
+from exact_cases import (
+    Beside,
+    ExactReverse,
+    FiniteSetOracle,
+    GaussianOracle,
+    Straight,
+    Watched,
+    normal,
+    seeded,
+    tiny_unet,
+)
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
-from scorelab.samplers import DDIM, DDPM, Ask, Sampler
+from scorelab.errors import Unavailable
+from scorelab.samplers import DDIM, DDPM, Ask, Sampler, draw_samples
 from scorelab.schedules import VP, Cosine, Linear, Schedule
 from scorelab.tensors import like
 
@@ -113,7 +124,8 @@ def test_a_walk_asks_as_often_as_it_says_and_only_what_was_trained(sampler, sche
         samples = walk(watched, (2, 3), None, seeded())
         told, times = torch.cat(watched.times).reshape(-1, 2)[:, 0], walk.times(watched)
         assert len(watched.times) == walk.evaluations(watched), number
-        assert float(told[0]) == float(times[0]) == denoiser.schedule.t_max and float(times[-1]) == 0
+        assert float(told[0]) == float(times[0]) == pytest.approx(denoiser.schedule.t_max, rel=1e-9)
+        assert float(times[-1]) == 0
         assert (times.diff() < 0).all() and float(told.min()) >= denoiser.schedule.t_min * (1 - 1e-8)
         assert samples.isfinite().all()
         if type(walk).times is Sampler.times:
@@ -255,6 +267,22 @@ def test_a_sampler_that_asks_more_often_than_it_says_is_told_so_by_name():
     assert Miscounted(1)(oracle(VP()), (2, 3)).isfinite().all(), "the last step asks once"
     with pytest.raises(RuntimeError, match=r"^Miscounted asked 5 times .* says 3: .*evaluations_per_step"):
         Miscounted(3)(oracle(VP()), (2, 3))
+
+
+def test_samples_that_are_no_numbers_are_not_drawn():
+    """They would be levels, and have a distance, like any other."""
+    with pytest.raises(Unavailable, match=r"^Midpoint ended in samples that are not finite$"):
+        draw_samples(oracle(Straight(50)), Midpoint(3), (3,), torch.zeros(2, dtype=torch.long), 0, 2)
+
+
+class Wandering(Midpoint):
+    def times(self, denoiser):
+        return torch.tensor([1.0, math.nan, 0.0], dtype=torch.float64)
+
+
+def test_a_sampler_whose_times_do_not_fall_is_told_so_by_name():
+    with pytest.raises(RuntimeError, match=r"^Wandering\.times must fall"):
+        Wandering(2)(oracle(VP()), (2, 3))
 
 
 @each_form(1280)

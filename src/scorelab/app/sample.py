@@ -12,7 +12,7 @@ from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser
-from scorelab.errors import Refusal, UserError
+from scorelab.errors import Refusal, Unavailable, UserError
 from scorelab.files import remove_temporary, whole
 from scorelab.lit.pictures import save_samples
 from scorelab.run.machine import in_one_line
@@ -36,8 +36,11 @@ def sample(cfg: DictConfig) -> None:
         labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained_denoiser(config, data, weights)
         refuse_sampler(sampler, denoiser)
-        with torch.no_grad():
-            drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, settings.chunk)
+        try:
+            with torch.no_grad():
+                drawn = draw_samples(denoiser, sampler, data.shape, labels, seed, settings.chunk)
+        except Unavailable as error:
+            raise UserError(f"{error}: another sampler=, more sampler.steps, or a run that did not diverge") from error
         folder = request.run / "sample" / slug(typed_words())
         remove_temporary(folder, shared=True)
         save_samples(drawn, data, folder / "samples.png", 256)

@@ -110,8 +110,9 @@ class NetworkDenoiser(Denoiser):
         self.prediction = prediction
 
     def check(self) -> None:
-        """Refuse a schedule under which the network's output would say nothing of the data."""
+        """Refuse a schedule under which the network's output would say nothing of the data, or is no number."""
         self.prediction.check(self.schedule)
+        _check_contract(self.prediction, self.schedule)
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
         """The network's estimate at times t (B,) in (0, 1].
@@ -129,3 +130,30 @@ class NetworkDenoiser(Denoiser):
         rates = Rates(self.schedule, t)
         estimate = self.prediction.estimate(said, x_t, alpha, sigma, rates)
         return replace(estimate, variance_fraction=(variance[0] + 1) / 2 if variance else None, rates=rates)
+
+
+def _check_contract(prediction: Parameterization, schedule: Schedule) -> None:
+    """Look at what a prediction feeds and reads at the two ends of training.
+
+    Raises:
+        Refusal: one sentence that names the method, the time, and what is wrong there.
+    """
+    of = type(prediction).__name__
+    t = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+    x_t = torch.ones(2, 1, 1, 1)
+    alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
+    given = prediction.inputs(x_t, alpha, sigma, t)
+    if given.condition.shape != t.shape:
+        raise Refusal(f"{of}.inputs must answer a condition (B,), got {tuple(given.condition.shape)} for B = 2")
+    said = prediction.estimate(torch.ones_like(x_t), x_t, alpha, sigma, Rates(schedule, t))
+    for name, value in (
+        ("inputs: x", given.x),
+        ("inputs: condition", given.condition),
+        ("estimate: x0", said.x0),
+        ("estimate: eps", said.eps),
+    ):
+        bad = ~value.flatten(1).isfinite().all(1) if value.ndim > 1 else ~value.isfinite()
+        if bool(bad.any()):
+            at = int(bad.nonzero()[0])
+            where = f"t = {t[at]:.4g}, alpha = {alpha[at].item():.4g}, sigma = {sigma[at].item():.4g}"
+            raise Refusal(f"{of}.{name} is not finite at {where}: mend it, or refuse such a schedule in {of}.check")

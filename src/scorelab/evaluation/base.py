@@ -170,7 +170,7 @@ class Yardstick:
 
     @abstractmethod
     def cost(self, context: EvaluationContext) -> int:
-        """The least number of network evaluations it takes."""
+        """The least number of network evaluations it takes; ``context.sampling_cost`` is in it where ``of_samples``."""
 
     def turn(self, settings: EvaluationSettings) -> int:
         """When it is run: first (0) what costs just what it says, then (1) what costs more as the denoiser has it.

@@ -1,5 +1,6 @@
 """What happens while a run trains: the bar, the history, validation, pictures."""
 
+import logging
 import math
 import sys
 import time
@@ -13,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from scorelab.data.module import DataModule
-from scorelab.errors import CheckpointError, Refusal, UserError
+from scorelab.errors import CheckpointError, Refusal, Unavailable, UserError
 from scorelab.evaluation.noise_error import noise_error
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.pictures import save_samples
@@ -22,6 +23,8 @@ from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
 from scorelab.tensors import as_data, to_bytes
 from scorelab.tracking.logger import RunLogger
+
+log = logging.getLogger("scorelab")
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,11 @@ class SampleGrid(EverySteps):
         """Draw, save, measure."""
         data, module = run.data, run.module
         labels = torch.arange(self.samples) % (data.classes or 1)
-        drawn = draw_samples(module.evaluated, module.sampler, data.shape, labels, module.seed, self.chunk)
+        try:
+            drawn = draw_samples(module.evaluated, module.sampler, data.shape, labels, module.seed, self.chunk)
+        except Unavailable as error:
+            log.warning("no picture after %s steps: %s", f"{step:,}", error)
+            return
         path = run.directory / "samples" / f"step_{step:07d}.png"
         save_samples(drawn, data, path, self.shown)
         run.logger.log_image("samples", path, step)

@@ -50,8 +50,9 @@ class Sampler:
     the walk's own: it ends on x^_0, asked once. A step is given the estimate at x_t and may ask again, always through
     ``ask``, which clips, binds the label and counts; what is random comes from ``noise`` and the generator. A step
     that asks more than once says so in ``evaluations_per_step``, for what samples cost is told before they are drawn.
-    Times between the ends may be chosen by ``times``; ``walk`` may keep what it was told in earlier steps, and
-    then ``evaluations`` says how often it asks. Nothing that depends on ``steps`` is kept by the constructor.
+    Times between the ends may be chosen by ``times``, which then fall from the latest of ``denoiser.time_range()`` (to
+    rounding) past none before its earliest to 0; ``walk`` may keep what it was told in earlier steps, and then
+    ``evaluations`` says how often it asks. Nothing that depends on ``steps`` is kept by the constructor.
 
     Args:
         steps: how many steps; None for the schedule's own T.
@@ -130,13 +131,15 @@ class Sampler:
         """Samples x_0 of this shape (B, ...), all noise from the generator.
 
         Raises:
-            RuntimeError: where the walk asked more or less often than ``evaluations`` says.
+            RuntimeError: where the walk asked more or less often than ``evaluations`` says, or its times do not fall.
         """
-        ask, times = Ask(denoiser, label, self.clip), self.times(denoiser)
+        ask, times, name = Ask(denoiser, label, self.clip), self.times(denoiser), type(self).__name__
+        if not bool((times.diff() < 0).all()):  # nor where one is no number
+            told = ", ".join(f"{t:.4g}" for t in times[:3].tolist())
+            raise RuntimeError(f"{name}.times must fall to 0 without end, got {told} ...")
         x1 = denoiser.prior_std * standard_normal(shape, generator, device=denoiser.device)
         x0 = self.walk(ask, x1, times, generator)
         if ask.count != (said := self.evaluations(denoiser)):
-            name = type(self).__name__
             raise RuntimeError(
                 f"{name} asked {ask.count} times where its evaluations() says {said}: see {name}.evaluations_per_step"
             )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser
+from scorelab.errors import Unavailable
 from scorelab.samplers.base import Sampler
 from scorelab.tensors import Rows, generator, to_levels
 
@@ -17,6 +18,9 @@ def draw_samples(
 
     ``chunk`` at a time. A sample's noise depends on the seed and its place alone, so it is the same in any chunk and
     however many follow, up to the rounding of a network that is shown fewer or more at once.
+
+    Raises:
+        Unavailable: where a sample is no number, which as a level would look like any other.
     """
     drawn, first = [], 0
     for part in labels.split(chunk):
@@ -26,6 +30,8 @@ def draw_samples(
         ]
         noise = Rows(blocks, BLOCK, slice(first - skipped * BLOCK, last - skipped * BLOCK))
         x0 = sampler(denoiser, (len(part), *shape), part.to(denoiser.device), noise)
+        if not bool(x0.isfinite().all()):
+            raise Unavailable(f"{type(sampler).__name__} ended in samples that are not finite")
         drawn.append((x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu())
         first = last
     return torch.cat(drawn)
