@@ -338,12 +338,12 @@ def test_without_a_validation_figure_no_rate_is_called_best() -> None:
 
 
 def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: Path) -> None:
-    from scorelab.app.sweep import Job
+    from scorelab.app.sweep import SweepJob
 
     RunDir(tmp_path).close("finished", {})
     refused = {tmp_path.name: "being worked on by another"}
-    assert Job([], {"overwrite": False}, tmp_path).failure(refused) is None
-    assert Job([], {"overwrite": True}, tmp_path).failure(refused) == "failed: being worked on by another"
+    assert SweepJob([], {"overwrite": False}, tmp_path).failure(refused) is None
+    assert SweepJob([], {"overwrite": True}, tmp_path).failure(refused) == "failed: being worked on by another"
     (tmp_path / "metrics.json").write_text('{"status": ')
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):
-        _ = Job([], {"overwrite": False}, tmp_path).results
+        _ = SweepJob([], {"overwrite": False}, tmp_path).results
