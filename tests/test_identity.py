@@ -154,3 +154,17 @@ def test_keys_of_the_machine_are_whole(key: str, machine: bool) -> None:
             config = {name: config}
         assert dotted(config) == {key: 1}
         assert (first_difference({}, config) is None) is machine
+
+
+def test_an_objective_that_the_program_has_gained_since_makes_no_other_run() -> None:
+    """The matrix of objectives has one for every choice of loss; what changes in one that was there is a difference."""
+    one, other = {"_target_": "One", "w": 1}, {"_target_": "Other"}
+    old, new = (
+        {"metrics": {"objectives": {"_target_": "All", "items": 64, "one": one, **more}}}
+        for more in ({}, {"other": other})
+    )
+    assert first_difference(old, new) is None and first_difference(new, old) is None
+    changed = {"metrics": {"objectives": {"_target_": "All", "items": 64, "one": one | {"w": 2}}}}
+    assert first_difference(old, changed) == "metrics.objectives.one.w was 1, is now 2"
+    assert first_difference(old, {"metrics": {"objectives": {"_target_": "All", "items": 32, "one": one}}}) is not None
+    assert first_difference(old, {"metrics": {}}) is not None

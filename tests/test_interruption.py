@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, TINY
 from faults.compare import differences
 
 from scorelab.app.again import Typed
@@ -111,6 +111,32 @@ def test_a_signal_before_the_first_step_ends_the_run_and_every_handler_is_our_ow
     assert typed("train", "run=a", *SMALL, "trainer.max_steps=2", "overwrite=true").status == 0
     assert len(handlers) == 2 and {handler.__func__ for each in handlers for handler in each} == {Signals._handle}
     assert [signal.getsignal(signum) for signum in ENDING] == before
+
+
+HIT = """
+import os, signal
+from scorelab.data.module import DataModule
+
+class Hit(DataModule):
+    def train_dataloader(self):
+        if self.trainer.global_rank == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().train_dataloader()
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_that_is_sent_a_signal_before_the_first_step_waits_for_nobody(tmp_path: Path) -> None:
+    """Lightning's own handler of SIGTERM would wait for the other, which does not know of it."""
+    (tmp_path / "hit.py").write_text(HIT)
+    words = (*TINY, "run=a", "data._target_=hit.Hit", "trainer=ddp_cpu")
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
+    said = subprocess.run(
+        command, cwd=tmp_path, env=dict(os.environ) | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 143, said.stderr
+    assert status(tmp_path)["state"] == "interrupted"
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def test_a_loss_of_ones_own_trains_has_a_card_and_is_in_the_matrix_beside_the_pr
     (tmp_path / "own" / "loss").mkdir(parents=True)
     (tmp_path / "own" / "loss" / "mine.yaml").write_text("_target_: my_losses.Mine\n")
     (tmp_path / "own" / "loss" / "milder.yaml").write_text("defaults: [mine]\npower: 0.25\n")
+    (tmp_path / "own" / "loss" / "draft.yaml").write_text("- half written, and chosen by nobody\n")
     monkeypatch.syspath_prepend(tmp_path)
     without = [f"metrics.objectives.{name}=null" for name in COSTLY]
     words = ("run=a", "loss=mine", *POINTS, "metrics=[objectives]", "metrics.objectives.items=2", *without)

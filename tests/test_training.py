@@ -408,3 +408,8 @@ def test_two_processes_outlive_a_kill_too_and_leave_nothing_behind(tmp_path: Pat
 def test_a_run_trains_in_bf16_on_a_gpu(typed) -> None:
     assert typed("train", "run=a", *WHOLE, "trainer=gpu").status == 0
     assert left(Path())["metrics"]["test/fid"] is not None
+
+
+def test_a_callback_of_lightnings_own_that_wants_a_logger_has_one(typed) -> None:
+    monitor = "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    assert typed("train", "run=a", *TINY, monitor).status == 0

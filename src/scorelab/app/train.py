@@ -120,12 +120,14 @@ class Ready:
     Attributes:
         loggers: those that are told of it: none yet, for they write into its directory.
         port: where its processes meet.
+        title: of its weight card: the choices that decide it.
     """
 
     experiment: Experiment
     training: Training
     loggers: Loggers
     port: int
+    title: str
 
 
 def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> Ready:
@@ -141,7 +143,11 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> 
     training = build_trainer(config, run.path, loggers, ProcessEnvironment(0, port))
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
         start_from(experiment.module, Path(config["init_from"]), config["prediction"])
-    return Ready(experiment, training, loggers, port)
+    one, other = (
+        ", ".join(called(group, config[group]) for group in groups)
+        for groups in (("loss", "schedule"), ("timesteps", "prediction"))
+    )
+    return Ready(experiment, training, loggers, port, f"{one},\n{other}")
 
 
 class LogFile(logging.FileHandler):
@@ -194,7 +200,7 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
         with heartbeat, SIGNALS.waiting(False):
             if config["logger"]:
                 loggers.add(wanted_logger(config, run))
-            fit(objects, run, processes, config)
+            fit(objects, run, processes)
             heartbeat.enter("evaluating")
             results = evaluated(objects, run)
             job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
@@ -208,7 +214,7 @@ def wanted_logger(config: dict[str, Any], run: RunDir) -> RunLogger:
     return instantiate(config["logger"], "logger", **given)
 
 
-def fit(objects: Ready, run: RunDir, processes: Processes, config: dict[str, Any]) -> None:
+def fit(objects: Ready, run: RunDir, processes: Processes) -> None:
     """Train to the last step, from the newest checkpoint that is whole."""
     experiment, trainer = objects.experiment, objects.training.trainer
     module = experiment.module
@@ -218,8 +224,7 @@ def fit(objects: Ready, run: RunDir, processes: Processes, config: dict[str, Any
     for note in card.notes:
         log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
-    title = ", ".join(called(group, config[group]) for group in ("loss", "schedule", "timesteps", "prediction"))
-    draw_cards(run.path / "card.png", {title: {"": card.rows()}}, card.notes)
+    draw_cards(run.path / "card.png", {objects.title: {"": card.rows()}}, card.notes)
     found = run.newest()
     say_where_it_starts(module.origin, run, found)
     if found:

@@ -93,6 +93,7 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
     sizes = {key: model[key] for key in known if key != "shape"}
     if config.get("extractor") is None and extractor:
         extractor = checked(dict(extractor), "extractor")
+    extractor = dict(extractor or {})  # its own object: YAML would show one in two places as a name for it
     if None not in sizes.values() and extractor:
         return config | {"extractor": extractor}
     shape = (source or source_of(config)).shape

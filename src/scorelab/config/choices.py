@@ -24,14 +24,16 @@ def choices(group: str, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         UserError: for a file that is no YAML.
     """
     files = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
-    return {name: _node(files[name], files) for name in sorted(files)}
+    return {name: node for name in sorted(files) if (node := _node(files[name], files))}
 
 
 def _node(file: Path, files: Mapping[str, Path]) -> dict[str, Any]:
     try:
-        own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        own = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(own, dict):  # a draft, which nobody has chosen
+        return {}
     begins = [each for each in own.pop("defaults", []) if isinstance(each, str) and each in files and each != file.stem]
     node: dict[str, Any] = {}
     for each in begins:

@@ -16,6 +16,7 @@ from scorelab.lit.callbacks import EverySteps
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.environment import ProcessEnvironment
+from scorelab.lit.loggers import ForLightning
 from scorelab.tracking.logger import RunLogger
 
 NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
@@ -85,7 +86,8 @@ def build_trainer(
         "use_distributed_sampler": False,
         "log_every_n_steps": 10**9,
     }
-    given = {"callbacks": callbacks, "logger": False, "plugins": [checkpoints, place or ProcessEnvironment()]}
+    given = {"callbacks": callbacks, "logger": ForLightning(logger)}
+    given["plugins"] = [checkpoints, place or ProcessEnvironment()]
     given["default_root_dir"] = str(directory)
     return Training(instantiate(node, "trainer", **defaults | fixed | given), keeper)
 

@@ -15,6 +15,7 @@ from scorelab.denoisers import Denoiser, Exact
 from scorelab.lit.ema import make_ema
 from scorelab.lit.record import StepRecord
 from scorelab.losses import Example, Loss, TimestepSampler
+from scorelab.run.signals import SIGNALS
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
@@ -25,10 +26,9 @@ class DiffusionModule(LightningModule):
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
     what the uninterrupted one would have. ``averaged``, where ``average`` was called, is a second denoiser with
     averaged weights; it is the one that is evaluated and sampled from. ``sampler`` is for pictures along the way.
-    ``exact`` is the exact denoiser of the training data where the loss asks for it: an argument, not a submodule, so in
-    no checkpoint and no copy. ``normalizer`` divides the loss that is trained on, not the one that is told. ``record``
-    is what the step being taken, or the last one, says of itself. ``origin`` says where the first weights came from, if
-    from another run. One that is evaluated alone has no ``optimizer`` and no ``lr_schedule``.
+    ``exact`` is that of the training data where the loss asks for it: an argument, not a submodule, so in no checkpoint
+    and no copy. ``normalizer`` divides the loss that is trained on, not the one that is told. ``record`` is of the last
+    step, ``origin`` of the run that the first weights came from. One evaluated alone has no optimiser.
     """
 
     averaged: Denoiser | None
@@ -63,6 +63,11 @@ class DiffusionModule(LightningModule):
         """Bring the exact denoiser to where the data will be."""
         if self.exact is not None:
             self.exact.to(self.device)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take the signals back, too: Lightning calls this soon after it has put in a handler of SIGTERM."""
+        SIGNALS.take_back()
+        super().zero_grad(set_to_none)
 
     def average(self) -> None:
         """Have a second denoiser for averaged weights: a copy of the first as it is, if there is none yet."""

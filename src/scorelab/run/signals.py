@@ -52,8 +52,9 @@ class Signals:
     def take_back(self) -> None:
         """Handle the signals that ``listening`` handles where someone else has put a handler of their own meanwhile.
 
-        Lightning does, between ``on_fit_start`` and ``on_train_start``. Its handler of SIGTERM calls ours too, so one
-        that comes in there is not lost; of several processes it first waits for the others, which do not know of it.
+        Lightning does, before the barrier at which the processes of a run meet. Its handler of SIGTERM calls ours too,
+        so one that comes in there is not lost; but in one of several processes it waits for the others, which do not
+        know of it: for as long as that barrier lasts, a signal sent to one process alone can keep it for ever.
         """
         for signum in self.handled:
             signal.signal(signum, self._handle)
