@@ -260,14 +260,14 @@ def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newes
 
 def evaluated(objects: Ready, run: RunDir) -> Results:
     """Evaluate the averaged weights of the last step, record and draw what is found."""
-    experiment, trainer, keeper = objects.experiment, objects.training.trainer, objects.training.keeper
+    experiment, trainer, checkpointing = objects.experiment, objects.training.trainer, objects.training.checkpointing
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     context = experiment.context(module.evaluated)
     results = run_yardsticks(experiment.yardsticks, context, log.info)
     for name in results.failed:
         log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
-    results.metrics |= keeper.figures()
+    results.metrics |= checkpointing.figures()
     results.metrics, results.records = plain(results.metrics), plain(results.records)
     known = {key: value for key, value in results.metrics.items() if value is not None}
     objects.loggers.log_metrics(known, trainer.global_step)
@@ -275,7 +275,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
     results.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
     results.records["training"] = {
         "steps": trainer.global_step,
-        "skipped": keeper.guard.skipped,
+        "skipped": checkpointing.guard.skipped,
         "processes": trainer.world_size,
         "init_from": module.origin,
     }

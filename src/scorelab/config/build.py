@@ -41,27 +41,26 @@ class Experiment:
     def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
         train, test = self.data.splits["train"], self.data.splits["test"]
-        extractor = self.data.extractor
         laws = self.data.training_law(), self.data.law()
         train_exact, held_out_exact = (exact_denoiser(law, denoiser, self.conditional) for law in laws)
         return EvaluationContext(
-            denoiser,
-            self.sampler,
-            self.settings,
-            train.values,
-            train.labels,
-            test.values,
-            test.labels,
-            extractor,
-            self.module.loss,
-            self.module.timesteps,
-            self.seed,
-            held_out_exact if self.data.endless else train_exact,
-            held_out_exact,
-            other,
-            self.data.training.values if self.data.flip else None,
-            self.conditional,
-            self.data.chance,
+            denoiser=denoiser,
+            sampler=self.sampler,
+            settings=self.settings,
+            train=train.values,
+            train_labels=train.labels,
+            held_out=test.values,
+            labels=test.labels,
+            extractor=self.data.extractor,
+            loss=self.module.loss,
+            timesteps=self.module.timesteps,
+            seed=self.seed,
+            exact_train=held_out_exact if self.data.endless else train_exact,
+            exact_held_out=held_out_exact,
+            other=other,
+            training=self.data.training.values if self.data.flip else None,
+            conditional=self.conditional,
+            chance=self.data.chance,
         )
 
 

@@ -49,7 +49,7 @@ class Training:
     """A run's trainer, and of its callbacks the one that keeps the run."""
 
     trainer: lightning.Trainer
-    keeper: Checkpointing
+    checkpointing: Checkpointing
 
 
 def build_trainer(
@@ -73,8 +73,8 @@ def build_trainer(
     actions = [each for each in made.values() if isinstance(each, EverySteps)]
     checkpoints = Checkpoints()
     shared = {"actions": actions, "guard": made["guard"], "logger": logger, "checkpoints": checkpoints}
-    keeper = instantiate(keep, "callbacks.keep", **shared)
-    callbacks = [*made.values(), keeper]  # last: it saves what the others have done
+    checkpointing = instantiate(keep, "callbacks.keep", **shared)
+    callbacks = [*made.values(), checkpointing]  # last: it saves what the others have done
     parameters = inspect.signature(lightning.Trainer).parameters.values()
     # said, for what is not said PL_TRAINER_... says
     defaults = {each.name: each.default for each in parameters if each.name not in node}
@@ -89,7 +89,7 @@ def build_trainer(
     given = {"callbacks": callbacks, "logger": ForLightning(logger)}
     given["plugins"] = [checkpoints, place or ProcessEnvironment()]
     given["default_root_dir"] = str(directory)
-    return Training(instantiate(node, "trainer", **defaults | fixed | given), keeper)
+    return Training(instantiate(node, "trainer", **defaults | fixed | given), checkpointing)
 
 
 def quiet() -> None:

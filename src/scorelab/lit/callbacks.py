@@ -49,7 +49,7 @@ def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
 
 
 class EverySteps(Callback):
-    """Something done after every ``every``-th optimiser step and after the last one; the keeper sees to it.
+    """Something done after every ``every``-th optimiser step and after the last one; ``Checkpointing`` sees to it.
 
     Lightning's hooks may be there besides.
 

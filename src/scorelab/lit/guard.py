@@ -67,7 +67,7 @@ class DivergenceGuard(Callback):
     ``factor`` times the most it ever lay below that, or by as many spreads of single batches at the start where that
     is more: infinity (``factor=inf``) never. What goes wrong before the first mean is known is its scale, so unseen.
 
-    A callback for the checkpoint alone: the keeper asks it, before and after every update and before it saves.
+    A callback for the checkpoint alone: ``Checkpointing`` asks it, before and after every update and before it saves.
 
     Raises:
         Refusal: for numbers that cannot be.
