@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PINS := pyproject.toml constraints.txt
+STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -27,8 +28,8 @@ test-faults: $(VENV)/.ready-test  ## kill runs at random and compare: FAULTS_SEE
 	$(RUN) -m pytest tests/faults -m faults -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.ready-test  ## check style and types
-	$(VENV)/bin/ruff check src tests docs
-	$(VENV)/bin/ruff format --check src tests docs
+	$(VENV)/bin/ruff check $(STYLED)
+	$(VENV)/bin/ruff format --check $(STYLED)
 	$(VENV)/bin/mypy
 
 figures: $(VENV)/.ready  ## draw the figures of the documents anew
@@ -37,8 +38,8 @@ figures: $(VENV)/.ready  ## draw the figures of the documents anew
 	$(RUN) docs/theory.py
 
 format: $(VENV)/.ready-test  ## mend style where a tool can
-	$(VENV)/bin/ruff check --fix src tests docs
-	$(VENV)/bin/ruff format src tests docs
+	$(VENV)/bin/ruff check --fix $(STYLED)
+	$(VENV)/bin/ruff format $(STYLED)
 
 clean:  ## remove the environment and caches; logs/ stays
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -17,7 +17,7 @@ from scorelab.denoisers import Denoiser, Eps, Estimate, Exact, FixedSmall, Netwo
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Objectives
 from scorelab.evaluation.gradient import Gradients, levels_by_bin
 from scorelab.laws import FiniteSet, GaussianMixture, Law
-from scorelab.losses import DSM, ESM, ISM, SSM, Loss, Simple, Uniform
+from scorelab.losses import DSM, ESM, ISM, SSM, Example, Loss, Simple, Uniform
 from scorelab.losses.exact_score import averaged_score
 from scorelab.networks import MLP
 from scorelab.samplers import DDIM, DDPM, Sampler
@@ -190,7 +190,7 @@ def trained(law: Law, schedule: Schedule, steps: int) -> NetworkDenoiser:
         x0 = law.draw(256, draws).x0.float()
         eps = torch.randn(x0.shape, generator=draws)
         t = Uniform().draw(schedule, 256, step, 0, 1, draws).t
-        loss = Simple()(denoiser, x0, t, eps).loss.mean()
+        loss = Simple()(denoiser, Example.of(denoiser, x0, t, eps)).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -198,8 +198,8 @@ def trained(law: Law, schedule: Schedule, steps: int) -> NetworkDenoiser:
 
 
 def case_of(denoiser: Denoiser, law: Law, loss: Loss, items: int) -> EvaluationContext:
-    """A network beside the truth of a known law, as evaluating sees it."""
-    truth, data = Exact(denoiser.schedule, FixedSmall(), law), law.draw(items, generator("items")).x0.float()
+    """A network beside the exact denoiser of a known law, as evaluating sees it."""
+    exact, data = Exact(denoiser.schedule, FixedSmall(), law), law.draw(items, generator("items")).x0.float()
     labels = torch.zeros(items, dtype=torch.long)
     return EvaluationContext(
         denoiser,
@@ -212,8 +212,8 @@ def case_of(denoiser: Denoiser, law: Law, loss: Loss, items: int) -> EvaluationC
         None,
         loss,
         Uniform(),
-        truth=truth,
-        law=truth,
+        exact_train=exact,
+        exact_held_out=exact,
     )
 
 

@@ -1,5 +1,6 @@
 """Noise schedules: what must hold of every one, then what makes each the published one."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -205,6 +206,27 @@ def test_a_continuous_process_is_trained_between_its_log_snr_ends_as_far_as_it_r
     assert (schedule.t_min, schedule.t_max) == (pytest.approx((6 - high) / 12), pytest.approx((6 - low) / 12))
     steps = Line(40)
     assert (steps.t_min, steps.t_max, steps.duration) == (1 / 40, 1, 1)
+
+
+def test_training_times_follow_a_schedules_parameters_and_those_of_its_copy_stand_apart():
+    """The log-SNR 2 r (1/2 - t) is 13.3 at t = 1/2 - 13.3 / 2r, and -20 at 1/2 + 20 / 2r."""
+    schedule = Bend()
+    assert (schedule.t_min, schedule.t_max, schedule.duration) == (0, 1, 1)
+    copied = copy.deepcopy(schedule)
+    with torch.no_grad():
+        copied.rate.fill_(40.0)
+    assert (copied.t_min, copied.t_max) == (pytest.approx(0.5 - 13.3 / 80), pytest.approx(0.75))
+    assert float(copied.training_time(torch.zeros(1))) == copied.t_min
+    assert (schedule.t_min, schedule.t_max) == (0, 1)
+    schedule.load_state_dict(copied.state_dict())
+    assert (schedule.t_min, schedule.t_max) == (copied.t_min, copied.t_max)
+
+
+def test_without_parameters_training_times_are_sought_once(monkeypatch):
+    schedule = Cosine(None)
+    found = schedule.t_min, schedule.t_max
+    monkeypatch.setattr(Cosine, "log_snr", None)
+    assert (schedule.t_min, schedule.t_max) == found == (copy.deepcopy(schedule).t_min, copy.deepcopy(schedule).t_max)
 
 
 @pytest.mark.parametrize("curve", [VP(), Bend(), Cosine(None)])

@@ -1,9 +1,10 @@
 """docs/theory.md: all it names exists, and the equations that no other test looks at hold."""
 
-import importlib
+import importlib.util
 import math
 import re
-from itertools import combinations
+import sys
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from exact_cases import ExactReverse, Exploding, GaussianOracle, Straight, norma
 from torch import Tensor
 from torch.distributions import Normal
 
+from scorelab.data.synthetic import Ring
 from scorelab.denoisers import Exact, FixedLarge, FixedSmall
+from scorelab.evaluation.gradient import levels_by_bin
 from scorelab.laws import Boxes, FiniteSet, GaussianMixture
 from scorelab.likelihood import bound_term, prior_kl
 from scorelab.losses.exact_score import averaged_score
@@ -86,6 +89,24 @@ def test_all_files_the_page_names_exist_and_its_figures_are_those_drawn_and_smal
     assert sorted(shown) == sorted(drawn)
     for name in shown:
         assert (ROOT / "docs" / f"theory_{name}.png").stat().st_size < 200_000, name
+
+
+def test_what_the_figures_are_drawn_of_can_be_made_anew():
+    """At tiny size: a network is trained, compared with a known law under two objectives, and has gradients."""
+    spec = importlib.util.spec_from_file_location("figures_of_theory", ROOT / "docs" / "theory.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules[spec.name] = figures = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(figures)
+    ring = Ring().law()
+    fresh, network = figures.trained(ring, VP(), 0), figures.trained(ring, VP(), 3)
+    assert not all(map(torch.equal, fresh.parameters(), network.parameters()))
+    case = figures.case_of(network, ring, figures.Simple(), 20)
+    losses = {name: figures.SCORE[name] for name in ("dsm", "esm")}
+    records = figures.Objectives(items=None, **losses).run(case, None).records
+    for name, key in product(losses, ("value", "noise_error")):
+        assert len(records[name][key]) == len(records["log_snr"])
+        assert any(value is not None and value > 0 for value in records[name][key])
+    assert figures.Gradients(case).bin(0, levels_by_bin(figures.Gradients(case).card)[0], 4, 1).variance > 0
 
 
 def test_every_equation_the_text_refers_to_is_there():

@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
         """The estimate of x_0 and eps from x_t (B, ...) at times t (B,) within ``time_range``."""
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
-        """The truth at time t: x_t = alpha x_0 + sigma eps, with the x_0 and eps that made it."""
+        """The estimate that is right at time t: x_t = alpha x_0 + sigma eps, with the x_0 and eps that made it."""
         alpha, sigma = like(self.schedule.alpha(t), x0), like(self.schedule.sigma(t), x0)
         return Estimate(alpha * x0 + sigma * eps, alpha, sigma, x0, eps, rates=Rates(self.schedule, t))
 

@@ -16,8 +16,8 @@ class ErrorBudget(SampleYardstick):
 
     ``budget_run``: this network, this sampler; ``budget_sampler``: the exact denoiser, this sampler: its error at this
     number of evaluations; ``budget_network``: this network at ``steps`` evaluations: its error with next to none of the
-    sampler's; ``budget_floor``: independent samples of the truth. The exact denoiser is that of the known law. Where
-    only the training set's is known, it copies training images: its floor is then ``budget_copies``, the distance of
+    sampler's; ``budget_floor``: independent samples of the law. The exact denoiser is that of the known law. Where only
+    the training set's is known, it copies training images: its floor is then ``budget_copies``, the distance of
     training images drawn with replacement (of each sample's label where samples have labels), and ``budget_floor`` that
     of unseen images.
 
@@ -59,13 +59,13 @@ class ErrorBudget(SampleYardstick):
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """All four, and what they depend on."""
-        truth = context.exact_held_out or context.exact_train
-        assert truth is not None
+        exact = context.exact_held_out or context.exact_train
+        assert exact is not None
         evaluations = self.cost(context)
         train = context.features_input(context.train)
         drawn = {
             "budget_run": context.samples,
-            "budget_sampler": context.sampled(truth, context.sampler),
+            "budget_sampler": context.sampled(exact, context.sampler),
             "budget_network": context.sampled(context.denoiser, self.long(context.sampler)),
         }
         metrics: dict[str, float | None] = {

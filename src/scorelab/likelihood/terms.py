@@ -33,8 +33,8 @@ class BoundTerms:
         t = t.double().to(self.x0.device)
         found = []
         for rows in torch.arange(len(self.x0), device=self.x0.device).split(self.chunk):
-            truth = self.denoiser.noised(self.x0[rows], t[rows], eps[rows])
-            estimate = self.denoiser(truth.x_t, t[rows], None if self.labels is None else self.labels[rows])
+            noised = self.denoiser.noised(self.x0[rows], t[rows], eps[rows])
+            estimate = self.denoiser(noised.x_t, t[rows], None if self.labels is None else self.labels[rows])
             if self.denoiser.levels is not None:
                 estimate = estimate.clipped()
             found.append(term(estimate, self.x0[rows], eps[rows], t[rows]))

@@ -96,7 +96,7 @@ class Card:
 
 
 def weight_card(denoiser: Denoiser, loss: Loss, timesteps: TimestepSampler) -> Card:
-    """The card of a loss under a denoiser's schedule and variance, and a law of times."""
+    """The card of a loss under a denoiser's schedule and variance, and a timestep sampler."""
     schedule = denoiser.schedule
     notes = ["the variance is learned: the card covers the mean, at f = 1/2"] if denoiser.variance.outputs > 1 else []
     if schedule.num_steps is not None:

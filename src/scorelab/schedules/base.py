@@ -147,20 +147,32 @@ class Schedule(nn.Module, ABC):
             raise Refusal("this schedule is continuous and has no T-step grid: set schedule.num_steps")
         return torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
 
-    @cached_property
+    @property
     def t_min(self) -> float:
         """The least training time: t_1 of a grid; in a continuous process where lambda is the upper end."""
-        return 1 / self.num_steps if self.num_steps is not None else self._time_at(self.log_snr_ends[1])
+        return 1 / self.num_steps if self.num_steps is not None else self._ends()[0]
 
-    @cached_property
+    @property
     def t_max(self) -> float:
         """The greatest training time: 1 on a grid; in a continuous process where lambda is the lower end."""
-        return 1.0 if self.num_steps is not None else self._time_at(self.log_snr_ends[0])
+        return 1.0 if self.num_steps is not None else self._ends()[1]
 
     @property
     def duration(self) -> float:
         """What turns a mean over training times into the integral over t; on a grid 1, the whole of it."""
         return 1.0 if self.num_steps is not None else self.t_max - self.t_min
+
+    def _ends(self) -> tuple[float, float]:
+        """The times of ``log_snr_ends``, the cleaner first: found once, or, where training moves them, every time."""
+        return self._fixed_ends if next(self.parameters(), None) is None else self._found_ends()
+
+    @cached_property
+    def _fixed_ends(self) -> tuple[float, float]:
+        return self._found_ends()
+
+    def _found_ends(self) -> tuple[float, float]:
+        low, high = self.log_snr_ends
+        return self._time_at(high), self._time_at(low)
 
     def _time_at(self, log_snr: float) -> float:
         """Where lambda is this value, 0 or 1 where it is not in between."""
