@@ -290,3 +290,15 @@ def answer(prediction: str, truth: Estimate) -> Tensor:
     pair = ("x0", "eps")
     slopes = [(getattr(high, name) - getattr(low, name), getattr(truth, name) - getattr(low, name)) for name in pair]
     return sum(slope * wanted for slope, wanted in slopes) / sum(slope**2 for slope, _ in slopes)
+
+
+class Offset(Denoiser):
+    """Another denoiser whose noise is off by the same amount everywhere."""
+
+    def __init__(self, inner: Denoiser, off: float) -> None:
+        super().__init__(inner.schedule, inner.variance, inner.levels)
+        self.inner, self.off = inner, off
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
+        said = self.inner(x_t, t, label)
+        return Estimate.from_eps(x_t, said.alpha, said.sigma, said.eps + self.off)

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from exact_cases import digits_like, seeded
+from exact_cases import Offset, digits_like, seeded
 from torch import Tensor
 
 from scorelab.config.build import exact_denoiser as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall
+from scorelab.denoisers import Denoiser, Exact, FixedSmall
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, ExactGap
 from scorelab.evaluation.curves import bins_in_range, centres
 from scorelab.evaluation.noise_error import noise_error
@@ -24,18 +24,6 @@ from scorelab.tensors import from_levels, to_levels
 
 SCHEDULE = Cosine(1000)
 TRAIN, HELD_OUT = (to_levels(digits_like(n, seed), 17) for n, seed in ((60, 1), (20, 2)))
-
-
-class Offset(Denoiser):
-    """Another denoiser whose noise is off by the same amount everywhere."""
-
-    def __init__(self, inner: Denoiser, off: float) -> None:
-        super().__init__(inner.schedule, inner.variance, inner.levels)
-        self.inner, self.off = inner, off
-
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
-        said = self.inner(x_t, t, label)
-        return Estimate.from_eps(x_t, said.alpha, said.sigma, said.eps + self.off)
 
 
 def memory(schedule=SCHEDULE, labels: Tensor | None = None) -> Exact:

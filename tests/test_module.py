@@ -141,6 +141,14 @@ def test_gradients_are_clipped_to_the_norm_of_all_and_told_before(limit: float |
     assert [float(one.grad), float(two.grad)] == pytest.approx([3 * kept, 4 * kept], rel=1e-5)
 
 
+def test_the_norm_of_no_gradients_at_all_is_where_the_others_are() -> None:
+    """A step that was left out has none: its zero is added up with the norms of other steps."""
+    module = module_of().to("meta")
+    module.record = StepRecord(torch.zeros(()), {}, torch.zeros(1), torch.zeros(1))
+    module.measure_gradients(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
+    assert module.record.gradient_norm.device.type == "meta"
+
+
 def test_what_a_loss_has_of_its_own_is_trained_beside_the_network_and_what_is_fixed_is_not() -> None:
     module = module_of()
     next(module.denoiser.parameters()).requires_grad_(False)

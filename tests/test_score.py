@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact_cases import Exploding, Watched, losses_of, normal, seeded, shaken
+from exact_cases import Exploding, Offset, Watched, losses_of, normal, seeded, shaken
 from torch import Tensor
 
 from scorelab.config.build import exact_denoiser as of_law
@@ -41,18 +41,6 @@ from scorelab.tensors import from_levels
 
 SCHEDULES = {"vp": VP, "cosine": lambda: Cosine(1000), "exploding": Exploding}
 each_schedule = pytest.mark.parametrize("named", SCHEDULES)
-
-
-class Offset(Denoiser):
-    """Another denoiser whose noise is off by the same amount everywhere."""
-
-    def __init__(self, inner: Denoiser, off: float) -> None:
-        super().__init__(inner.schedule, inner.variance, inner.levels)
-        self.inner, self.off = inner, off
-
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
-        said = self.inner(x_t, t, label)
-        return Estimate.from_eps(x_t, said.alpha, said.sigma, said.eps + self.off)
 
 
 class Labelled(Denoiser):

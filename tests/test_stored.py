@@ -198,6 +198,14 @@ def test_a_class_that_is_gone_is_not_missed_where_another_is_chosen_or_none_is_n
     assert said.status == 0, said.err
 
 
+def test_a_run_is_sampled_from_without_the_features_it_was_compared_in(typed, run: Path) -> None:
+    lost = {"_target_": "scorelab.metrics.features.DigitsExtractor", "weights": "/no/such/file"}
+    edit(run, lambda config: config["data"].update(extractor=lost))
+    edit(run, lambda config: config.update(extractor=lost))
+    assert typed("sample", "run=logs/train/a", "n=2").status == 0
+    assert typed("eval", "run=logs/train/a", "metrics=[simple]").status == 2, "eval compares in them"
+
+
 @pytest.mark.parametrize(
     ("entry", "group", "told"),
     [

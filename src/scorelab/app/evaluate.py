@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from scorelab.app.request import on_its_device, read_request, trained_denoiser, typed_words
 from scorelab.app.sample import DRAWN
-from scorelab.config.build import Experiment, build, sized, source_of
-from scorelab.config.check import completed, instantiate
+from scorelab.config.build import Experiment, build, build_data, sized, source_of
+from scorelab.config.check import completed
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, of_today, run_directory, slug
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser, NetworkDenoiser
@@ -45,7 +45,7 @@ def other_denoiser(directory: str | None, checkpoint: str, data: dict[str, Any])
     its, mine = ({"data": {"source": node["source"]}} for node in (config["data"], data))
     if (difference := first_difference(of_today(mine), its)) is not None:
         raise UserError(f"against={directory} is of other data ({difference})")
-    return trained_denoiser(config, instantiate(config["data"], "data"), file)
+    return trained_denoiser(config, build_data(config), file)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from scorelab.app.request import read_request, trained_denoiser, typed_words
+from scorelab.config.build import build_data
 from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug
 from scorelab.config.trainer import quiet
@@ -32,7 +33,8 @@ def sample(cfg: DictConfig) -> None:
     with in_one_line(request.run, "evaluation.chunk, or n"):
         weights = checkpoint_of("run", request.run, str(checkpoint))
         config = load_run(request.run, DRAWN, request.changes)
-        data, sampler, settings = (instantiate(config[key], key) for key in ("data", "sampler", "evaluation"))
+        data = build_data(config)
+        sampler, settings = (instantiate(config[key], key) for key in ("sampler", "evaluation"))
         labels = drawn_labels(n, label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained_denoiser(config, data, weights)
         refuse_sampler(sampler, denoiser)

@@ -128,9 +128,8 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
         UserError: for values a constructor refuses, and for choices that do not go together.
     """
     lightning.seed_everything(config["seed"], verbose=False)
-    shared = {"extractor": instantiate(config["extractor"], "extractor"), "source": source or source_of(config)}
-    own = {key: value for key, value in config["data"].items() if key not in shared}
-    data = instantiate(own, "data", seed=config["seed"], **shared)
+    extractor = instantiate(config["extractor"], "extractor")
+    data = build_data(config, source=source or source_of(config), extractor=extractor, seed=config["seed"])
     if data.extractor.of_bytes and len(data.shape) != 3:
         raise UserError("this extractor compares images, and the data are points: leave extractor= out")
     denoiser = build_denoiser(config, data)
@@ -156,6 +155,12 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     return Experiment(data, module, sampler, yardsticks, settings, card, conditional, config["seed"])
 
 
+def build_data(config: dict[str, Any], **shared: Any) -> DataModule:
+    """The data of a config, wired to ``shared``: without an extractor there, whoever asks compares nothing."""
+    own = {key: value for key, value in config["data"].items() if key not in {"extractor", *shared}}
+    return instantiate(own, "data", **shared)
+
+
 def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     """What ``model`` names: a network, read by the prediction, or a denoiser that is exact and learns nothing."""
     schedule: Schedule = instantiate(config["schedule"], "schedule")
@@ -163,10 +168,10 @@ def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     variance: Variance = instantiate(config["variance"], "variance")
     model: Any = target_of(config["model"], "model")
     if issubclass(model, Denoiser):
-        shared = {"schedule": schedule, "variance": variance, "law": data.training_law(), "levels": data.levels}
-        return instantiate(config["model"], "model", **shared)
-    shared = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
-    network = instantiate(config["model"], "model", **shared)
+        told = {"variance": variance, "law": data.training_law(), "levels": data.levels}
+        return instantiate(config["model"], "model", schedule=schedule, **told)
+    sizes = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
+    network = instantiate(config["model"], "model", **sizes)
     return NetworkDenoiser(schedule, network, instantiate(config["prediction"], "prediction"), variance, data.levels)
 
 

@@ -1,6 +1,6 @@
 """What a data set is: a class with a shape, levels, classes and three splits."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Split:
         return Split(self.values[rows], self.labels[rows], chance)
 
 
-class Source:
+class Source(ABC):
     """A data set. To write one: a subclass that says ``shape``, ``levels`` and ``classes``, and gives ``splits``.
 
     The three may stand in the class or be set by the constructor, from its arguments; they are asked of the object

@@ -1,6 +1,6 @@
 """The noun that losses, samplers, likelihoods and yardsticks all take."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from itertools import chain
 
@@ -13,7 +13,7 @@ from scorelab.schedules import Schedule
 from scorelab.tensors import like
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module, ABC):
     """Maps (x_t, t) to an Estimate. Holds the one schedule, the variance of its reverse steps, and the data's lattice.
 
     A trained network is a denoiser, the exact posterior mean of a known law is another. ``levels`` is how many values

@@ -1,6 +1,6 @@
 """Networks as denoisers: what the network is fed, and what its output stands for."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,7 @@ class NetworkInput:
     condition: Tensor
 
 
-class Parameterization:
+class Parameterization(ABC):
     """What a network is fed and what its output means.
 
     To write one: a subclass with ``estimate``, and with ``inputs`` where the network is fed something else than x_t

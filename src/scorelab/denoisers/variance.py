@@ -1,6 +1,6 @@
 """The variance s^2 of a reverse step p(x_s | x_t) = N(posterior mean at x^_0, s^2 I)."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from scorelab.schedules import Transition
 from scorelab.tensors import like
 
 
-class Variance:
+class Variance(ABC):
     """How uncertain a reverse step is. Answers are log s^2, broadcastable to x.
 
     ``outputs`` is how many numbers per dimension a network must say for it: 1 for its prediction alone.

@@ -1,6 +1,6 @@
 """What is evaluated, and what a yardstick of evaluating is."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -142,7 +142,7 @@ class TableRow:
     place: int = 100
 
 
-class Yardstick:
+class Yardstick(ABC):
     """One thing to evaluate. ``names`` are its numbers; ``of_samples`` says whether it looks at the context's samples.
 
     A number is of the test split, where its name does not say another. ``rows`` are those that the table shows.

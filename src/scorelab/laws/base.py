@@ -1,6 +1,6 @@
 """Laws of the data whose noised marginals are known in closed form."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ class Drawn:
     label: Tensor | None
 
 
-class Law(nn.Module):
+class Law(nn.Module, ABC):
     """A law of x_0 whose marginal under x_t = alpha x_0 + sigma eps is known for every alpha and sigma.
 
     Where it has labels, one given to it leaves only what carries that label; where it has none, labels are ignored.

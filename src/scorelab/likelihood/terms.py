@@ -1,6 +1,6 @@
 """What the variational bound is made of, estimated image by image: the steps of a grid, or an integral over log-SNR."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -11,7 +11,7 @@ from scorelab.likelihood.formulas import bits_per_dim, bound_term, gaussian_log_
 from scorelab.tensors import like, sum_except_batch
 
 
-class BoundTerms:
+class BoundTerms(ABC):
     """What the bound is made of, estimated by one noise per image; counts what it evaluates.
 
     x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim. ``decoder_costs`` says whether the

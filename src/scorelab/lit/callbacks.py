@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
     return state[key]
 
 
-class EverySteps(Callback):
+class EverySteps(Callback, ABC):
     """Something done after every ``every``-th optimiser step and after the last one; ``Checkpointing`` sees to it.
 
     Lightning's hooks may be there besides.
@@ -81,9 +82,9 @@ class EverySteps(Callback):
         """Whether it is to be done after ``step`` steps and has not been."""
         return self.done < step and (last or step % self.every == 0)
 
+    @abstractmethod
     def act(self, run: RunContext, step: int) -> None:
         """What is done after ``step`` steps."""
-        raise NotImplementedError
 
     def leave_out(self, seconds: float) -> None:
         """So many seconds were spent on something else than training."""

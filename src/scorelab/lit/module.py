@@ -129,8 +129,8 @@ class DiffusionModule(LightningModule):
     def measure_gradients(self, optimizer: Optimizer) -> list[nn.Parameter]:
         """Put the gradients' norm on record; the parameters that have a gradient."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        self.record = replace(self.record, gradient_norm=norm)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # of none at all, a zero on the CPU
+        self.record = replace(self.record, gradient_norm=norm.to(self.device))
         return parameters
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What every objective takes and answers, and the form that most of them have: a weighted squared error."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -67,7 +67,7 @@ class Terms:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """An objective: deterministic given the denoiser, the example and the generator.
 
     A subclass must write ``forward``. It should write ``noise_weight``, without which the loss has no card, cannot be

@@ -1,6 +1,6 @@
 """Laws that draw training times."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Timesteps:
     weight: Tensor
 
 
-class TimestepSampler(nn.Module):
+class TimestepSampler(nn.Module, ABC):
     """Draws one rank's n times of a batch that all ranks share.
 
     Every rank passes a generator in the same state, draws for all ``world`` ranks, and keeps its share, so laws over

@@ -4,6 +4,7 @@ An extractor is one class with a name, a hash, features and perhaps logits.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scorelab.errors import Refusal
 CHUNK = 1024  # images at once: enough to keep the cores busy, and 50,000 images still fit
 
 
-class Extractor(nn.Module):
+class Extractor(nn.Module, ABC):
     """A frozen map from uint8 images (N, C, H, W) to features (N, num_features).
 
     A subclass sets the three attributes and defines ``features``; it defines ``logits`` too if it is a
@@ -35,9 +36,9 @@ class Extractor(nn.Module):
     hash: str
     of_bytes: bool = True
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Features (N, num_features) of bytes (N, C, H, W), or of data (N, ...), on the extractor's device."""
-        raise NotImplementedError
 
     def logits(self, images: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the classes, (N, classes).

@@ -1,7 +1,7 @@
 """What all samplers share: how they ask, when, and the walk."""
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Self
 
@@ -43,7 +43,7 @@ class Ask:
         return estimate.clipped() if self._clip else estimate
 
 
-class Sampler:
+class Sampler(ABC):
     """Walks from x_1 ~ N(0, prior_std^2 I) to x_0 along ``times``, asking a denoiser on the way.
 
     To write one: a subclass with ``order`` and ``stochastic``, and a ``step`` from t to s > 0. The step to time 0 is
@@ -134,9 +134,9 @@ class Sampler:
             RuntimeError: where the walk asked more or less often than ``evaluations`` says, or its times do not fall.
         """
         ask, times, name = Ask(denoiser, label, self.clip), self.times(denoiser), type(self).__name__
-        if not bool((times.diff() < 0).all()):  # nor where one is no number
-            told = ", ".join(f"{t:.4g}" for t in times[:3].tolist())
-            raise RuntimeError(f"{name}.times must fall to 0 without end, got {told} ...")
+        if not bool((times.diff() < 0).all()) or float(times[-1]) != 0:  # nor where one is no number
+            told = ", ".join(f"{t:.4g}" for t in times.tolist())
+            raise RuntimeError(f"{name}.times must fall from each to the next, and end at 0, got {told}")
         x1 = denoiser.prior_std * standard_normal(shape, generator, device=denoiser.device)
         x0 = self.walk(ask, x1, times, generator)
         if ask.count != (said := self.evaluations(denoiser)):
