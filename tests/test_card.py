@@ -34,6 +34,7 @@ from scorelab.losses import (
     Loss,
     Simple,
     Stratified,
+    Terms,
     Timesteps,
     TimestepSampler,
     Uniform,
@@ -283,6 +284,9 @@ def test_the_decoder_has_no_weight_and_a_learned_variance_is_not_covered():
 
 class Ratio(Loss):
     """An objective that is no weighted square."""
+
+    def forward(self, denoiser, example, generator=None):
+        return Terms(denoiser(example.x_t, example.t).score.flatten(1).norm(dim=1))
 
 
 def test_an_objective_that_is_no_weighted_square_says_so_and_has_nothing_to_normalise_by():

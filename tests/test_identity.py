@@ -168,3 +168,5 @@ def test_an_objective_that_the_program_has_gained_since_makes_no_other_run() -> 
     assert first_difference(old, changed) == "metrics.objectives.one.w was 1, is now 2"
     assert first_difference(old, {"metrics": {"objectives": {"_target_": "All", "items": 32, "one": one}}}) is not None
     assert first_difference(old, {"metrics": {}}) is not None
+    source = {"_target_": "Source", "inner": {"_target_": "Inner", "w": 1}}
+    assert first_difference({"data": {"source": source}}, {"data": {"source": {"_target_": "Source"}}}) is not None

@@ -276,13 +276,18 @@ def test_samples_that_are_no_numbers_are_not_drawn():
 
 
 class Wandering(Midpoint):
+    def __init__(self, *times: float) -> None:
+        super().__init__(len(times) - 1)
+        self.along = torch.tensor(times, dtype=torch.float64)
+
     def times(self, denoiser):
-        return torch.tensor([1.0, math.nan, 0.0], dtype=torch.float64)
+        return self.along
 
 
-def test_a_sampler_whose_times_do_not_fall_is_told_so_by_name():
+@pytest.mark.parametrize("times", [(1.0, math.nan, 0.0), (1.0, 1.0, 0.0), (1.0, 0.5, 0.1)])
+def test_a_sampler_whose_times_do_not_fall_to_0_is_told_so_by_name(times):
     with pytest.raises(RuntimeError, match=r"^Wandering\.times must fall"):
-        Wandering(2)(oracle(VP()), (2, 3))
+        Wandering(*times)(oracle(VP()), (2, 3))
 
 
 @each_form(1280)

@@ -78,9 +78,9 @@ class Rescheduled(Denoiser):
 
     @property
     def prior_std(self) -> float:
-        """That of the inner schedule's end, in B's units, where B goes beyond it; else B's own."""
+        """B's own where the walk begins at B's end; else that of the inner schedule's end, in B's units there."""
         _, latest = self.time_range()
-        if latest > self.schedule.t_max - 1e-9:
+        if abs(latest - self.schedule.t_max) < 1e-9:
             return self.schedule.prior_std
         _, inner_latest = self.inner.time_range()
         return self.inner.prior_std * (_power(self.schedule, latest) / _power(self.inner.schedule, inner_latest)) ** 0.5
