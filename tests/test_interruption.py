@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import SMALL, TINY
 from faults.compare import differences
+from torch import nn
 
 from scorelab.app.again import Typed
 from scorelab.data.module import DataModule, ignore_ending
@@ -111,6 +112,17 @@ def test_a_signal_before_the_first_step_ends_the_run_and_every_handler_is_our_ow
     assert typed("train", "run=a", *SMALL, "trainer.max_steps=2", "overwrite=true").status == 0
     assert len(handlers) == 2 and {handler.__func__ for each in handlers for handler in each} == {Signals._handle}
     assert [signal.getsignal(signum) for signum in ENDING] == before
+
+
+def test_a_handler_that_lightning_has_put_in_is_gone_at_the_start_of_its_stage() -> None:
+    """It clears the module's gradients there, before it asks for the data."""
+    before = signal.getsignal(signal.SIGTERM)
+    with SIGNALS.listening():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        module = DiffusionModule(nn.Identity(), nn.Identity(), None, None, None, None, seed=0)
+        module.zero_grad()
+        assert signal.getsignal(signal.SIGTERM) == SIGNALS._handle
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 HIT = """

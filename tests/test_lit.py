@@ -277,6 +277,9 @@ class Noted(EverySteps):
         super().__init__(1)
         self.best, self.aside = best, 0.0
 
+    def act(self, run: RunContext, step: int) -> None:
+        """Nothing."""
+
     def take_best(self) -> bool:
         best, self.best = self.best, False
         return best

@@ -21,10 +21,12 @@ from faults.compare import differences
 from PIL import Image
 
 from scorelab.data.images import Digits
+from scorelab.lit.loggers import ForLightning
 from scorelab.lit.module import DiffusionModule
 from scorelab.metrics.features import DigitsExtractor
 from scorelab.metrics.fidelity import Chance, frechet_floor
 from scorelab.tensors import to_bytes
+from scorelab.tracking.history import History
 
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = (
@@ -413,3 +415,8 @@ def test_a_run_trains_in_bf16_on_a_gpu(typed) -> None:
 def test_a_callback_of_lightnings_own_that_wants_a_logger_has_one(typed) -> None:
     monitor = "+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor"
     assert typed("train", "run=a", *TINY, monitor).status == 0
+
+
+def test_what_such_a_callback_logs_goes_into_the_history(tmp_path: Path) -> None:
+    ForLightning(History(tmp_path)).log_metrics({"theirs": 0.5}, 3)
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,theirs", "3,0.5"]
