@@ -50,6 +50,9 @@ class Noise(Sampler):
     def __init__(self) -> None:
         super().__init__(1, False)
 
+    def step(self, ask, estimate, s, t, generator) -> Tensor:
+        raise AssertionError("it takes none")
+
     def __call__(self, denoiser, shape, label=None, generator=None) -> Tensor:
         first = noise(torch.zeros(shape), generator)
         return torch.stack([first, noise(first, generator)], -1)
