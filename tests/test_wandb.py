@@ -30,6 +30,12 @@ PATIENCE = 20.0
 FLOATS = [float(number) for number in range(200)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The seconds that wandb's first import and first start take are no test's own."""
+    Wandb(tmp_path_factory.mktemp("warm"), "name", {}, timeout=60).close(0)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A server, and a login to it."""
