@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import lightning
+import torch
 
 from scorelab.config.check import checked, instantiate, target_of
 from scorelab.config.refusals import called
@@ -79,7 +80,7 @@ def source_of(config: dict[str, Any]) -> Source:
 
 
 def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any]:
-    """The config with what the data decides written out: the network's open sizes, the extractor.
+    """The config with what data and machine decide written out: the network's open sizes, the extractor.
 
     The data set is asked only for what is open; it is built where it is not given.
 
@@ -89,7 +90,7 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
     network: Any = target_of(config["model"], "model")
     model, extractor = dict(config["model"]), config.get("extractor") or config["data"].get("extractor")
     known = inspect.signature(network.sizes).parameters if hasattr(network, "sizes") else {}
-    sizes = {key: model[key] for key in known if key != "shape"}
+    sizes = {key: model[key] for key in known if key not in ("shape", "small")}
     if config.get("extractor") is None and extractor:
         extractor = checked(dict(extractor), "extractor")
     extractor = dict(extractor or {})  # its own object: YAML would show one in two places as a name for it
@@ -97,10 +98,17 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
         return config | {"extractor": extractor}
     shape = (source or source_of(config)).shape
     try:
-        model |= network.sizes(shape, **sizes) if known else {}
+        small = {"small": on_cpu(config)} if "small" in known else {}
+        model |= network.sizes(shape, **sizes, **small) if known else {}
     except Refusal as error:
         raise UserError(f"model: {error}") from error
     return config | {"model": model, "extractor": extractor or checked(plain_extractor(shape), "extractor")}
+
+
+def on_cpu(config: dict[str, Any]) -> bool:
+    """Whether a run of this config trains on the CPU: by its trainer, or because there is no GPU."""
+    wanted = (config.get("trainer") or {}).get("accelerator", "auto")
+    return wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available())
 
 
 def plain_extractor(shape: tuple[int, ...]) -> dict[str, Any]:
