@@ -337,7 +337,8 @@ IMPORTANCE = ("loss=vlb", "timesteps=importance", "schedule.num_steps=20")
 def test_the_history_of_importance_sampling_is_in_the_checkpoint(
     typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("run=a", *TINY, *IMPORTANCE, "callbacks=default", "trainer.max_steps=16", "callbacks.validation.every=10")
+    words = ("run=a", *TINY, *IMPORTANCE, "callbacks=default", "trainer.max_steps=16", "evaluation.every=10")
+    words += ("callbacks.grid.every=10",)
     run, torn = (tmp_path / name / "logs" / "train" / "a" for name in ("whole", "torn"))
     for folder in ("whole", "torn"):
         (tmp_path / folder).mkdir()

@@ -18,6 +18,7 @@ from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
+from scorelab.lit.callbacks import EverySteps
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
@@ -80,13 +81,17 @@ def source_of(config: dict[str, Any]) -> Source:
 
 
 def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any]:
-    """The config with what data and machine decide written out: the network's open sizes, the extractor.
+    """The config with what is open written out: the network's sizes, the extractor, how often things are done.
+
+    The data decides it, the machine and the length of the run.
 
     The data set is asked only for what is open; it is built where it is not given.
 
     Raises:
         UserError: for a network that is not for such data, and for data that is compared in no feature space.
     """
+    if "callbacks" in config and isinstance(config.get("trainer", {}).get("max_steps"), int):
+        config = timed(config)
     network: Any = target_of(config["model"], "model")
     model, extractor = dict(config["model"]), config.get("extractor") or config["data"].get("extractor")
     known = inspect.signature(network.sizes).parameters if hasattr(network, "sizes") else {}
@@ -103,6 +108,22 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
     except Refusal as error:
         raise UserError(f"model: {error}") from error
     return config | {"model": model, "extractor": extractor or checked(plain_extractor(shape), "extractor")}
+
+
+def timed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what its length decides written out: the steps between what is done several times in a run.
+
+    ``evaluation.every``, where it is given, counts for what would be done as often as it is left open to
+    (``EverySteps.times``).
+    """
+    steps, asked = config["trainer"]["max_steps"], config["evaluation"].get("every")
+    callbacks = dict(config["callbacks"])
+    for name, node in callbacks.items():
+        if node and node.get("every", 0) is None:
+            kind: Any = target_of(node, f"callbacks.{name}")
+            every = asked if asked is not None and kind.times == EverySteps.times else max(1, steps // kind.times)
+            callbacks[name] = node | {"every": every}
+    return config | {"callbacks": callbacks}
 
 
 def on_cpu(config: dict[str, Any]) -> bool:
