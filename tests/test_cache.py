@@ -179,6 +179,14 @@ def test_what_was_not_used_for_longest_goes_first_and_never_the_one_just_made(tm
     assert keys_left(tmp_path) == {"alone"}
 
 
+def test_what_is_not_the_caches_own_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "values").write_bytes(bytes(1000))
+    for name in ("one", "two"):
+        taken(tmp_path, Maker(), {"name": name}, most_gb=61e-9)
+    assert (tmp_path / "mine" / "values").exists() and keys_left(tmp_path) == {"two"}
+
+
 def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
     make = Maker()
     held = aged(tmp_path, "old", 200, make, resident_mb=0)
@@ -204,13 +212,14 @@ def test_what_another_process_has_mapped_stays_as_well(tmp_path: Path) -> None:
 
 
 def test_what_killed_jobs_left_goes_when_room_is_made_and_what_is_being_made_stays(tmp_path: Path) -> None:
-    for name in ("dead", "busy"):
+    dead, busy = "d" * 32, "b" * 32
+    for name in (dead, busy, "notes"):
         (tmp_path / f".{name}.1-1.part").mkdir()
         (tmp_path / f".{name}.1-1.part" / "values").write_bytes(b"half")
-    with (tmp_path / "busy.lock").open("w") as lock:
+    with (tmp_path / f"{busy}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         taken(tmp_path, Maker())
-    assert {each.name for each in tmp_path.glob(".*")} == {".busy.1-1.part"}
+    assert {each.name for each in tmp_path.glob(".*")} == {f".{busy}.1-1.part", ".notes.1-1.part"}
 
 
 def test_more_than_the_cache_may_hold_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

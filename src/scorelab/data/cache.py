@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +23,7 @@ from scorelab.files import sync_directory, temporary, write_json
 
 FORMAT = 1  # of the entries; another one is never read
 VALUES, NOTES = "values", "entry.json"
+ENTRY = re.compile(r"[0-9a-f]{32}")  # what the cache has named, and may remove
 
 log = logging.getLogger("scorelab")
 
@@ -181,16 +183,20 @@ class TensorCache:
     def _make_room(self, kept: Path) -> None:
         """Remove what was not used for longest until the cache is within its bound, and what killed jobs left."""
         for left in self.folder.glob(".*.part"):
-            lock = left.with_name(left.name.split(".")[1] + ".lock")
+            name = left.name.split(".")[1]
+            if name == kept.name or not ENTRY.fullmatch(name):
+                continue
+            lock = _lock_of(self.folder / name)
             with suppress(OSError), lock.open("a") as file:
-                if lock != _lock_of(kept) and _locked(file) and _is_at(file, lock):
+                if _locked(file) and _is_at(file, lock):
                     shutil.rmtree(left, ignore_errors=True)
                     lock.unlink(missing_ok=True)
         used: list[tuple[int, int, Path]] = []
         for values in self.folder.glob(f"[!.]*/{VALUES}"):
             with suppress(OSError):  # another job has just removed it
                 found = values.stat()
-                used.append((found.st_mtime_ns, found.st_size, values))
+                if ENTRY.fullmatch(values.parent.name):
+                    used.append((found.st_mtime_ns, found.st_size, values))
         over = sum(size for _, size, _ in used) - self.most_bytes
         for _, size, values in sorted(used):
             if over <= 0:
