@@ -20,7 +20,7 @@ BELOW = {  # the rooms right beneath each room; what those stand on may be impor
     "losses": {"samplers", "likelihood", "data"},
     "samplers": {"denoisers"},
     "likelihood": {"denoisers"},
-    "data": {"denoisers"},
+    "data": {"denoisers", "files"},
     "denoisers": {"laws", "schedules"},
     "laws": {"tensors"},
     "schedules": {"tensors"},

@@ -97,6 +97,7 @@ def evaluated(
 ) -> dict[str, float | None]:
     """Evaluate, write metrics.json and the pictures into a folder, say the table."""
     results = run_yardsticks(experiment.yardsticks, context, log.info)
+    results.records["data"] = experiment.data.records()
     remove_temporary(folder, shared=True)
     content = {"overrides": words, "metrics": results.metrics, "records": results.records, "config": config}
     write_json(folder / "metrics.json", plain(content))

@@ -273,6 +273,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
     known = {key: value for key, value in results.metrics.items() if value is not None}
     objects.loggers.log_metrics(known, trainer.global_step)
     draw_results(results.records, context, run.path)
+    results.records["data"] = experiment.data.records()
     results.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
     results.records["training"] = {
         "steps": trainer.global_step,

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from scorelab.data.mapped import in_chunks
 from scorelab.errors import Refusal
 from scorelab.laws import Law
 
@@ -56,6 +58,10 @@ class Source(ABC):
         """What the data was drawn from, where that is known."""
         return None
 
+    def told(self) -> dict[str, Any]:
+        """What the records say of it, as plain values: where its splits come from, what was left out, what was done."""
+        return {}
+
     def checked_splits(self) -> dict[str, Split]:
         """The splits, seen to be what ``Source`` and ``Split`` say.
 
@@ -78,10 +84,15 @@ class Source(ABC):
         if values.dtype != dtype or values.shape[1:] != tuple(self.shape):
             found = f"{values.dtype} (N, {', '.join(map(str, values.shape[1:]))})"
             return f"holds {found}, of shape={self.shape} and levels={self.levels} {dtype} is needed"
-        if self.levels is not None and int(values.max()) >= self.levels:
-            return f"holds the level {int(values.max())}, and levels={self.levels}"
+        if self.levels is not None and (most := _most(values, self.levels)) >= self.levels:
+            return f"holds the level {most}, and levels={self.levels}"
         if labels.dtype != torch.int64 or labels.shape != (len(values),):
             return f"needs labels int64 ({len(values)},), 0 without classes, not {labels.dtype} {tuple(labels.shape)}"
         if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             return f"holds labels {int(labels.min())} ... {int(labels.max())}, and classes={self.classes}"
         return None
+
+
+def _most(values: Tensor, levels: int) -> int:
+    """The highest level that is held; of bytes that may all occur it need not be looked for."""
+    return levels - 1 if levels > 255 else max(int(chunk.max()) for chunk in in_chunks(values))

@@ -1,7 +1,9 @@
 """The one LightningDataModule: resident data, or endless draws, in an order that depends on seed and step alone."""
 
+import hashlib
 import signal
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import count
 from typing import Any, Literal
 
@@ -11,21 +13,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.base import Source, Split
+from scorelab.data.mapped import Reader, in_chunks
 from scorelab.data.synthetic import Synthetic
 from scorelab.errors import Refusal
 from scorelab.laws import FiniteSet, Law
 from scorelab.tensors import as_data, generator
 
 
-class InMemoryDataset(Dataset):
-    """A split in memory; an index is a whole batch of rows."""
+class SplitDataset(Dataset):
+    """A split of N items, in memory or mapped; an index is a whole batch of rows. With ``flip``, row N + i is the
+    mirror image of row i.
+    """
 
-    def __init__(self, split: Split, levels: int | None) -> None:
-        self.split, self.levels = split, levels
+    def __init__(self, split: Split, levels: int | None, flip: bool = False) -> None:
+        self.split, self.levels, self.flip = split, levels, flip
+        self.reader = Reader(split.values)
+
+    def __len__(self) -> int:
+        """How many rows there are, mirror images among them."""
+        return len(self.split) * (2 if self.flip else 1)
 
     def __getitem__(self, rows: Tensor | list[int]) -> tuple[Tensor, Tensor]:
         """Data as float32 (B, ...), and labels (B,)."""
-        return as_data(self.split.values[rows], self.levels), self.split.labels[rows]
+        if not self.flip:
+            return as_data(self.reader[rows], self.levels), self.split.labels[rows]
+        rows = torch.as_tensor(rows)
+        own, mirrored = rows % len(self.split), rows >= len(self.split)
+        values = self.reader[own]
+        values[mirrored] = values[mirrored].flip(-1)
+        return as_data(values, self.levels), self.split.labels[own]
 
 
 class Batches(Sampler[Tensor]):
@@ -148,7 +164,10 @@ class DataModule(LightningDataModule):
 
     @property
     def training(self) -> Split:
-        """What is trained on where it is finite: the train split, with mirror images where they are asked for."""
+        """What is trained on where it is finite: the train split, with mirror images where they are asked for.
+
+        With those it is made in memory each time it is asked for; batches are drawn without it.
+        """
         train = self.splits["train"]
         if not self.flip:
             return train
@@ -171,6 +190,24 @@ class DataModule(LightningDataModule):
         """The law of held-out data, where it is known."""
         return self.source.law()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of the hash of the train split's values."""
+        hashed = hashlib.sha256()
+        for chunk in in_chunks(self.splits["train"].values):
+            array: Any = chunk.contiguous().numpy()
+            hashed.update(array.data)
+        return hashed.hexdigest()[:12]
+
+    def records(self) -> dict[str, Any]:
+        """What was trained and judged on, as plain values: sizes, what the source tells, the fingerprint.
+
+        Of endless draws "train" is none, and the fingerprint that of the sample they are compared with.
+        """
+        sizes = {name: len(split) for name, split in self.splits.items()}
+        endless = {"train": None} if self.endless else {}
+        return {**sizes, **endless, **self.source.told(), "fingerprint": self.fingerprint}
+
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the trainer's step on."""
         trainer = self.trainer
@@ -179,9 +216,9 @@ class DataModule(LightningDataModule):
         if self.endless:
             assert isinstance(self.source, Synthetic)
             return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), StepNumbers(start))
-        train = self.training
+        train = SplitDataset(self.splits["train"], self.levels, self.flip)
         batches = Batches(len(train), self.batch_size, self.seed, rank, world, start)
-        return self.served(InMemoryDataset(train, self.levels), ByValue(batches) if self.workers else batches)
+        return self.served(train, ByValue(batches) if self.workers else batches)
 
     def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:
         """Whole batches in the sampler's order. Workers leave it to the main process what a signal means."""
