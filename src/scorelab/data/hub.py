@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import Stored, TensorCache
 from scorelab.data.division import by_class
-from scorelab.data.pictures import Rules, Unreadable, decode
+from scorelab.data.pictures import Rules, Unreadable, decode, header
 from scorelab.data.tables import ROWS, Tables, opened
 from scorelab.errors import Refusal
 
@@ -43,8 +44,10 @@ class HuggingFace(Source):
         split: that is trained on; a set that has but one need not be told.
         image: the column of pictures; null finds it by its feature.
         label: the column of classes; null finds it by its feature, or whole numbers under a usual name.
-        size: of the images, which are resized and cropped to it; null is that of the first.
+        size: of the images, one number or [height, width]: they are resized and cropped to it; null is that of the
+            first.
         channels: 1 or 3; null is what the first has.
+        max_pixels: of a picture; a larger one counts as unreadable.
         val: a share below 1, or a count, where the set has no val of its own.
         test: the same.
         split_seed: of that choice.
@@ -65,8 +68,9 @@ class HuggingFace(Source):
         split: str = "train",
         image: str | None = None,
         label: str | None = None,
-        size: int | None = None,
-        channels: int | None = None,
+        size: int | list[int] | None = None,
+        channels: Literal[1, 3] | None = None,
+        max_pixels: int = 100_000_000,
         val: float = 0.1,
         test: float = 0.1,
         split_seed: int = 0,
@@ -79,8 +83,8 @@ class HuggingFace(Source):
         self.tables = opened(path, name)
         self.split = _trained_on(self.tables, split)
         self.image, self.label = self.tables.image_column(image), self.tables.label_column(label)
-        self.rules = self._rules_of(size, channels)
-        self.shape = (self.rules.channels, self.rules.size, self.rules.size)
+        self.rules = self._rules_of(size, channels, max_pixels)
+        self.shape = (self.rules.channels, *self.rules.size)
         self.classes = self._classes()
         self._notes: dict[str, Any] = {}
 
@@ -96,17 +100,30 @@ class HuggingFace(Source):
         label = f"{self.label.name} ({self.label.why})" if self.label else "none"
         found = {"set": self.tables.told.partition("=")[2], "trained_on": self.split}
         columns = {"image": f"{self.image.name} ({self.image.why})", "label": label}
-        return found | columns | {"preprocessing": asdict(self.rules)} | self._notes
+        return found | columns | {"preprocessing": self.rules.told()} | self._notes
 
     def _key(self) -> dict[str, Any]:
         """What the decoded set is made of, and how."""
         columns = {"image": self.image.name, "label": self.label.name if self.label else None}
         drawn = {"split": self.split, "val": self.val, "test": self.test, "split_seed": self.split_seed}
-        return {"kind": "hub", "content": self.tables.content} | columns | drawn | {"rules": asdict(self.rules)}
+        return {"kind": "hub", "content": self.tables.content} | columns | drawn | {"rules": self.rules.key()}
 
-    def _rules_of(self, size: int | None, channels: int | None) -> Rules:
-        """How pictures are decoded; what is open is as the first readable one has it."""
-        return Rules(size or 28, channels or 1)
+    def _rules_of(self, size: int | list[int] | None, channels: Literal[1, 3] | None, max_pixels: int) -> Rules:
+        """How pictures are decoded; what is open is as the first readable one has it.
+
+        Raises:
+            Refusal: where none is readable, and for a size that is none.
+        """
+        asked = [size, size] if isinstance(size, int) else size
+        if asked is not None and (len(asked) != 2 or min(asked) < 1):
+            raise Refusal(f"size is one number of pixels, or [height, width], got {size}")
+        for rows in self.tables.rows(self.split, [self.image.name]):
+            for cell in rows[self.image.name]:
+                with suppress(Unreadable):
+                    first = header(bytes_of(cell), max_pixels)
+                    height, width = asked or (first.height, first.width)
+                    return Rules((height, width), channels or (1 if first.grey else 3), max_pixels)
+        raise Refusal(f"{self.tables.told}: its split {self.split} holds no picture that can be read")
 
     def _classes(self) -> int | None:
         """How many classes there are: as the feature says, else one more than the largest label."""
