@@ -13,7 +13,7 @@ import torch
 from scorelab.config.check import checked, instantiate, target_of
 from scorelab.config.refusals import called
 from scorelab.data.base import Source
-from scorelab.data.module import DataModule
+from scorelab.data.module import DataModule, first
 from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
@@ -42,7 +42,7 @@ class Experiment:
 
     def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
-        train, test = self.data.splits["train"], self.data.splits["test"]
+        train, test = self.data.splits["train"], first(self.data.splits["test"], self.settings.held_out)
         laws = self.data.training_law(), self.data.law()
         train_exact, held_out_exact = (exact_denoiser(law, denoiser, self.conditional) for law in laws)
         return EvaluationContext(

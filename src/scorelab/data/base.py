@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorelab.data.mapped import in_chunks
+from scorelab.mapped import in_chunks
 from scorelab.errors import Refusal
 from scorelab.laws import Law
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from scorelab.data.mapped import mapped
+from scorelab.mapped import mapped
 from scorelab.errors import Refusal
 from scorelab.files import sync_directory, temporary, write_json
 

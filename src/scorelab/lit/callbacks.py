@@ -14,11 +14,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from scorelab.data.module import DataModule
+from scorelab.data.module import DataModule, first
 from scorelab.errors import CheckpointError, Refusal, Unavailable, UserError
+from scorelab.evaluation.curves import bins_in_range
 from scorelab.evaluation.noise_error import noise_error
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.pictures import save_samples
+from scorelab.log_snr import SIMPLE
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
@@ -195,20 +197,32 @@ class Validation(EverySteps):
     """``val/simple`` of the evaluated weights on the common log-SNR grid; ``improved`` where it is the least so far.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
+
+    Args:
+        every: steps between two.
+        items: of the val split that are looked at, the same each time and for every seed; all where it has no more.
+        chunk: items per network call.
+
+    Raises:
+        Refusal: for items < 1.
     """
 
     memory = "callbacks.validation.chunk"
 
-    def __init__(self, every: int | None = None, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, items: int = 512, chunk: int = 256) -> None:
         super().__init__(every)
-        self.chunk = chunk
+        if items < 1:
+            raise Refusal(f"items must be at least 1, got {items}")
+        self.items, self.chunk = items, chunk
         self.best, self.simple = math.inf, math.nan
         self.improved = False
 
     def act(self, run: RunContext, step: int) -> None:
         """Validate."""
-        x0, labels = run.data.data("val", run.module.device)
-        value = noise_error(run.module.evaluated, x0, labels, self.chunk).simple
+        held, denoiser, device = first(run.data.splits["val"], self.items), run.module.evaluated, run.module.device
+        x0, labels = as_data(held.values, run.data.levels).to(device), held.labels.to(device)
+        reached = [bin for bin in bins_in_range(denoiser) if bin in range(SIMPLE.start, SIMPLE.stop)]
+        value = noise_error(denoiser, x0, labels, self.chunk, reached).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
@@ -255,9 +269,7 @@ class SampleGrid(EverySteps):
     times = 5
     memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
-    def __init__(
-        self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256
-    ) -> None:
+    def __init__(self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
         if not 2 <= shown <= (samples or 256):
             raise Refusal(f"shown must lie between 2 and samples={samples or 256}, got {shown}")
