@@ -18,7 +18,7 @@ from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.actions import EverySteps
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler

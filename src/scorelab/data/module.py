@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.base import Source, Split
-from scorelab.mapped import Reader, in_chunks
 from scorelab.data.synthetic import Synthetic
 from scorelab.errors import Refusal
 from scorelab.laws import FiniteSet, Law
+from scorelab.mapped import Reader, in_chunks
 from scorelab.tensors import as_data, generator
 
 
