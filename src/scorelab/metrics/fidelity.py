@@ -6,10 +6,11 @@ PyTorch's global generator as it was and writes no file.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorelab.errors import Refusal
 from scorelab.metrics.features import Extractor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
 FID = "frechet_inception_distance"  # torch-fidelity's key
+LARGEST = 2**23  # numbers of training images looked at at once: 64 MB in float64
 ENTRIES = 2**24  # of a matrix of distances held at once: 128 MB in float64
 
 
@@ -118,11 +120,17 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
     """
     for images in (real, fake):
         _check(images, 2, extractor)
-    return _between(*(extractor.features(images).double().cpu() for images in (fake, real)))
+    return frechet_between(*(extractor.features(images).double().cpu() for images in (fake, real)))
 
 
-def _between(a: Tensor, b: Tensor) -> float:
-    """The Fréchet distance of two sets of features, float64 on the CPU."""
+def frechet_between(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance of two sets of features (N, f), float64 on the CPU: see :func:`frechet`.
+
+    Raises:
+        Refusal: a set has fewer than 2 items, which have no covariance.
+    """
+    if (least := min(len(a), len(b))) < 2:
+        raise Refusal(f"2 images are needed, not {least}")
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
     one, other = (fid_features_to_statistics(features) for features in (a, b))
@@ -131,11 +139,11 @@ def _between(a: Tensor, b: Tensor) -> float:
 
 def frechet_floor(
     reference: Tensor,
-    extractor: Extractor,
+    extractor: Extractor | None = None,
     n: int | None = None,
     labels: Tensor | None = None,
     chance: Chance = Chance(),
-    halves: int = 100,
+    halves: int | None = None,
     seed: int = 0,
 ) -> Floor:
     r"""The Fréchet distance that n perfect samples would have from the reference, from its own halves.
@@ -157,13 +165,12 @@ def frechet_floor(
     is that of a sum of squares (where the sides differ, tr Γ_s Γ_r is taken for the smaller tr Γ_r²).
 
     Args:
-        reference: what the extractor takes (m, ...); or features (m, num_features) of any floating type, where it
-            takes bytes.
+        reference: what the extractor takes (m, ...); features (m, f) where there is none.
         extractor: the feature space.
         n: the number of samples; by default m.
         labels: the reference's (m,); needed where a side holds less than the whole chance.
         chance: how much of it each side's class counts hold.
-        halves: K.
+        halves: K; None is 100, or 8,192 / f where that is less, but at least 4: each takes the root of an f x f matrix.
         seed: of the halvings.
 
     Raises:
@@ -171,13 +178,14 @@ def frechet_floor(
         ValueError: no labels where they are needed.
 
     """
-    if reference.is_floating_point() and extractor.of_bytes:
+    if extractor is None:
         features = reference.double().cpu()
     else:
         _check(reference, 4, extractor)
         features = extractor.features(reference).double().cpu()
     m = len(features)
     n = m if n is None else n
+    halves = max(4, min(100, 8192 // features.shape[1])) if halves is None else halves
     if m < 4 or n < 1 or halves < 2:
         raise Refusal(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
     generator = torch.Generator().manual_seed(seed)
@@ -203,12 +211,14 @@ def _halved(features: Tensor, labels: Tensor, halves: int, generator: torch.Gene
     for _ in range(halves):
         order = torch.randperm(len(features), generator=generator)
         order = order[labels[order].argsort(stable=True)][: 2 * half]
-        distances.append(_between(features[order[::2]], features[order[1::2]]))
+        distances.append(frechet_between(features[order[::2]], features[order[1::2]]))
     return torch.tensor(distances, dtype=torch.float64) * half / 2
 
 
-def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":
+def running_frechet(extractor: nn.Module) -> "FrechetInceptionDistance":
     """The same distance as a torchmetrics metric, for batches during training.
+
+    A module that gives back what it is given, with an integer ``num_features``, has it take features.
 
     Load the reference once, ``metric.update(bytes, real=True)``: ``reset`` keeps it. It is of what its own process
     has seen: of several, one draws and measures. Moving the metric to a device moves the extractor.
@@ -237,18 +247,38 @@ def memorization(samples: Tensor, train: Tensor) -> float:
     """
     if samples.shape[1:] != train.shape[1:] or len(samples) == 0:
         raise ValueError(f"cannot compare samples {tuple(samples.shape)} with images {tuple(train.shape)}")
-    known = train.to(samples.device).flatten(1).unique(dim=0).double()
+    known = distinct(train.flatten(1))
     if len(known) < 2:
         raise Refusal("memorisation needs at least 2 distinct training images")
-    squares = known.square().sum(1)
+    queries = samples.flatten(1)
+    size = max(2, LARGEST // known.shape[1])
+    found = [_nearest(queries, known, rows) for rows in torch.arange(len(known)).split(size)]
+    squares, places = (torch.cat(each, 1) for each in zip(*found, strict=True))
+    two = places.gather(1, squares.topk(2, largest=False).indices)
     copies = 0
-    for chunk in samples.flatten(1).split(max(1, ENTRIES // len(known))):
-        x = chunk.double()
-        nearest = (squares - 2 * x @ known.T).topk(2, largest=False).indices
+    for x, pair in zip(queries.split(1024), two.split(1024), strict=True):
         # the expanded square finds the two; it cancels where a sample is a copy, so measure them afresh
-        first, second = (x[:, None] - known[nearest]).norm(dim=2).sort(dim=1).values.unbind(1)
+        away = x[:, None].double() - known[pair].to(x.device).double()
+        first, second = away.norm(dim=2).sort(dim=1).values.unbind(1)
         copies += int((first < second / 3).sum())
     return copies / len(samples)
+
+
+def distinct(rows: Tensor) -> Tensor:
+    """The rows (N, d) that differ from all before them, byte by byte."""
+    array: Any = rows.contiguous().cpu().numpy()
+    whole = array.view(np.dtype((np.void, array.dtype.itemsize * array.shape[1]))).ravel()
+    places = torch.from_numpy(np.sort(np.unique(whole, return_index=True)[1]))
+    return rows if len(places) == len(rows) else rows[places.to(rows.device)]
+
+
+def _nearest(queries: Tensor, known: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of some of the known images, the two nearest to each query: ||y||^2 - 2 x y (Q, 2), and their places."""
+    here = known[rows].to(queries.device).double()
+    squares, found = here.square().sum(1), []
+    for x in queries.split(max(1, ENTRIES // len(here))):
+        found.append((squares - 2 * x.double() @ here.T).topk(min(2, len(here)), largest=False))
+    return torch.cat([each.values for each in found]), torch.cat([rows[each.indices.cpu()] for each in found])
 
 
 def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -> Recognised:
