@@ -5,6 +5,7 @@ PyTorch's global generator as it was and writes no file.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,17 +184,35 @@ def frechet_floor(
     else:
         _check(reference, 4, extractor)
         features = extractor.features(reference).double().cpu()
+    halves = max(4, min(100, 8192 // features.shape[1])) if halves is None else halves
+    return floor_of_halves(features, frechet_between, n, labels, chance, halves, seed)
+
+
+def floor_of_halves(
+    features: Tensor,
+    squared: Callable[[Tensor, Tensor], float],
+    n: int | None = None,
+    labels: Tensor | None = None,
+    chance: Chance = Chance(),
+    halves: int = 100,
+    seed: int = 0,
+) -> Floor:
+    """As :func:`frechet_floor`, for any squared distance of features (m, f) whose mean is c/n + c/m for equal laws.
+
+    Raises:
+        Refusal: fewer than 4 images, n < 1, or halves < 2.
+        ValueError: no labels where they are needed.
+    """
     m = len(features)
     n = m if n is None else n
-    halves = max(4, min(100, 8192 // features.shape[1])) if halves is None else halves
     if m < 4 or n < 1 or halves < 2:
         raise Refusal(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
     generator = torch.Generator().manual_seed(seed)
-    drawn = within = _halved(features, torch.zeros(m), halves, generator)
+    drawn = within = _halved(features, squared, torch.zeros(m), halves, generator)
     if chance != Chance():
         if labels is None:
             raise ValueError("class counts without chance need the reference's labels")
-        within = _halved(features, labels.cpu(), halves, generator)
+        within = _halved(features, squared, labels.cpu(), halves, generator)
     whole = chance.samples / n + chance.reference / m
     rest = 1 / n + 1 / m - whole
     value = whole * drawn.mean() + rest * within.mean()
@@ -205,13 +224,19 @@ def frechet_floor(
     return Floor(value.item(), se.item(), one.item(), other.item())
 
 
-def _halved(features: Tensor, labels: Tensor, halves: int, generator: torch.Generator) -> Tensor:
+def _halved(
+    features: Tensor,
+    squared: Callable[[Tensor, Tensor], float],
+    labels: Tensor,
+    halves: int,
+    generator: torch.Generator,
+) -> Tensor:
     """h/2 times the distance of halves (K,): equal in each class, to one image, and else random."""
     half, distances = len(features) // 2, []
     for _ in range(halves):
         order = torch.randperm(len(features), generator=generator)
         order = order[labels[order].argsort(stable=True)][: 2 * half]
-        distances.append(frechet_between(features[order[::2]], features[order[1::2]]))
+        distances.append(squared(features[order[::2]], features[order[1::2]]))
     return torch.tensor(distances, dtype=torch.float64) * half / 2
 
 
