@@ -14,6 +14,7 @@ from scorelab.errors import UserError
 from scorelab.run.identity import key_of
 
 NAMES = ("run", "name", "against", "init_from")  # what is typed there is a name, whatever it looks like
+PLACES = tuple(f"data.{inner}{key}" for inner in ("", "source.") for key in ("path", "root", "cache"))  # the same
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)")
 ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(,|$)""")
@@ -62,7 +63,7 @@ FLAGS = {
 def value_of(word: str) -> str:
     """The value of key=value; a name without the quotes that Hydra needs around it."""
     value = word.partition("=")[2]
-    return text_of(value) if key_of(word) in NAMES else value
+    return text_of(value) if key_of(word) in (*NAMES, *PLACES) else value
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,9 @@ def _readable(word: str, name: str, several: bool) -> str:
     """A word as Hydra is to read it."""
     key, equals, value = word.partition("=")
     bare = key.lstrip("+")
-    if bare in NAMES and equals:
-        if several and (bare == "init_from" or name in ("eval", "sample")):
+    if bare in (*NAMES, *PLACES) and equals:
+        bare = f"++{bare}" if bare in PLACES else bare
+        if several and (bare not in NAMES or bare == "init_from" or name in ("eval", "sample")):
             if FUNCTION.fullmatch(value):
                 return word
             return f"{bare}={','.join(_name(each, bare, name) for each in _elements(value))}"
@@ -192,7 +194,7 @@ def _readable(word: str, name: str, several: bool) -> str:
 
 def _name(typed: str, key: str, name: str) -> str:
     """A name such that Hydra's parser gives back what was typed; null stays nothing, where there may be none."""
-    if typed == "null" and (key in ("against", "init_from") or (key, name) == ("name", "train")):
+    if typed == "null" and (key not in NAMES or key in ("against", "init_from") or (key, name) == ("name", "train")):
         return typed
     text = text_of(typed)
     if text.startswith("~/") and not Path(text).exists():

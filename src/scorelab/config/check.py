@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scorelab.config.refusals import by_constructor, of_omegaconf, one_line
+from scorelab.config.short import ShortKeys, has_source
 from scorelab.config.values import TYPES, is_plain, typed, value_of_run
 from scorelab.errors import Refusal, UserError
 
@@ -170,11 +171,27 @@ def completed(cfg: DictConfig) -> dict[str, Any]:
         UserError: for a missing value, a refused target, an unknown key, or a value of the wrong type.
     """
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(_in_place(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(of_omegaconf(error)) from error
     assert isinstance(plain, dict)
     return {str(key): _group(str(key), value) for key, value in plain.items()}
+
+
+def _in_place(cfg: DictConfig) -> DictConfig:
+    """The config with what was typed as data.KEY where it belongs: of the data set, in data.source.
+
+    Raises:
+        UserError: for a key that neither takes.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    if not has_source(plain):
+        return cfg
+    data = plain["data"]
+    keys = ShortKeys.of(target_of(data, "data"), target_of(data["source"], "data.source"), GIVEN["data"])
+    if (stray := next(filter(keys.unknown, data), None)) is not None:
+        raise UserError(f"data.{stray}: no such key{nearest(stray, keys.known)}")
+    return OmegaConf.create(plain | {"data": keys.in_place(data)})
 
 
 def _group(key: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scorelab.config.choices import choices, folders_at_work
+from scorelab.config.short import short
 
 LIBRARY = (ValueError, TypeError, ImportError)
 
@@ -21,7 +22,7 @@ def of_omegaconf(error: OmegaConfBaseException) -> str:
     """What OmegaConf found wrong, by the whole path of the key."""
     key = getattr(error, "full_key", None)
     if isinstance(error, MissingMandatoryValue):
-        return f"{key} has no value: type {key}=..."
+        return f"{short(str(key))} has no value: type {short(str(key))}=..."
     told = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{key}: {told}" if key and key not in told else told
 
