@@ -24,6 +24,7 @@ class EvaluationSettings:
         tolerance: bits/dim.
         samples: how many samples are drawn; None is as many as the train split has.
         chunk: images per network call.
+        every: steps between two cheap estimates while training, val/simple; None is a twentieth of the run.
 
     Raises:
         Refusal: for a number that cannot be.
@@ -34,6 +35,7 @@ class EvaluationSettings:
     tolerance: float = 0.01
     samples: int | None = None
     chunk: int = 256
+    every: int | None = None
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 0:
@@ -44,6 +46,8 @@ class EvaluationSettings:
             raise Refusal(f"samples must be at least 2, got {self.samples}")
         if self.chunk < 1:
             raise Refusal(f"chunk must be at least 1, got {self.chunk}")
+        if self.every is not None and self.every < 1:
+            raise Refusal(f"every must be at least 1 step, got {self.every}")
 
 
 @dataclass

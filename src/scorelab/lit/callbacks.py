@@ -52,7 +52,8 @@ def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
 class EverySteps(Callback, ABC):
     """Something done after every ``every``-th optimiser step and after the last one; ``Checkpointing`` sees to it.
 
-    Lightning's hooks may be there besides.
+    Lightning's hooks may be there besides. Where ``every`` is left open in a config, a run does it ``times`` times,
+    whatever its length; one that is made without it does it after the last step alone.
 
     ``done`` is the last step it was done at: what an interruption came before is made up for. ``brief`` says that a
     signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
@@ -61,11 +62,12 @@ class EverySteps(Callback, ABC):
         Refusal: for every < 1.
     """
 
+    times = 20
     brief = False
     memory = ""
 
-    def __init__(self, every: int) -> None:
-        if every < 1:
+    def __init__(self, every: int | None = None) -> None:
+        if every is not None and every < 1:
             raise Refusal(f"every must be at least 1 step, got {every}")
         self.every = every
         self.done = 0
@@ -80,7 +82,7 @@ class EverySteps(Callback, ABC):
 
     def due(self, step: int, last: bool) -> bool:
         """Whether it is to be done after ``step`` steps and has not been."""
-        return self.done < step and (last or step % self.every == 0)
+        return self.done < step and (last or (self.every is not None and step % self.every == 0))
 
     @abstractmethod
     def act(self, run: RunContext, step: int) -> None:
@@ -197,7 +199,7 @@ class Validation(EverySteps):
 
     memory = "callbacks.validation.chunk"
 
-    def __init__(self, every: int = 500, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, chunk: int = 256) -> None:
         super().__init__(every)
         self.chunk = chunk
         self.best, self.simple = math.inf, math.nan
@@ -238,21 +240,50 @@ class SampleGrid(EverySteps):
     """A picture of samples from the same noise each time, and their Fréchet distance to the train split.
 
     ``val/fid`` is of ``samples`` images only, so its bias is large: for the trend, not for comparison.
+
+    Args:
+        every: steps between two.
+        samples: how many are drawn; None is 256, or as many as a tenth of the work of the steps between two grids
+            pays for, where that is less (see ``affordable``). Where it pays for no two, no picture is drawn on the way.
+        shown: of them, in the picture.
+        chunk: images per network call.
+
+    Raises:
+        Refusal: for fewer than 2 shown, or more than are drawn.
     """
 
+    times = 5
     memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
-    def __init__(self, every: int = 1000, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
+    def __init__(
+        self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256
+    ) -> None:
         super().__init__(every)
-        if not 2 <= shown <= samples:
-            raise Refusal(f"shown must lie between 2 and samples={samples}, got {shown}")
+        if not 2 <= shown <= (samples or 256):
+            raise Refusal(f"shown must lie between 2 and samples={samples or 256}, got {shown}")
         self.samples, self.shown, self.chunk = samples, shown, chunk
         self.metric: Any = None
+
+    def affordable(self, run: RunContext) -> int:
+        """How many samples are drawn: the steps between two grids are work enough for ten times as many, at most 256.
+
+        A step shows the network each image of its batch once, and twice again in going back: three evaluations. The
+        count depends on the config alone, so it is the same on every machine.
+        """
+        if self.samples is not None:
+            return self.samples
+        trainer = run.module.trainer
+        steps = min(self.every or trainer.max_steps, trainer.max_steps)
+        images = run.data.batch_size * trainer.accumulate_grad_batches
+        cost = run.module.sampler.evaluations(run.module.evaluated)
+        return min(256, steps * 3 * images // (10 * cost))
 
     def act(self, run: RunContext, step: int) -> None:
         """Draw, save, measure."""
         data, module = run.data, run.module
-        labels = torch.arange(self.samples) % (data.classes or 1)
+        if (count := self.affordable(run)) < 2:
+            return
+        labels = torch.arange(count) % (data.classes or 1)
         try:
             drawn = draw_samples(module.evaluated, module.sampler, data.shape, labels, module.seed, self.chunk)
         except Unavailable as error:
