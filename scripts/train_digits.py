@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import scorelab.metrics
-from scorelab.metrics.features import DigitClassifier
+from scorelab.metrics.classifiers import DigitClassifier
 
 TRACE = 400.0
 EPOCHS = 120

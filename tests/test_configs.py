@@ -258,7 +258,6 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++optimizer.lr=-1", "optimizer.lr: Invalid learning rate: -1"),
         ("++data.batch_size=0", "data: batch_size must be at least 1, got 0"),
         ("++model.dropout=2", "model: dropout must lie in [0, 1), got 2"),
-        ("++model.multipliers=[1,2,2,2,2]", "model: images of 8x8 cannot be halved 4 times"),
         ("++model.attention=[5]", "model: attention=[5] names heights that do not occur"),
         ("++model.conditioning=film", "model.conditioning='film': expected Literal['scale_shift', 'add']"),
         ("++model.shape=[1,8,8]", "model.shape is set by the program"),

@@ -405,10 +405,10 @@ def test_a_checkpoint_that_is_there_is_enough(typed, run: Path) -> None:
     ("entry", "words", "told"),
     [
         ("eval", ("evaluation.chunk=100000000000",), "out of memory: lower evaluation.chunk"),
-        ("sample", ("n=1000000000000",), "out of memory: lower evaluation.chunk, or n"),
+        ("sample", ("n=1000000000000",), "n=1000000000000: 8,000.0 GB are needed, and "),
     ],
 )
-def test_where_memory_is_short_it_says_what_to_lower(
+def test_where_there_is_no_room_it_says_what_to_lower(
     typed, run: Path, entry: str, words: tuple[str, ...], told: str
 ) -> None:
     said = typed(entry, "run=logs/train/a", *words)

@@ -78,12 +78,14 @@ def test_samples_are_whole_too_and_leftovers_are_swept(typed, tmp_path: Path) ->
     size, picture = array.stat().st_size, array.with_name("samples.png").stat().st_size
     before = array.read_bytes()
     assert size > picture
+    array.unlink()
     left_over = array.with_name(f".samples.npz.{gone()}-1.part")
     left_over.touch()
     with no_file_above((size + picture) // 2):
-        assert drawn().status != 0
-    assert array.read_bytes() == before
-    assert {file.name for file in array.parent.iterdir()} == {"samples.npz", "samples.png"}
+        assert drawn().status == 2
+    assert not array.exists() and not left_over.exists()
+    assert drawn().status == 0 and array.read_bytes() == before
+    assert {file.name for file in array.parent.iterdir()} == {"lock", "samples.json", "samples.npz", "samples.png"}
 
 
 def gone() -> int:

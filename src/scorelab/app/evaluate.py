@@ -7,11 +7,20 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from scorelab.app.request import on_its_device, read_request, trained_denoiser, typed_words
+from scorelab.app.request import read_request, typed_words
 from scorelab.app.sample import DRAWN
 from scorelab.config.build import Experiment, build, build_data, sized, source_of
 from scorelab.config.check import completed
-from scorelab.config.stored import DENOISER, checkpoint_of, load_run, of_today, run_directory, slug
+from scorelab.config.stored import (
+    DENOISER,
+    checkpoint_of,
+    load_run,
+    of_today,
+    on_its_device,
+    run_directory,
+    slug,
+    trained_denoiser,
+)
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError

@@ -1,24 +1,16 @@
-"""What eval and sample share: what was asked of a stored run, and its denoiser."""
+"""What eval and sample share: what was asked of a stored run."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from scorelab.config.build import build_denoiser
 from scorelab.config.check import checked
 from scorelab.config.stored import Changes, run_directory
-from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser
 from scorelab.errors import UserError
-from scorelab.lit.weights import load_evaluated
 from scorelab.run.identity import is_machine, key_of
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -52,15 +44,3 @@ def typed_words() -> list[str]:
     """What was typed of what is to be computed."""
     words = HydraConfig.get().overrides.task
     return [word.lstrip("+") for word in words if not is_machine(key_of(word))]
-
-
-def on_its_device(module: Module) -> Module:
-    """On the GPU where there is one."""
-    return module.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def trained_denoiser(config: dict[str, Any], data: DataModule, checkpoint: Path) -> Denoiser:
-    """The denoiser to evaluate of a stored run."""
-    denoiser = build_denoiser(config, data)
-    load_evaluated(denoiser, checkpoint)
-    return on_its_device(denoiser)

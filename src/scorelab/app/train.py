@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
+from scorelab.app.expected import expectation
 from scorelab.app.sweep import job_directory
 from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
@@ -218,14 +219,14 @@ def fit(objects: Ready, run: RunDir, processes: Processes) -> None:
     """Train to the last step, from the newest checkpoint that is whole."""
     experiment, trainer = objects.experiment, objects.training.trainer
     module = experiment.module
-    weights = sum(p.numel() for p in module.denoiser.parameters())
-    log.info("%s: %s weights, %s steps", display_path(run.path), f"{weights:,}", f"{trainer.max_steps:,}")
+    found = run.newest()
+    done = found.step if found else 0
+    log.info("%s: %s", display_path(run.path), expectation(experiment, trainer, done))
     card = experiment.card
     for note in card.notes:
         log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
     draw_cards(run.path / "card.png", {objects.title: {"": card.rows()}}, card.notes)
-    found = run.newest()
     say_where_it_starts(module.origin, run, found)
     if found:
         found.put_in_order()

@@ -8,15 +8,17 @@ from functools import partial
 from typing import Any
 
 import lightning
+import torch
 
 from scorelab.config.check import checked, instantiate, target_of
 from scorelab.config.refusals import called
 from scorelab.data.base import Source
-from scorelab.data.module import DataModule
+from scorelab.data.module import DataModule, first
 from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
+from scorelab.lit.actions import EverySteps
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
@@ -40,7 +42,7 @@ class Experiment:
 
     def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
-        train, test = self.data.splits["train"], self.data.splits["test"]
+        train, test = self.data.splits["train"], first(self.data.splits["test"], self.settings.held_out)
         laws = self.data.training_law(), self.data.law()
         train_exact, held_out_exact = (exact_denoiser(law, denoiser, self.conditional) for law in laws)
         return EvaluationContext(
@@ -79,17 +81,21 @@ def source_of(config: dict[str, Any]) -> Source:
 
 
 def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any]:
-    """The config with what the data decides written out: the network's open sizes, the extractor.
+    """The config with what is open written out: the network's sizes, the extractor, how often things are done.
+
+    The data decides it, the machine and the length of the run.
 
     The data set is asked only for what is open; it is built where it is not given.
 
     Raises:
         UserError: for a network that is not for such data, and for data that is compared in no feature space.
     """
+    if "callbacks" in config and isinstance(config.get("trainer", {}).get("max_steps"), int):
+        config = timed(config)
     network: Any = target_of(config["model"], "model")
     model, extractor = dict(config["model"]), config.get("extractor") or config["data"].get("extractor")
     known = inspect.signature(network.sizes).parameters if hasattr(network, "sizes") else {}
-    sizes = {key: model[key] for key in known if key != "shape"}
+    sizes = {key: model[key] for key in known if key not in ("shape", "small")}
     if config.get("extractor") is None and extractor:
         extractor = checked(dict(extractor), "extractor")
     extractor = dict(extractor or {})  # its own object: YAML would show one in two places as a name for it
@@ -97,10 +103,33 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
         return config | {"extractor": extractor}
     shape = (source or source_of(config)).shape
     try:
-        model |= network.sizes(shape, **sizes) if known else {}
+        small = {"small": on_cpu(config)} if "small" in known else {}
+        model |= network.sizes(shape, **sizes, **small) if known else {}
     except Refusal as error:
         raise UserError(f"model: {error}") from error
     return config | {"model": model, "extractor": extractor or checked(plain_extractor(shape), "extractor")}
+
+
+def timed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what its length decides written out: the steps between what is done several times in a run.
+
+    ``evaluation.every``, where it is given, counts for what would be done as often as it is left open to
+    (``EverySteps.times``).
+    """
+    steps, asked = config["trainer"]["max_steps"], config["evaluation"].get("every")
+    callbacks = dict(config["callbacks"])
+    for name, node in callbacks.items():
+        if node and node.get("every", 0) is None:
+            kind: Any = target_of(node, f"callbacks.{name}")
+            every = asked if asked is not None and kind.times == EverySteps.times else max(1, steps // kind.times)
+            callbacks[name] = node | {"every": every}
+    return config | {"callbacks": callbacks}
+
+
+def on_cpu(config: dict[str, Any]) -> bool:
+    """Whether a run of this config trains on the CPU: by its trainer, or because there is no GPU."""
+    wanted = (config.get("trainer") or {}).get("accelerator", "auto")
+    return wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available())
 
 
 def plain_extractor(shape: tuple[int, ...]) -> dict[str, Any]:

@@ -4,17 +4,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from scorelab.config.build import sized
+import torch
+from torch import nn
+
+from scorelab.config.build import build_denoiser, sized
 from scorelab.config.check import GIVEN, checked, defaults_of, target_of
 from scorelab.config.refusals import called
-from scorelab.errors import UserError
+from scorelab.data.module import DataModule
+from scorelab.denoisers import Denoiser
+from scorelab.errors import UserError, short_of_memory
 from scorelab.lit.module import DiffusionModule
-from scorelab.lit.weights import evaluated_weights, load_state
+from scorelab.lit.weights import evaluated_weights, load_evaluated, load_state
 from scorelab.run.checkpoints import NAMES, newest_checkpoint, read_checkpoint
 from scorelab.run.identity import STORED, key_of, read_config
 
+Module = TypeVar("Module", bound=nn.Module)
 DENOISER = ("data", "schedule", "prediction", "variance", "model")  # what a trained denoiser is made of
 
 
@@ -141,6 +147,27 @@ def _set(node: dict[str, Any], keys: list[str], source: dict[str, Any]) -> dict[
             inner.clear()
         inner[last] = value[last]
     return changed
+
+
+def on_its_device(module: Module, device: str | None = None) -> Module:
+    """On a device; where none is named, on the GPU if there is one.
+
+    Raises:
+        UserError: for a device that there is not.
+    """
+    try:
+        return module.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        if device is None or short_of_memory(error):
+            raise
+        raise UserError(f"device={device}: {str(error).splitlines()[0]}") from error
+
+
+def trained_denoiser(config: dict[str, Any], data: DataModule, checkpoint: Path, device: str | None = None) -> Denoiser:
+    """The denoiser to evaluate of a stored run."""
+    denoiser = build_denoiser(config, data)
+    load_evaluated(denoiser, checkpoint)
+    return on_its_device(denoiser, device)
 
 
 def of_today(config: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "n": int,
     "label": int | None,
+    "format": Literal["npz", "png"],
     "debug": bool,
     "overwrite": bool,
     "deterministic": bool,

@@ -10,7 +10,7 @@ from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
 from scorelab.evaluation.objectives import Objectives
-from scorelab.evaluation.results import Results, run_yardsticks
+from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
 from scorelab.evaluation.score import ExactLikelihood, ScoreError
 
@@ -36,6 +36,7 @@ __all__ = [
     "ScoreError",
     "TableRow",
     "Yardstick",
+    "expected_cost",
     "noise_error",
     "run_yardsticks",
 ]

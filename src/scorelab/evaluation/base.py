@@ -23,7 +23,10 @@ class EvaluationSettings:
         bound: "sampled" draws times until the standard error is at most ``tolerance``; "exact" sums all of them.
         tolerance: bits/dim.
         samples: how many samples are drawn; None is as many as the train split has.
+        held_out: how many held-out items are looked at, the same for every seed; None is all, as is a number that is
+            larger.
         chunk: images per network call.
+        every: steps between two cheap estimates while training, val/simple; None is a twentieth of the run.
 
     Raises:
         Refusal: for a number that cannot be.
@@ -33,7 +36,9 @@ class EvaluationSettings:
     bound: Literal["sampled", "exact"] = "sampled"
     tolerance: float = 0.01
     samples: int | None = None
+    held_out: int | None = None
     chunk: int = 256
+    every: int | None = None
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 0:
@@ -42,8 +47,12 @@ class EvaluationSettings:
             raise Refusal(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
         if self.samples is not None and self.samples < 2:
             raise Refusal(f"samples must be at least 2, got {self.samples}")
+        if self.held_out is not None and self.held_out < 2:
+            raise Refusal(f"held_out must be at least 2, got {self.held_out}")
         if self.chunk < 1:
             raise Refusal(f"chunk must be at least 1, got {self.chunk}")
+        if self.every is not None and self.every < 1:
+            raise Refusal(f"every must be at least 1 step, got {self.every}")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Evaluation: named yardsticks, run in turn within a budget of network evaluations."""
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def run_yardsticks(yardsticks: dict[str, Yardstick], context: EvaluationContext,
     """
     evaluation = Evaluation(context, say)
     costs = evaluation.costs(yardsticks)
-    say(forecast(costs, yardsticks, context))
+    say(forecast(yardsticks, context))
     for name in sorted(costs, key=lambda name: yardsticks[name].turn(context.settings)):
         evaluation.run(name, yardsticks[name])
     results = Results()
@@ -126,31 +127,48 @@ def counted(context: EvaluationContext) -> Iterator[list[int]]:
             hook.remove()
 
 
-def forecast(costs: dict[str, int], yardsticks: dict[str, Yardstick], context: EvaluationContext) -> str:
-    """One line: what each yardstick costs at least, and how long that takes at the speed of one call measured now."""
+@dataclass(frozen=True)
+class Cost:
+    """What evaluating takes at least: network evaluations in all, those of each part, and the seconds they last."""
+
+    evaluations: int
+    shares: dict[str, int]
+    seconds: float
+
+
+def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> Cost:
+    """What these yardsticks would take at least, at the speed of one call measured now."""
+    costs = Evaluation(context, lambda _: None).costs(yardsticks)
     shares = {name: cost for name, cost in costs.items() if not yardsticks[name].of_samples}
     if sampled := [name for name in costs if yardsticks[name].of_samples]:
         shares["samples"] = context.sampling_cost
         shares |= {name: costs[name] - context.sampling_cost for name in sampled}
     total = sum(shares.values())
-    listed = ", ".join(f"{name} {cost:,}" for name, cost in shares.items() if cost)
+    return Cost(total, shares, total / evaluations_per_second(context))
+
+
+def forecast(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> str:
+    """One line: what each yardstick costs at least, and how long all of it lasts."""
+    cost = expected_cost(yardsticks, context)
+    listed = ", ".join(f"{name} {share:,}" for name, share in cost.shares.items() if share)
     limit = "no limit" if context.settings.budget is None else f"budget {context.settings.budget:,}"
-    try:
-        lasts = f", about {total / evaluations_per_second(context):.0f} s"
-    except Exception as error:
-        if short_of_memory(error):
-            raise
-        lasts = ""  # a network that cannot be asked shows itself in the yardsticks
-    return f"evaluating: at least {total:,} network evaluations ({'; '.join(filter(None, (listed, limit)))}){lasts}"
+    lasts = f", about {cost.seconds:.0f} s" if math.isfinite(cost.seconds) else ""
+    told = "; ".join(filter(None, (listed, limit)))
+    return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){lasts}"
 
 
 def evaluations_per_second(context: EvaluationContext) -> float:
-    """Images per second through the network, from the second of two calls."""
+    """Images per second through the network, from the second of two calls; NaN where it cannot be asked."""
     device, n = context.denoiser.device, context.settings.chunk
     x = torch.zeros(n, *context.train.shape[1:], device=device)
     t = torch.full((n,), context.denoiser.time_range()[1], dtype=torch.float64, device=device)
     label = context.train_labels[:1].expand(n).to(device)
-    for _ in range(2):
-        started = time.perf_counter()
-        float(context.denoiser(x, t, label).x0.sum())
+    try:
+        for _ in range(2):
+            started = time.perf_counter()
+            float(context.denoiser(x, t, label).x0.sum())
+    except Exception as error:
+        if short_of_memory(error):
+            raise
+        return math.nan  # it shows itself in the yardsticks
     return n / (time.perf_counter() - started)

@@ -4,98 +4,24 @@ import logging
 import math
 import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
-from scorelab.data.module import DataModule
-from scorelab.errors import CheckpointError, Refusal, Unavailable, UserError
+from scorelab.data.module import first
+from scorelab.errors import Refusal, Unavailable, UserError
+from scorelab.evaluation.curves import bins_in_range
 from scorelab.evaluation.noise_error import noise_error
-from scorelab.lit.module import DiffusionModule
+from scorelab.lit.actions import EverySteps, RunContext, kept
 from scorelab.lit.pictures import save_samples
+from scorelab.log_snr import SIMPLE
 from scorelab.metrics.fidelity import running_frechet
-from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
 from scorelab.tensors import as_data, to_bytes
-from scorelab.tracking.logger import RunLogger
 
 log = logging.getLogger("scorelab")
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What an action between two steps works on: what is trained, on which data, who is told, the run's directory."""
-
-    module: DiffusionModule
-    data: DataModule
-    logger: RunLogger
-    directory: Path
-
-
-def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
-    """What a checkpoint holds of a callback under a key.
-
-    Raises:
-        CheckpointError: when it holds no such thing.
-    """
-    if key not in state:
-        raise CheckpointError(f"the checkpoint does not hold {type(callback).__name__}.{key}: {ANEW}")
-    return state[key]
-
-
-class EverySteps(Callback, ABC):
-    """Something done after every ``every``-th optimiser step and after the last one; ``Checkpointing`` sees to it.
-
-    Lightning's hooks may be there besides.
-
-    ``done`` is the last step it was done at: what an interruption came before is made up for. ``brief`` says that a
-    signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
-
-    Raises:
-        Refusal: for every < 1.
-    """
-
-    brief = False
-    memory = ""
-
-    def __init__(self, every: int) -> None:
-        if every < 1:
-            raise Refusal(f"every must be at least 1 step, got {every}")
-        self.every = every
-        self.done = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """When it was last done."""
-        return {"done": self.done}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.done = kept(self, state_dict, "done")
-
-    def due(self, step: int, last: bool) -> bool:
-        """Whether it is to be done after ``step`` steps and has not been."""
-        return self.done < step and (last or step % self.every == 0)
-
-    @abstractmethod
-    def act(self, run: RunContext, step: int) -> None:
-        """What is done after ``step`` steps."""
-
-    def leave_out(self, seconds: float) -> None:
-        """So many seconds were spent on something else than training."""
-
-    def take_best(self) -> bool:
-        """Whether what was found since this was last asked makes the next checkpoint the best so far."""
-        return False
-
-    def figures(self) -> dict[str, float]:
-        """What is told of it in the end, beside the yardsticks."""
-        return {}
 
 
 class TrainingLog(EverySteps):
@@ -193,20 +119,32 @@ class Validation(EverySteps):
     """``val/simple`` of the evaluated weights on the common log-SNR grid; ``improved`` where it is the least so far.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
+
+    Args:
+        every: steps between two.
+        items: of the val split that are looked at, the same each time and for every seed; all where it has no more.
+        chunk: items per network call.
+
+    Raises:
+        Refusal: for items < 1.
     """
 
     memory = "callbacks.validation.chunk"
 
-    def __init__(self, every: int = 500, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, items: int = 512, chunk: int = 256) -> None:
         super().__init__(every)
-        self.chunk = chunk
+        if items < 1:
+            raise Refusal(f"items must be at least 1, got {items}")
+        self.items, self.chunk = items, chunk
         self.best, self.simple = math.inf, math.nan
         self.improved = False
 
     def act(self, run: RunContext, step: int) -> None:
         """Validate."""
-        x0, labels = run.data.data("val", run.module.device)
-        value = noise_error(run.module.evaluated, x0, labels, self.chunk).simple
+        held, denoiser, device = first(run.data.splits["val"], self.items), run.module.evaluated, run.module.device
+        x0, labels = as_data(held.values, run.data.levels).to(device), held.labels.to(device)
+        reached = [bin for bin in bins_in_range(denoiser) if bin in range(SIMPLE.start, SIMPLE.stop)]
+        value = noise_error(denoiser, x0, labels, self.chunk, reached).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
@@ -238,21 +176,48 @@ class SampleGrid(EverySteps):
     """A picture of samples from the same noise each time, and their Fréchet distance to the train split.
 
     ``val/fid`` is of ``samples`` images only, so its bias is large: for the trend, not for comparison.
+
+    Args:
+        every: steps between two.
+        samples: how many are drawn; None is 256, or as many as a tenth of the work of the steps between two grids
+            pays for, where that is less (see ``affordable``). Where it pays for no two, no picture is drawn on the way.
+        shown: of them, in the picture.
+        chunk: images per network call.
+
+    Raises:
+        Refusal: for fewer than 2 shown, or more than are drawn.
     """
 
+    times = 5
     memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
-    def __init__(self, every: int = 1000, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
-        if not 2 <= shown <= samples:
-            raise Refusal(f"shown must lie between 2 and samples={samples}, got {shown}")
+        if not 2 <= shown <= (samples or 256):
+            raise Refusal(f"shown must lie between 2 and samples={samples or 256}, got {shown}")
         self.samples, self.shown, self.chunk = samples, shown, chunk
         self.metric: Any = None
+
+    def affordable(self, run: RunContext) -> int:
+        """How many samples are drawn: the steps between two grids are work enough for ten times as many, at most 256.
+
+        A step shows the network each image of its batch once, and twice again in going back: three evaluations. The
+        count depends on the config alone, so it is the same on every machine.
+        """
+        if self.samples is not None:
+            return self.samples
+        trainer = run.module.trainer
+        steps = min(self.every or trainer.max_steps, trainer.max_steps)
+        images = run.data.batch_size * trainer.accumulate_grad_batches
+        cost = run.module.sampler.evaluations(run.module.evaluated)
+        return min(256, steps * 3 * images // (10 * cost))
 
     def act(self, run: RunContext, step: int) -> None:
         """Draw, save, measure."""
         data, module = run.data, run.module
-        labels = torch.arange(self.samples) % (data.classes or 1)
+        if (count := self.affordable(run)) < 2:
+            return
+        labels = torch.arange(count) % (data.classes or 1)
         try:
             drawn = draw_samples(module.evaluated, module.sampler, data.shape, labels, module.seed, self.chunk)
         except Unavailable as error:

@@ -4,6 +4,8 @@ An extractor is one class with a name, a hash, features and perhaps logits.
 """
 
 import hashlib
+import json
+import struct
 from abc import ABC, abstractmethod
 from importlib import resources
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorelab.errors import Refusal
+from scorelab.metrics.classifiers import CifarClassifier, Classifier, DigitClassifier, MnistClassifier
 
 CHUNK = 1024  # images at once: enough to keep the cores busy, and 50,000 images still fit
 
@@ -113,90 +116,101 @@ class Thumbnails(Extractor):
         return torch.cat(patches).flatten(1) / 127.5 - 1
 
 
-class DigitClassifier(nn.Module):
-    """A small convolutional classifier of 8x8 digits, whose penultimate layer is the feature space.
+class ClassifierExtractor(Extractor):
+    """The features of a classifier with weights from a file, and its classes.
 
-    Group norm and no dropout: nothing in it depends on ``train()`` or on the rest of the batch. ``scale`` is
-    the one constant that multiplies the features; the file of weights sets it so that the trace of their
-    covariance over the train split is 400. The logits are computed before it.
-    """
+    It works in its own precision, which autocast leaves alone: the same image has the same features whatever the batch
+    or the precision of training, to 1e-9 in float64 and to 1e-5 in float32.
 
-    num_features = 64
-    classes = 10
-    scale: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *_convolution(1, 32, stride=1),
-            *_convolution(32, 64, stride=1),
-            *_convolution(64, 64, stride=2),
-            nn.Flatten(),
-            nn.Linear(64 * 4 * 4, self.num_features),
-            nn.GELU(),
-        )
-        self.head = nn.Linear(self.num_features, self.classes)
-        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """The penultimate layer, unscaled: (N, 1, 8, 8) with values in 0 ... 255 -> (N, 64)."""
-        return self.body(images.to(self.head.weight.dtype) / 127.5 - 1)
-
-
-def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.GroupNorm(8, outputs),
-        nn.GELU(),
-    )
-
-
-class DigitsExtractor(Extractor):
-    """The space of scikit-learn's 8x8 digits: 64 features of a :class:`DigitClassifier`, and 10 classes.
-
-    It works in float64, which autocast leaves alone: the same image has the same features to 1e-9 whatever
-    the batch or the precision of training, and the Fréchet distance needs those digits.
+    Attributes:
+        kind: of classifier.
+        packaged: the file of weights that comes with the package.
+        script: that wrote it.
+        precision: in which it works.
+        accuracy: the share of test images it tells the class of, where its file says so.
 
     Args:
-        weights: a file written by ``python scripts/train_digits.py``; by default the packaged one.
+        weights: a file written by that script; by default the packaged one.
 
     Raises:
         Refusal: for a file of something else.
 
     """
 
-    num_features = DigitClassifier.num_features
+    kind: type[Classifier]
+    packaged: str
+    script: str
+    precision = torch.float32
 
     def __init__(self, weights: str | Path | None = None) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         super().__init__()
-        packaged = resources.files("scorelab.metrics") / "weights" / "digits.safetensors"
-        data = packaged.read_bytes() if weights is None else Path(weights).read_bytes()
+        packaged = resources.files("scorelab.metrics") / "weights" / f"{self.packaged}.safetensors"
+        try:
+            data = packaged.read_bytes() if weights is None else Path(weights).read_bytes()
+        except OSError as error:
+            raise Refusal(f"weights={weights} cannot be read: python {self.script} writes such a file") from error
+        self.num_features = self.kind.num_features
         self.hash = hashlib.sha256(data).hexdigest()[:12]
-        self.name = f"scorelab-digits-{self.hash}"
+        self.name = f"scorelab-{self.packaged}-{self.hash}"
         with torch.device("meta"):  # no random initial values, so no draw from anyone's generator
-            self.net = DigitClassifier()
+            self.net = self.kind()
         try:
             self.net.load_state_dict(load(data), assign=True)
         except (SafetensorError, RuntimeError) as error:
             if weights is None:
                 raise
-            raise Refusal(f"weights={weights} are none of this classifier's") from error
-        self.net.double().requires_grad_(False)
+            raise Refusal(
+                f"weights={weights} are none of this classifier's: python {self.script} makes some"
+            ) from error
+        self.accuracy = _said(data).get("test accuracy")
+        self.net.to(self.precision).requires_grad_(False)
+        self.net.scale = self.net.scale.double()
 
     def features(self, images: Tensor) -> Tensor:
-        """Scaled features (N, 64), float64, of bytes (N, 1, 8, 8)."""
-        return self.net.scale * self._embed(images)
+        """Scaled features (N, num_features), float64, of bytes (N, C, H, W)."""
+        return self.net.scale * self._embed(images).double()
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits of the ten digits (N, 10), float64, of bytes (N, 1, 8, 8)."""
-        return self.net.head(self._embed(images))
+        """Logits of the classes (N, classes), float64, of bytes (N, C, H, W)."""
+        return self.net.head(self._embed(images)).double()
 
     @torch.no_grad()
     def _embed(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.shape[1:] != (1, 8, 8):
-            raise Refusal(f"expected uint8 images (N, 1, 8, 8), not {images.dtype} {tuple(images.shape)}")
+        if images.dtype != torch.uint8 or images.shape[1:] != self.kind.shape:
+            wanted = ", ".join(map(str, self.kind.shape))
+            raise Refusal(f"expected uint8 images (N, {wanted}), not {images.dtype} {tuple(images.shape)}")
         device = self.net.scale.device
-        return torch.cat([self.net.embed(chunk.to(device)) for chunk in images.split(CHUNK)])
+        with torch.autocast(device.type, enabled=False):
+            return torch.cat([self.net.embed(chunk.to(device)) for chunk in images.split(CHUNK)])
+
+
+def _said(data: bytes) -> dict[str, float]:
+    """The numbers that a safetensors file says of itself."""
+    (size,) = struct.unpack("<Q", data[:8])
+    said = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+    return {name: float(value) for name, value in said.items()}
+
+
+class DigitsExtractor(ClassifierExtractor):
+    """The space of scikit-learn's 8x8 digits: 64 features, and 10 classes, in float64."""
+
+    kind, packaged, script = DigitClassifier, "digits", "scripts/train_digits.py"
+    precision = torch.float64
+
+
+class MnistExtractor(ClassifierExtractor):
+    """The space of MNIST: 64 features of 28x28 grey images, and 10 digits."""
+
+    kind, packaged, script = MnistClassifier, "mnist", "scripts/train_mnist.py"
+
+
+class CifarExtractor(ClassifierExtractor):
+    """The space of CIFAR-10: 128 features of 32x32 colour images, and 10 classes.
+
+    Its weights were made from a JPEG re-encoding of the set.
+    """
+
+    kind, packaged, script = CifarClassifier, "cifar", "scripts/train_cifar.py"

@@ -16,22 +16,35 @@ def draw_samples(
 ) -> Tensor:
     """Samples as values (n, *shape) on the CPU, levels in uint8 or float32 data, one for each label.
 
-    ``chunk`` at a time. A sample's noise depends on the seed and its place alone, so it is the same in any chunk and
-    however many follow, up to the rounding of a network that is shown fewer or more at once.
+    ``chunk`` at a time, each by ``draw_chunk``.
+
+    Raises:
+        Unavailable: where a sample is no number.
+    """
+    drawn, first = [], 0
+    for part in labels.split(chunk):
+        drawn.append(draw_chunk(denoiser, sampler, shape, part, seed, first))
+        first += len(part)
+    return torch.cat(drawn)
+
+
+def draw_chunk(
+    denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], labels: Tensor, seed: int, first: int
+) -> Tensor:
+    """The samples of places first, first + 1, ..., all in one walk, as values on the CPU, one for each label.
+
+    A sample's noise depends on the seed and its place alone, so it is the same in any chunk and however many follow,
+    up to the rounding of a network that is shown fewer or more at once.
 
     Raises:
         Unavailable: where a sample is no number, which as a level would look like any other.
     """
-    drawn, first = [], 0
-    for part in labels.split(chunk):
-        skipped, last = first // BLOCK, first + len(part)
-        blocks = [
-            generator("samples", seed, number, device=denoiser.device) for number in range(skipped, -(-last // BLOCK))
-        ]
-        noise = Rows(blocks, BLOCK, slice(first - skipped * BLOCK, last - skipped * BLOCK))
-        x0 = sampler(denoiser, (len(part), *shape), part.to(denoiser.device), noise)
-        if not bool(x0.isfinite().all()):
-            raise Unavailable(f"{type(sampler).__name__} ended in samples that are not finite")
-        drawn.append((x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu())
-        first = last
-    return torch.cat(drawn)
+    skipped, last = first // BLOCK, first + len(labels)
+    blocks = [
+        generator("samples", seed, number, device=denoiser.device) for number in range(skipped, -(-last // BLOCK))
+    ]
+    noise = Rows(blocks, BLOCK, slice(first - skipped * BLOCK, last - skipped * BLOCK))
+    x0 = sampler(denoiser, (len(labels), *shape), labels.to(denoiser.device), noise)
+    if not bool(x0.isfinite().all()):
+        raise Unavailable(f"{type(sampler).__name__} ended in samples that are not finite")
+    return (x0 if denoiser.levels is None else to_levels(x0, denoiser.levels)).cpu()

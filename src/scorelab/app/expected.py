@@ -1,0 +1,47 @@
+"""What a run says of itself before its first step: how long it will take, and what judging will."""
+
+import math
+
+import lightning
+import torch
+
+from scorelab.config.build import Experiment
+from scorelab.errors import short_of_memory
+from scorelab.evaluation import expected_cost
+from scorelab.lit.timing import seconds_per_step
+
+
+def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -> str:
+    """Weights, steps left, seconds of each as measured now, and of the whole; then what evaluating costs at least.
+
+    What cannot be measured is left out: what is wrong shows itself in training.
+    """
+    module = experiment.module
+    weights = sum(p.numel() for p in module.denoiser.parameters())
+    steps = trainer.max_steps - done
+    length = f"{weights:,} weights, {trainer.max_steps:,} steps"
+    try:
+        module.to(trainer.strategy.root_device)
+        if module.exact is not None:
+            module.exact.to(module.device)
+        with trainer.precision_plugin.forward_context():
+            step = seconds_per_step(module, experiment.data) * trainer.accumulate_grad_batches
+        with torch.no_grad():
+            judging = expected_cost(experiment.yardsticks, experiment.context(module.denoiser))
+    except Exception as error:
+        if short_of_memory(error):
+            raise
+        return length
+    left = f"{steps:,} left, " if done else ""
+    judged = f"; evaluating: at least {judging.evaluations:,} network evaluations, {span(judging.seconds)}"
+    return f"{length}: {left}{step:.2g} s each, about {span(steps * step)}{judged if experiment.yardsticks else ''}"
+
+
+def span(seconds: float) -> str:
+    """A time as one says it: 40 s, 2.3 min, 1.4 h, 3.0 days."""
+    if not math.isfinite(seconds):
+        return "unknown time"
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,262 @@
+"""Sets of images in the hub's layout: parquet or arrow files of one's own, or a set by its name."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scorelab.data.base import Source, Split
+from scorelab.data.cache import Stored, TensorCache
+from scorelab.data.division import by_class
+from scorelab.data.pictures import Rules, Unreadable, decode, header
+from scorelab.data.tables import ROWS, Tables, opened
+from scorelab.errors import Refusal
+
+VAL = ("validation", "valid", "val", "dev")  # what a set's own val split is called
+TEST = ("test",)
+
+log = logging.getLogger("scorelab")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a split of ours comes from: some rows, ascending, of a split of the set; all where none are told."""
+
+    split: str
+    rows: Tensor | None
+    why: str
+
+
+class HuggingFace(Source):
+    """A set of the hub's kind, read with the ``datasets`` library: by name, or from a folder, which needs no network.
+
+    val and test are the set's own where it has splits so named, else drawn out of the split that is trained on, by
+    class. Images are decoded by the rules of ``pictures``, once, into the cache.
+
+    Args:
+        path: a name on the hub, a folder of parquet, arrow or other files that the library knows, one such file, or a
+            folder that ``save_to_disk`` has written.
+        name: of a configuration, where a set has several.
+        split: that is trained on; a set that has but one need not be told.
+        image: the column of pictures; null finds it by its feature.
+        label: the column of classes; null finds it by its feature, or whole numbers under a usual name.
+        size: of the images, one number or [height, width]: they are resized and cropped to it; null is that of the
+            first.
+        channels: 1 or 3; null is what the first has.
+        max_pixels: of a picture; a larger one counts as unreadable.
+        val: a share below 1, or a count, where the set has no val of its own.
+        test: the same.
+        split_seed: of that choice.
+        strict: refuse a set with an unreadable picture, rather than leave the picture out.
+        cache: the folder of decoded sets (see ``TensorCache``).
+        cache_gb: how much it may hold.
+
+    Raises:
+        Refusal: for what is not there, cannot be reached or read, holds no images, or leaves the choice open.
+    """
+
+    levels = 256
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        split: str = "train",
+        image: str | None = None,
+        label: str | None = None,
+        size: int | list[int] | None = None,
+        channels: Literal[1, 3] | None = None,
+        max_pixels: int = 100_000_000,
+        val: float = 0.1,
+        test: float = 0.1,
+        split_seed: int = 0,
+        strict: bool = False,
+        cache: str | None = None,
+        cache_gb: float = 50.0,
+    ) -> None:
+        self.val, self.test, self.split_seed, self.strict = val, test, split_seed, strict
+        self.cache = TensorCache(cache, cache_gb)
+        self.tables = opened(path, name)
+        self.split = _trained_on(self.tables, split)
+        self.image, self.label = self.tables.image_column(image), self.tables.label_column(label)
+        self.rules = self._rules_of(size, channels, max_pixels)
+        self.shape = (self.rules.channels, *self.rules.size)
+        self.classes = self._classes()
+        self._notes: dict[str, Any] = {}
+
+    def splits(self) -> dict[str, Split]:
+        """The splits by name, decoded where no job has done so before."""
+        stored = self.cache.take(self._key(), self.shape, torch.uint8, self._decoded)
+        self._notes = {key: value for key, value in stored.notes.items() if key not in ("labels", "sizes", "chance")}
+        self._refuse_unreadable()
+        return dict(_cut(stored))
+
+    def told(self) -> dict[str, Any]:
+        """What it is, where its columns and splits were found, what could not be read."""
+        label = f"{self.label.name} ({self.label.why})" if self.label else "none"
+        found = {"set": self.tables.told.partition("=")[2], "trained_on": self.split}
+        columns = {"image": f"{self.image.name} ({self.image.why})", "label": label}
+        return found | columns | {"preprocessing": self.rules.told()} | self._notes
+
+    def _key(self) -> dict[str, Any]:
+        """What the decoded set is made of, and how."""
+        columns = {"image": self.image.name, "label": self.label.name if self.label else None}
+        drawn = {"split": self.split, "val": self.val, "test": self.test, "split_seed": self.split_seed}
+        return {"kind": "hub", "content": self.tables.content} | columns | drawn | {"rules": self.rules.key()}
+
+    def _rules_of(self, size: int | list[int] | None, channels: Literal[1, 3] | None, max_pixels: int) -> Rules:
+        """How pictures are decoded; what is open is as the first readable one has it.
+
+        Raises:
+            Refusal: where none is readable, and for a size that is none.
+        """
+        asked = [size, size] if isinstance(size, int) else size
+        if asked is not None and (len(asked) != 2 or min(asked) < 1):
+            raise Refusal(f"size is one number of pixels, or [height, width], got {size}")
+        for rows in self.tables.rows(self.split, [self.image.name]):
+            for cell in rows[self.image.name]:
+                with suppress(Unreadable):
+                    first = header(bytes_of(cell), max_pixels)
+                    height, width = asked or (first.height, first.width)
+                    return Rules((height, width), channels or (1 if first.grey else 3), max_pixels)
+        raise Refusal(f"{self.tables.told}: its split {self.split} holds no picture that can be read")
+
+    def _classes(self) -> int | None:
+        """How many classes there are: as the feature says, else one more than the largest label."""
+        if self.label is None or (known := self.tables.classes(self.label)) is not None:
+            return None if self.label is None else known
+        used = [self.split, *filter(None, (self._own(VAL), self._own(TEST)))]
+        labels = torch.cat([self._labels(split) for split in used])
+        most = int(labels.max()) if len(labels) else 0
+        if most >= max(len(labels), 2):
+            told = f"column {self.label.name} holds numbers up to {most:,} in {len(labels):,} rows"
+            raise Refusal(f"{self.tables.told}: {told}, which are no classes: data.label=NAME names another column")
+        return most + 1
+
+    def _own(self, names: tuple[str, ...]) -> str | None:
+        """The set's own split of one of these names."""
+        return next((name for name in names if name in self.tables.splits and name != self.split), None)
+
+    def _labels(self, split: str) -> Tensor:
+        """The classes of all rows of a split; -1 where they are not told."""
+        assert self.label is not None
+        name, found = self.label.name, list[int]()
+        for rows in self.tables.rows(split, [name]):
+            found += [-1 if each is None else each for each in rows[name]]
+        return torch.tensor(found, dtype=torch.int64)
+
+    def _parts(self) -> dict[str, Part]:
+        """Where each split comes from.
+
+        Raises:
+            Refusal: where a class is not told of what is trained on, or a part would be empty.
+        """
+        own, labels = {"val": self._own(VAL), "test": self._own(TEST)}, None
+        if self.label is not None:
+            labels = self._labels(self.split)
+            if len(labels) and int(labels.min()) < 0:
+                told = f"{int((labels < 0).sum()):,} rows of {self.split} have no class in column {self.label.name}"
+                raise Refusal(f"{self.tables.told}: {told}: data.label=NAME names another")
+            hidden = [part for part, split in own.items() if split and int(self._labels(split).min()) < 0]
+            own |= dict.fromkeys(hidden)
+        n = self.tables.count(self.split) if labels is None else len(labels)
+        if all(own.values()):
+            parts = {"train": Part(self.split, None, f"the set's own {self.split}")}
+        else:
+            sizes = {part: 0 if own[part] else getattr(self, part) for part in own}
+            drawn = by_class(labels, n, sizes["val"], sizes["test"], self.split_seed)
+            by = "at random" if labels is None else "by class"
+            parts = {
+                part: Part(self.split, getattr(drawn, part), f"{self.split}, {by}, split_seed={self.split_seed}")
+                for part in ("train", "val", "test")
+            }
+        return parts | {part: Part(split, None, f"the set's own {split}") for part, split in own.items() if split}
+
+    def _decoded(self, put: Callable[[Tensor], None]) -> dict[str, Any]:
+        """Decode all that is readable, split after split; what the cache is to keep beside the values."""
+        log.info("%s: images are decoded, once, into %s", self.tables.told, self.cache.folder)
+        parts = self._parts()
+        labels, unreadable, sizes = list[int](), list[str](), dict[str, int]()
+        for part in ("train", "val", "test"):
+            before = len(labels)
+            for block, classes in self._blocks(parts[part], unreadable):
+                put(block)
+                labels += classes
+            sizes[part] = len(labels) - before
+        notes = {f"{part}_from": parts[part].why for part in ("val", "test")}
+        chance = {part: 1.0 if parts[part].rows is None else 0.0 for part in parts}
+        kept = {"labels": labels, "sizes": sizes, "chance": chance}
+        return kept | notes | {"unreadable": len(unreadable), "unreadable_first": unreadable[:20]}
+
+    def _blocks(self, part: Part, unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
+        """The readable images of a part and their classes, some at a time; what is not readable goes on a list."""
+        wanted = None if part.rows is None else set(part.rows.tolist())
+        columns = [self.image.name, *([self.label.name] if self.label else [])]
+        for number, rows in enumerate(self.tables.rows(part.split, columns)):
+            images, classes = list[Tensor](), list[int]()
+            for place, each in enumerate(rows[self.image.name]):
+                row = number * ROWS + place
+                if wanted is not None and row not in wanted:
+                    continue
+                try:
+                    images.append(decode(bytes_of(each), self.rules))
+                except Unreadable as error:
+                    unreadable.append(f"{part.split} row {row}: {error}")
+                    continue
+                classes.append(rows[self.label.name][place] if self.label else 0)
+            if images:
+                yield torch.stack(images), classes
+
+    def _refuse_unreadable(self) -> None:
+        """Say how many pictures were left out.
+
+        Raises:
+            Refusal: where none may be.
+        """
+        if not (left := self._notes["unreadable"]):
+            return
+        told = f"{left:,} unreadable picture{'s' if left > 1 else ''} ({self._notes['unreadable_first'][0]})"
+        if self.strict:
+            raise Refusal(f"{self.tables.told} holds {told}: data.strict=false leaves them out")
+        log.warning("%s: %s left out", self.tables.told, told)
+
+
+def bytes_of(cell: Any) -> Any:
+    """What a cell of a column of images holds: its bytes, or the path of its file.
+
+    Raises:
+        Unreadable: where it is empty.
+    """
+    from pathlib import Path
+
+    found = cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
+    if not found:
+        raise Unreadable("it is empty")
+    return Path(found) if isinstance(found, str) else found
+
+
+def _trained_on(tables: Tables, asked: str) -> str:
+    """The split to train on: the one asked for, or the only one.
+
+    Raises:
+        Refusal: where there is no such split.
+    """
+    if asked in tables.splits:
+        return asked
+    if asked == "train" and len(tables.splits) == 1:
+        return next(iter(tables.splits))
+    raise Refusal(f"{tables.told} has no split {asked}: type data.split={'|'.join(tables.splits)}")
+
+
+def _cut(stored: Stored) -> Iterator[tuple[str, Split]]:
+    """The splits, one behind the other in what is stored."""
+    start = 0
+    labels = torch.tensor(stored.notes["labels"], dtype=torch.int64)
+    for name, size in stored.notes["sizes"].items():
+        rows = slice(start, start + size)
+        yield name, Split(stored.values[rows], labels[rows], stored.notes["chance"][name])
+        start += size
