@@ -236,5 +236,6 @@ class Images(Kept):
         theirs = Images(other, self.n, self.shape, self.dtype, None)
         held = joined(theirs.there())
         count = min(held[0].stop, most) // batch * batch if held and held[0].start == 0 else 0
+        self.result.mkdir(parents=True, exist_ok=True)
         for place in range(count):
             also_at(theirs.file(place), self.file(place))

@@ -39,7 +39,7 @@ class Part:
 class Arrays(Source):
     """A .npy or .npz file. Bytes are pixels of 256 levels, floats are data without levels, which lie about [-1, 1].
 
-    Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) are points, floats (N, H, W, C) or
+    Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) or (N,) are points, floats (N, H, W, C) or
     (N, C, H, W) images. Channels are the second or the last of four axes, whichever is the shorter, up to 16. Floats
     of any precision become float32. Labels are whole numbers 0 ... K - 1, or names, whose classes are sorted.
 
@@ -238,7 +238,7 @@ def _beside(path: Path, labels: str | None) -> Held | None:
 
 
 def axes_of(array: Held, layout: str | None) -> str:
-    """What the axes of data are: ND, NHW, NHWC or NCHW.
+    """What the axes of data are: N, ND, NHW, NHWC or NCHW.
 
     Raises:
         Refusal: for shapes and types that are no data, and where channels cannot be told from the shape.
@@ -263,8 +263,8 @@ def axes_of(array: Held, layout: str | None) -> str:
         if len(shape) == 3:
             return "NHW"
         raise Refusal(f"{told}: bytes are images, (N, H, W), (N, H, W, C) or (N, C, H, W)")
-    if len(shape) == 2:
-        return "ND"
+    if len(shape) < 3:
+        return "ND" if len(shape) == 2 else "N"
     possible = "floats are points (N, D) or images (N, C, H, W)"
     if len(shape) == 3:
         raise Refusal(f"{told}: {possible}; save x[:, None] for images, x.reshape(len(x), -1) for signals")
@@ -275,7 +275,7 @@ def _shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
     """Of one item, (C, H, W) or (D,)."""
     if axes == "NHWC":
         return (shape[3], shape[1], shape[2])
-    return (1, *shape[1:]) if axes == "NHW" else shape[1:]
+    return (1, *shape[1:]) if axes in ("N", "NHW") else shape[1:]
 
 
 def _taken(array: Held, rows: Tensor, axes: str) -> Iterator[Tensor]:
@@ -300,7 +300,7 @@ def _taken(array: Held, rows: Tensor, axes: str) -> Iterator[Tensor]:
             raise Refusal(
                 f"{array.path}: {array} holds NaN or infinity (as float32) in row {first}: leave such rows out"
             )
-        yield (found[:, None] if axes == "NHW" else found.permute(0, 3, 1, 2) if axes == "NHWC" else found).contiguous()
+        yield (found[:, None] if axes in ("N", "NHW") else found.permute(0, 3, 1, 2) if axes == "NHWC" else found).contiguous()
 
 
 def _classes(parts: dict[str, Part]) -> tuple[dict[str, Tensor], list[str], str]:

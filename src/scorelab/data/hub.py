@@ -24,7 +24,7 @@ log = logging.getLogger("scorelab")
 
 @dataclass(frozen=True)
 class Part:
-    """Where a split of ours comes from: some rows, ascending, of a split of the set; all of them where none are told."""
+    """Where a split of ours comes from: some rows, ascending, of a split of the set; all where none are told."""
 
     split: str
     rows: Tensor | None

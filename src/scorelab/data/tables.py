@@ -94,7 +94,7 @@ class Tables:
             return Column(asked, "as asked")
         for found, why in ((classes, "its feature is ClassLabel"), (numbers, "whole numbers under a usual name")):
             usual = [name for name in LABELS if name in found]
-            if usual or found is classes and found:
+            if usual or (found is classes and found):
                 return Column((usual or found)[0], why)
         return None
 
