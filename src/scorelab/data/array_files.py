@@ -95,7 +95,9 @@ def _held(path: Path, name: str | None) -> Held:
     if dtype.hasobject:
         told = f"{path}: {name} holds" if name else f"{path} holds"
         raise Refusal(f"{told} Python objects, which are never loaded: save numbers, as by np.stack of arrays")
-    if name is None and not fortran:
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a shape of {shape}")
+    if name is None:
         size = math.prod(shape) * dtype.itemsize
         with path.open("rb") as file:
             _header(file)

@@ -22,7 +22,6 @@ NAMES = ("train", "val", "test")
 OWN = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 VALUES = ("x", "images", "image", "data", "values", "samples", "arr_0")
 LABELS = ("y", "labels", "label", "targets", "target", "classes")
-MOST_CHANNELS = 16  # that are guessed; more are told by layout
 AXES = {"ND": 2, "NHW": 3, "NHWC": 4, "NCHW": 4}
 
 log = logging.getLogger("scorelab")
@@ -40,12 +39,12 @@ class Arrays(Source):
     """A .npy or .npz file. Bytes are pixels of 256 levels, floats are data without levels, which lie about [-1, 1].
 
     Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) or (N,) are points, floats (N, H, W, C) or
-    (N, C, H, W) images. Channels are the second or the last of four axes, whichever is the shorter, up to 16. Floats
-    of any precision become float32. Labels are whole numbers 0 ... K - 1, or names, whose classes are sorted.
+    (N, C, H, W) images. Of four axes, channels are the second or the last: the one beside two that are equal, else the
+    one that is at most half of each side. Floats of any precision become float32. Labels are whole numbers 0 ... K - 1, or names, whose classes are sorted.
 
     In a .npz, arrays x_train, x_test and x_val with labels y_train ... (or train_images, train_labels ...) are the
     set's own splits; else one array is called x, images, data, values or samples, or is the only one, and labels are
-    called y, labels, targets or classes. The labels of NAME.npy are NAME_labels.npy, if that is there. val and test
+    called y, labels, targets or classes; of arr_0 also arr_1, where it holds a whole number for each item. The labels of NAME.npy are NAME_labels.npy, if that is there. val and test
     are drawn by class where the set has none.
 
     Args:
@@ -53,6 +52,7 @@ class Arrays(Source):
         values: the array's name in a .npz.
         labels: the labels' name in a .npz, or their file beside a .npy.
         layout: NHWC or NCHW, where it cannot be told from the shape.
+        levels: of bytes, how many values a pixel may have: 2 for black and white as 0 and 1.
         val: how many are drawn for the val split: a share of all below 1, or a count.
         test: the same for the test split.
         split_seed: of that choice.
@@ -72,6 +72,7 @@ class Arrays(Source):
         values: str | None = None,
         labels: str | None = None,
         layout: Literal["NHWC", "NCHW"] | None = None,
+        levels: int = 256,
         val: float = 0.1,
         test: float = 0.1,
         split_seed: int = 0,
@@ -81,6 +82,8 @@ class Arrays(Source):
     ) -> None:
         if layout not in (None, "NHWC", "NCHW"):
             raise Refusal(f"layout is NHWC or NCHW, got {layout}")
+        if not 2 <= levels <= 256:
+            raise Refusal(f"levels lie in 2 ... 256, got {levels}")
         self.path = Path(path).expanduser()
         self.val, self.test, self.split_seed = val, test, split_seed
         self.cache = TensorCache(cache, cache_gb, resident_mb)
@@ -91,7 +94,7 @@ class Arrays(Source):
                 raise Refusal(f"{self.path}: {first} is {first.told}, and {part.values} {part.values.told}")
         self.axes = axes_of(first, layout)
         self.shape = _shape(first.shape, self.axes)
-        self.levels = 256 if first.dtype == np.uint8 else None
+        self.levels = levels if first.dtype == np.uint8 else None
         self.targets, self.class_names, self.why = _classes(self.given)
         self.classes = len(self.class_names) or None
         self.rows = self._divided()
@@ -100,6 +103,9 @@ class Arrays(Source):
     def _divided(self) -> dict[str, tuple[Held, Tensor, Tensor]]:
         """Of each split the array, its rows, and their labels."""
         labels = self.targets["train"]
+        for part in ("val", "test"):
+            if part not in self.given and not getattr(self, part):
+                raise Refusal(f"{part}=0 leaves no {part} split: ask for one item at least")
         val, test = (0 if part in self.given else getattr(self, part) for part in ("val", "test"))
         try:
             division = by_class(labels, len(labels), val, test, self.split_seed)
@@ -150,18 +156,20 @@ class Arrays(Source):
         return {"kind": "arrays", "file": file, "rows": rows, "axes": self.axes}
 
     def _put(self, put: Callable[[Tensor], None]) -> dict[str, Any]:
-        """All rows in the order of the splits; returns the least and the largest of floats."""
+        """All rows in the order of the splits; returns the least and the largest number."""
         least, most = math.inf, -math.inf
         for array, rows, _ in self.rows.values():
             for block in _taken(array, rows, self.axes):
-                if self.levels is None:
-                    least, most = min(least, float(block.min())), max(most, float(block.max()))
+                least, most = min(least, block.min().item()), max(most, block.max().item())
                 put(block)
-        return {"range": None if self.levels else [least, most]}
+        return {"range": [least, most]}
 
     def _tell_of_range(self) -> None:
-        """A line where floats are far from what networks are made for."""
-        if self._range and not 0.1 < max(map(abs, self._range)) < 20:
+        """A line where numbers are far from what networks are made for."""
+        if self._range and self.levels and 8 * (self._range[1] + 1) <= self.levels:
+            told = f"{self.given['train'].values} holds no byte above {self._range[1]:g}, and levels={self.levels}"
+            log.warning("%s: data.levels=%d spreads them over black to white", told, self._range[1] + 1)
+        if self._range and not self.levels and not 0.1 < max(map(abs, self._range)) < 20:
             told = " ... ".join(f"{each:g}" for each in self._range)
             log.warning(
                 "%s lies in %s; noise has variance 1, so data without levels should lie about [-1, 1]",
@@ -198,7 +206,7 @@ def parts_of(path: Path, values: str | None, labels: str | None) -> dict[str, Pa
         if name not in arrays:
             raise Refusal(f"{path} holds no {name}, but {', '.join(arrays) or 'nothing'}")
     own = {part: _own(arrays, part, VALUES) for part in NAMES}
-    if values is None and own["train"] and (own["val"] or own["test"]):
+    if values is None and own["train"]:
         return {part: Part(found, _own(arrays, part, LABELS)) for part, found in own.items() if found}
     target = arrays[labels] if labels else own_name(arrays, LABELS)
     if values is None:
@@ -208,7 +216,14 @@ def parts_of(path: Path, values: str | None, labels: str | None) -> dict[str, Pa
             raise Refusal(f"{path} holds {', '.join(arrays) or 'no arrays'}: data.values=NAME says which is the data")
     else:
         found = arrays[values]
+    if target is None and found.name == "arr_0":
+        target = next((each for each in [arrays.get("arr_1")] if each and _whole_numbers(each, found)), None)
     return {"train": Part(found, target)}
+
+
+def _whole_numbers(labels: Held, values: Held) -> bool:
+    """Whether an array holds one whole number for each item of another."""
+    return labels.dtype.kind in "iu" and labels.shape in (values.shape[:1], (*values.shape[:1], 1))
 
 
 def own_name(arrays: dict[str, Held], names: tuple[str, ...]) -> Held | None:
@@ -256,9 +271,9 @@ def axes_of(array: Held, layout: str | None) -> str:
     if len(shape) == 4:
         if layout is not None:
             return layout
-        if shape[1] == shape[3] or min(shape[1], shape[3]) > MOST_CHANNELS:
+        if (found := _channels(shape[1:])) is None:
             raise Refusal(f"{told}: data.layout=NHWC or NCHW says which axis is the channels")
-        return "NCHW" if shape[1] < shape[3] else "NHWC"
+        return found
     if kind == np.uint8:
         if len(shape) == 3:
             return "NHW"
@@ -269,6 +284,16 @@ def axes_of(array: Held, layout: str | None) -> str:
     if len(shape) == 3:
         raise Refusal(f"{told}: {possible}; save x[:, None] for images, x.reshape(len(x), -1) for signals")
     raise Refusal(f"{told}: {possible}; save x.reshape(len(x), -1) for points")
+
+
+def _channels(item: tuple[int, ...]) -> str | None:
+    """NCHW or NHWC by the three axes of an item: images are square, or have fewer channels than half of a side."""
+    first, middle, last = item
+    if (first == middle) != (middle == last):
+        return "NHWC" if first == middle else "NCHW"
+    if 2 * first <= min(middle, last):
+        return "NCHW"
+    return "NHWC" if 2 * last <= min(first, middle) else None
 
 
 def _shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
@@ -300,7 +325,9 @@ def _taken(array: Held, rows: Tensor, axes: str) -> Iterator[Tensor]:
             raise Refusal(
                 f"{array.path}: {array} holds NaN or infinity (as float32) in row {first}: leave such rows out"
             )
-        yield (found[:, None] if axes in ("N", "NHW") else found.permute(0, 3, 1, 2) if axes == "NHWC" else found).contiguous()
+        yield (
+            found[:, None] if axes in ("N", "NHW") else found.permute(0, 3, 1, 2) if axes == "NHWC" else found
+        ).contiguous()
 
 
 def _classes(parts: dict[str, Part]) -> tuple[dict[str, Tensor], list[str], str]:

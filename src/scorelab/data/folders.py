@@ -66,6 +66,8 @@ class ImageFolder(Source):
         resident_mb: float = 256.0,
         max_pixels: int = Rules.max_pixels,
     ) -> None:
+        if not path.strip():
+            raise Refusal("data.path=FOLDER names a folder of images, and no name was given")
         self.root, self.strict = Path(path).expanduser(), strict
         self.val, self.test, self.split_seed = val, test, split_seed
         self.max_pixels = max_pixels
@@ -90,6 +92,8 @@ class ImageFolder(Source):
         sides = [size, size] if isinstance(size, int) else list(size) if size is not None else None
         if sides is not None and not (len(sides) == 2 and all(isinstance(s, int) and s > 0 for s in sides)):
             raise Refusal(f"size is one number of pixels or two, [height,width], got {size}")
+        if sides is not None and sides[0] * sides[1] > self.max_pixels:
+            raise Refusal(f"size={size} is more pixels than max_pixels={self.max_pixels}")
         if channels not in (None, 1, 3):
             raise Refusal(f"channels is 1 for grey or 3 for RGB, got {channels}")
         if sides is None or channels is None:
@@ -111,7 +115,7 @@ class ImageFolder(Source):
 
     def _none_readable(self, part: str | None, first: str) -> str:
         where = f"{self._shown}: no image of the {part} split" if part else f"{self._shown}: no image"
-        return f"{where} can be read, the first is {first}"
+        return f"{where} can be read, the first is {first}: such files are better removed"
 
     def _parts(self) -> dict[str, tuple[list[Entry], Tensor]]:
         """The files of each split, and their labels.
@@ -124,6 +128,9 @@ class ImageFolder(Source):
             for part, files in self.layout.parts.items()
         }
         files, labels = own["train"]
+        for part in ("val", "test"):
+            if part not in own and not getattr(self, part):
+                raise Refusal(f"{part}=0 leaves no {part} split: ask for one image at least")
         val, test = (0 if part in own else getattr(self, part) for part in ("val", "test"))
         try:
             division = by_class(labels, len(files), val, test, self.split_seed)
