@@ -72,9 +72,8 @@ def test_black_and_white_as_0_and_1_is_two_levels_where_it_is_told_and_spoken_of
     path = saved(tmp_path, (floats(20, 4, 4) > 0).astype(np.uint8))
     assert Arrays(str(path), levels=2).checked_splits() and not caplog.records
     Arrays(str(path)).splits()
-    assert caplog.messages == [
-        "a.npy holds no byte above 1, and levels=256: data.levels=2 spreads them over black to white"
-    ]
+    told = "a.npy holds no byte above 1, and levels=256: data.levels=2 spreads them over black to white"
+    assert caplog.messages == [told]
     with pytest.raises(Refusal, match=r"holds the level 1[0-9]*, and levels=3"):
         Arrays(str(saved(tmp_path, np.full((20, 4, 4), 17, np.uint8))), levels=3).checked_splits()
     with pytest.raises(Refusal, match=r"levels lie in 2 \.\.\. 256, got 1"):

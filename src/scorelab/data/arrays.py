@@ -40,12 +40,13 @@ class Arrays(Source):
 
     Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) or (N,) are points, floats (N, H, W, C) or
     (N, C, H, W) images. Of four axes, channels are the second or the last: the one beside two that are equal, else the
-    one that is at most half of each side. Floats of any precision become float32. Labels are whole numbers 0 ... K - 1, or names, whose classes are sorted.
+    one that is at most half of each side. Floats of any precision become float32. Labels are whole numbers 0 ... K - 1,
+    or names, whose classes are sorted.
 
     In a .npz, arrays x_train, x_test and x_val with labels y_train ... (or train_images, train_labels ...) are the
     set's own splits; else one array is called x, images, data, values or samples, or is the only one, and labels are
-    called y, labels, targets or classes; of arr_0 also arr_1, where it holds a whole number for each item. The labels of NAME.npy are NAME_labels.npy, if that is there. val and test
-    are drawn by class where the set has none.
+    called y, labels, targets or classes; those of arr_0 are arr_1, where it holds a whole number for each item. The
+    labels of NAME.npy are NAME_labels.npy, if that is there. val and test are drawn by class where the set has none.
 
     Args:
         path: the file.
