@@ -19,7 +19,6 @@ from scorelab.data.division import by_class
 from scorelab.errors import Refusal
 
 MOST_CHANNELS = 16  # that are guessed; more are told by layout
-AXES = {"ND": 2, "NHW": 3, "NHWC": 4, "NCHW": 4}
 
 log = logging.getLogger("scorelab")
 
