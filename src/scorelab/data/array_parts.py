@@ -118,6 +118,7 @@ def _labels(part: Part) -> "np.ndarray[Any, Any]":
     """Whole numbers or names, one for each item."""
     labels = part.labels
     assert labels is not None
+    labels.refuse_objects()
     told = f"labels {labels} are {labels.told}"
     n = part.values.shape[0]
     if labels.shape not in ((n,), (n, 1)):

@@ -74,6 +74,7 @@ class Arrays(Source):
         self.given = parts_of(self.path, values, labels)
         first = self.given["train"].values
         for part in self.given.values():
+            part.values.refuse_objects()
             if part.values.shape[1:] != first.shape[1:] or part.values.dtype != first.dtype:
                 raise Refusal(f"{self.path}: {first} is {first.told}, and {part.values} {part.values.told}")
         self.axes = axes_of(first, layout)
