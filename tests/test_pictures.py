@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scorelab.data.decoding import decoded
-from scorelab.data.pictures import Picture, Rules, Unreadable, decode, header, picture
+from scorelab.formats.decoding import decoded
+from scorelab.formats.pictures import Picture, Rules, Unreadable, decode, header, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File")
 GREY = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)

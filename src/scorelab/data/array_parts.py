@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorelab.data.array_files import Held, held
 from scorelab.errors import Refusal
+from scorelab.formats.arrays import Held, held
 
 NAMES = ("train", "val", "test")
 OWN = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorelab.data.array_files import Held
 from scorelab.data.array_parts import NAMES, classes_of, parts_of
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import TensorCache
 from scorelab.data.division import by_class
 from scorelab.errors import Refusal
+from scorelab.formats.arrays import Held
 
 MOST_CHANNELS = 16  # that are guessed; more are told by layout
 
