@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scorelab.data.array_files import held
-from scorelab.data.arrays import Arrays, axes_of, parts_of
+from scorelab.data.array_parts import parts_of
+from scorelab.data.arrays import Arrays, axes_of
 from scorelab.data.folders import ImageFolder
 from scorelab.errors import Refusal
+from scorelab.formats.arrays import held
 
 
 def floats(*shape: int) -> np.ndarray:
@@ -31,11 +32,13 @@ def saved(folder: Path, array: np.ndarray) -> Path:
         ((8, 8, 16), "NHWC"),
         ((5, 24, 40), "NCHW"),
         ((24, 40, 5), "NHWC"),
+        ((4, 6, 3), "NHWC"),
+        ((3, 4, 6), "NCHW"),
         ((1, 28, 28), "NCHW"),
         ((28, 28, 1), "NHWC"),
     ],
 )
-def test_channels_are_the_axis_beside_two_equal_ones_or_the_far_shorter_one(
+def test_channels_are_the_axis_beside_two_equal_ones_or_the_shortest_of_few(
     tmp_path: Path, item: tuple[int, ...], axes: str
 ) -> None:
     array = held(saved(tmp_path, floats(4, *item)))[""]

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,27 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorelab.data.array_files import Held, held
+from scorelab.data.array_parts import NAMES, classes_of, parts_of
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import TensorCache
 from scorelab.data.division import by_class
 from scorelab.errors import Refusal
-
-NAMES = ("train", "val", "test")
-OWN = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-VALUES = ("x", "images", "image", "data", "values", "samples", "arr_0")
-LABELS = ("y", "labels", "label", "targets", "target", "classes")
-AXES = {"ND": 2, "NHW": 3, "NHWC": 4, "NCHW": 4}
+from scorelab.formats.arrays import Held
 
 log = logging.getLogger("scorelab")
-
-
-@dataclass(frozen=True)
-class Part:
-    """The values of one split of the file's, and their labels where there are some."""
-
-    values: Held
-    labels: Held | None
 
 
 class Arrays(Source):
@@ -40,8 +26,8 @@ class Arrays(Source):
 
     Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) or (N,) are points, floats (N, H, W, C) or
     (N, C, H, W) images. Of four axes, channels are the second or the last: the one beside two that are equal, else the
-    one that is at most half of each side. Floats of any precision become float32. Labels are whole numbers 0 ... K - 1,
-    or names, whose classes are sorted.
+    shortest, where it is at most 4 or half of each side. Floats of any precision become float32. Labels are whole
+    numbers 0 ... K - 1, or names, whose classes are sorted.
 
     In a .npz, arrays x_train, x_test and x_val with labels y_train ... (or train_images, train_labels ...) are the
     set's own splits; else one array is called x, images, data, values or samples, or is the only one, and labels are
@@ -91,12 +77,13 @@ class Arrays(Source):
         self.given = parts_of(self.path, values, labels)
         first = self.given["train"].values
         for part in self.given.values():
+            part.values.refuse_objects()
             if part.values.shape[1:] != first.shape[1:] or part.values.dtype != first.dtype:
                 raise Refusal(f"{self.path}: {first} is {first.told}, and {part.values} {part.values.told}")
         self.axes = axes_of(first, layout)
         self.shape = _shape(first.shape, self.axes)
         self.levels = levels if first.dtype == np.uint8 else None
-        self.targets, self.class_names, self.why = _classes(self.given)
+        self.targets, self.class_names, self.why = classes_of(self.given)
         self.classes = len(self.class_names) or None
         self.rows = self._divided()
         self._range: list[float] | None = None
@@ -192,67 +179,6 @@ class Arrays(Source):
         return {**found, "labels_from": self.why, **names, **origin, "range": self._range}
 
 
-def parts_of(path: Path, values: str | None, labels: str | None) -> dict[str, Part]:
-    """The arrays of each split that the file has; all of it as train where it has but one.
-
-    Raises:
-        Refusal: where a name is not there, or nothing tells which array is meant.
-    """
-    arrays = held(path)
-    if "" in arrays:
-        if values is not None:
-            raise Refusal(f"{path} holds one array without a name: leave data.values out")
-        return {"train": Part(arrays[""], _beside(path, labels))}
-    for name in filter(None, (values, labels)):
-        if name not in arrays:
-            raise Refusal(f"{path} holds no {name}, but {', '.join(arrays) or 'nothing'}")
-    own = {part: _own(arrays, part, VALUES) for part in NAMES}
-    if values is None and own["train"]:
-        return {part: Part(found, _own(arrays, part, LABELS)) for part, found in own.items() if found}
-    target = arrays[labels] if labels else own_name(arrays, LABELS)
-    if values is None:
-        rest = [each for each in arrays.values() if each is not target]
-        found = own_name(arrays, VALUES) or (rest[0] if len(rest) == 1 else None)
-        if found is None:
-            raise Refusal(f"{path} holds {', '.join(arrays) or 'no arrays'}: data.values=NAME says which is the data")
-    else:
-        found = arrays[values]
-    if target is None and found.name == "arr_0":
-        target = next((each for each in [arrays.get("arr_1")] if each and _whole_numbers(each, found)), None)
-    return {"train": Part(found, target)}
-
-
-def _whole_numbers(labels: Held, values: Held) -> bool:
-    """Whether an array holds one whole number for each item of another."""
-    return labels.dtype.kind in "iu" and labels.shape in (values.shape[:1], (*values.shape[:1], 1))
-
-
-def own_name(arrays: dict[str, Held], names: tuple[str, ...]) -> Held | None:
-    """The array of the first of these names that is there, in any case."""
-    lower = {name.lower(): each for name, each in arrays.items()}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _own(arrays: dict[str, Held], part: str, names: tuple[str, ...]) -> Held | None:
-    """An array called by what it holds and the split, in either order."""
-    words = [word for word, means in OWN.items() if means == part]
-    return own_name(arrays, tuple(each for n in names for w in words for each in (f"{n}_{w}", f"{w}_{n}")))
-
-
-def _beside(path: Path, labels: str | None) -> Held | None:
-    """The labels of a .npy file: a file that was named, from here or beside it, or NAME_labels.npy where that is."""
-    file = path.with_name(f"{path.stem}_labels.npy")
-    if labels is not None:
-        file = Path(labels).expanduser()
-        file = file if file.exists() else path.parent / file
-    elif not file.exists():
-        return None
-    arrays = held(file)
-    if "" not in arrays:
-        raise Refusal(f"{file} is a .npz file: labels of a .npy file stand in another .npy file")
-    return arrays[""]
-
-
 def axes_of(array: Held, layout: str | None) -> str:
     """What the axes of data are: N, ND, NHW, NHWC or NCHW.
 
@@ -288,13 +214,14 @@ def axes_of(array: Held, layout: str | None) -> str:
 
 
 def _channels(item: tuple[int, ...]) -> str | None:
-    """NCHW or NHWC by the three axes of an item: images are square, or have fewer channels than half of a side."""
+    """NCHW or NHWC by the three axes of an item: images are square, or have few channels beside their sides."""
     first, middle, last = item
     if (first == middle) != (middle == last):
         return "NHWC" if first == middle else "NCHW"
-    if 2 * first <= min(middle, last):
-        return "NCHW"
-    return "NHWC" if 2 * last <= min(first, middle) else None
+    for axes, channels, side in (("NCHW", first, min(middle, last)), ("NHWC", last, min(first, middle))):
+        if channels < side and (channels <= 4 or 2 * channels <= side):
+            return axes
+    return None
 
 
 def _shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
@@ -329,52 +256,3 @@ def _taken(array: Held, rows: Tensor, axes: str) -> Iterator[Tensor]:
         yield (
             found[:, None] if axes in ("N", "NHW") else found.permute(0, 3, 1, 2) if axes == "NHWC" else found
         ).contiguous()
-
-
-def _classes(parts: dict[str, Part]) -> tuple[dict[str, Tensor], list[str], str]:
-    """The labels of each part, 0 without classes, the classes' names, and why there are some or none.
-
-    Raises:
-        Refusal: for labels that are none.
-    """
-    none = {name: torch.zeros(part.values.shape[0], dtype=torch.int64) for name, part in parts.items()}
-    without = [name for name, part in parts.items() if part.labels is None]
-    if without:
-        few = f": {', '.join(without)} has none" if len(without) < len(parts) else ""
-        return none, [], f"none{few}"
-    found = {name: _labels(part) for name, part in parts.items()}
-    why = ", ".join(str(part.labels) for part in parts.values())
-    together = np.concatenate(list(found.values()))
-    if together.dtype.kind in "US":
-        names, index = np.unique(together, return_inverse=True)
-        shown = [str(each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each) for each in names]
-    else:
-        least, most = int(together.min()), int(together.max())
-        if least < 0 or most >= max(len(together), 2):
-            raise Refusal(f"labels in {why} are {least} ... {most} for {len(together)} items; classes are 0 ... K - 1")
-        index, shown = together.astype(np.int64), [str(k) for k in range(most + 1)]
-    if len(shown) < 2:
-        return none, [], f"none: {why} holds one class"
-    cut = np.cumsum([len(each) for each in found.values()])[:-1]
-    return (
-        {
-            name: torch.from_numpy(np.ascontiguousarray(each, np.int64))
-            for name, each in zip(found, np.split(index, cut), strict=True)
-        },
-        shown,
-        why,
-    )
-
-
-def _labels(part: Part) -> "np.ndarray[Any, Any]":
-    """Whole numbers or names, one for each item."""
-    labels = part.labels
-    assert labels is not None
-    told = f"labels {labels} are {labels.told}"
-    n = part.values.shape[0]
-    if labels.shape not in ((n,), (n, 1)):
-        hint = "; save x.argmax(1) of one-hot labels" if len(labels.shape) == 2 else ""
-        raise Refusal(f"{labels.path}: {told}, one for each of {n} items is needed{hint}")
-    if labels.dtype.kind not in "biuUS":
-        raise Refusal(f"{labels.path}: {told}: labels are whole numbers or names")
-    return labels.whole().reshape(n)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import Stored, TensorCache
-from scorelab.data.decoding import decoded
 from scorelab.data.division import by_class
-from scorelab.data.pictures import Header, Picture, Rules, Unreadable, header
-from scorelab.data.tree import Entry, digest, entries, layout, shown
 from scorelab.errors import Refusal
+from scorelab.formats.decoding import decoded
+from scorelab.formats.pictures import Header, Picture, Rules, Unreadable, header
+from scorelab.formats.tree import Entry, digest, entries, layout, shown
 
 BLOCK = 4 << 20  # bytes that are put into the cache together
 MOST_NAMED = 100  # unreadable files or classes in the records, and 3 in the log
@@ -115,7 +115,7 @@ class ImageFolder(Source):
 
     def _none_readable(self, part: str | None, first: str) -> str:
         where = f"{self._shown}: no image of the {part} split" if part else f"{self._shown}: no image"
-        return f"{where} can be read, the first is {first}: such files are better removed"
+        return f"{where} can be read, the first is {first}"
 
     def _parts(self) -> dict[str, tuple[list[Entry], Tensor]]:
         """The files of each split, and their labels.

@@ -33,6 +33,16 @@ class Held:
     def __str__(self) -> str:
         return self.name or self.path.name
 
+    def refuse_objects(self) -> None:
+        """Before anything of it is read.
+
+        Raises:
+            Refusal: where it holds Python objects.
+        """
+        if self.dtype.hasobject:
+            told = f"{self.path}: {self.name} holds" if self.name else f"{self.path} holds"
+            raise Refusal(f"{told} Python objects, which are never loaded: save numbers, as by np.stack of arrays")
+
     @property
     def told(self) -> str:
         """Its type and shape, for a person."""
@@ -72,7 +82,7 @@ def held(path: Path) -> dict[str, Held]:
     """The arrays of a file by their names, of a .npy one under "".
 
     Raises:
-        Refusal: for what is not there, is no such file, is damaged, or holds Python objects.
+        Refusal: for what is not there, is no such file, or is damaged.
     """
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "is not there"
@@ -92,12 +102,9 @@ def held(path: Path) -> dict[str, Held]:
 def _held(path: Path, name: str | None) -> Held:
     with _opened(path, name) as file:
         shape, fortran, dtype = _header(file)
-    if dtype.hasobject:
-        told = f"{path}: {name} holds" if name else f"{path} holds"
-        raise Refusal(f"{told} Python objects, which are never loaded: save numbers, as by np.stack of arrays")
     if min(shape, default=0) < 0:
         raise ValueError(f"a shape of {shape}")
-    if name is None:
+    if name is None and not dtype.hasobject:
         size = math.prod(shape) * dtype.itemsize
         with path.open("rb") as file:
             _header(file)
@@ -111,7 +118,10 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, Any]:
     version = numpy_format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"format {version[0]}.{version[1]}")
-    return HEADERS[version](file)
+    try:
+        return HEADERS[version](file)
+    except Exception as error:  # numpy parses it as Python's literals, and raises what the parser does
+        raise ValueError("its header is damaged") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scorelab.data.pictures import Picture, Rules, Unreadable, picture, quiet
+from scorelab.formats.pictures import Picture, Rules, Unreadable, picture, quiet
 
 TOGETHER = 32  # pictures that a thread takes at a time
 
