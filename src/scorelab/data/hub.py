@@ -12,9 +12,9 @@ from torch import Tensor
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import Stored, TensorCache
 from scorelab.data.division import by_class
-from scorelab.data.pictures import Rules, Unreadable, decode, header
 from scorelab.data.tables import ROWS, Tables, opened
 from scorelab.errors import Refusal
+from scorelab.formats.pictures import Rules, Unreadable, decode, header
 
 VAL = ("validation", "valid", "val", "dev")  # what a set's own val split is called
 TEST = ("test",)
