@@ -28,13 +28,8 @@ from scorelab.data.cache import TensorCache
 ROOT = Path(__file__).resolve().parent.parent
 HELD = 32  # of val and of test
 SMALL = ("model.channels=8", "model.multipliers=[1,1]", "data.batch_size=64", "trainer=cpu", "logger=none")
-SMALL += (
-    "callbacks=minimal",
-    "metrics=[simple]",
-    "evaluation.samples=16",
-    "sampler.steps=2",
-    "callbacks.validation.every=1000000",
-)
+SMALL += ("callbacks=minimal", "callbacks.validation.every=1000000", "metrics=[simple]")
+SMALL += ("evaluation.samples=16", "sampler.steps=2")
 
 
 class Noise(Source):

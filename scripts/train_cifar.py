@@ -1,7 +1,7 @@
 """Train the classifier behind the ``cifar`` extractor: ``python scripts/train_cifar.py FOLDER [FILE]``.
 
-FOLDER holds CIFAR-10 in the hub's layout (parquet). The packaged weights were made from a re-encoding of the set as JPEG
-of quality 75. It learns from the train split but for 5,000 images by class, val, on which the settings were chosen; the
+FOLDER holds CIFAR-10 in the hub's layout (parquet). The packaged weights were made from a re-encoding of it as JPEG of
+quality 75. It learns from the train split but for 5,000 images by class, val, on which the settings were chosen; the
 test split was looked at once. About twenty minutes on one thread; the weights are kept in half precision.
 """
 

@@ -2,7 +2,7 @@
 
 import time
 
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.actions import EverySteps
 
 
 class Dawdler(EverySteps):

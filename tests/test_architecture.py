@@ -22,7 +22,7 @@ BELOW = {  # the rooms right beneath each room; what those stand on may be impor
     "likelihood": {"denoisers"},
     "data": {"denoisers", "files"},
     "denoisers": {"laws", "schedules"},
-    "laws": {"tensors"},
+    "laws": {"tensors", "mapped"},
     "schedules": {"tensors"},
     "tensors": {"log_snr", "errors"},
     "tracking": {"run"},
@@ -32,11 +32,13 @@ BELOW = {  # the rooms right beneath each room; what those stand on may be impor
     "report": {"files", "log_snr"},
     "files": set(),
     "log_snr": set(),
+    "mapped": set(),
     "errors": set(),
 }
 MATHS = {
     "errors",
     "log_snr",
+    "mapped",
     "tensors",
     "schedules",
     "laws",

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import TensorCache
-from scorelab.data.mapped import file_map
 from scorelab.data.module import DataModule, SplitDataset
 from scorelab.errors import Refusal
+from scorelab.mapped import file_map
 from scorelab.tensors import as_data
 
 N, SHAPE = 23, (3, 4, 5)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from scorelab.data import cache as module
 from scorelab.data.cache import Stored, TensorCache
-from scorelab.data.mapped import Reader, file_map, in_chunks, let_go
 from scorelab.errors import Refusal
+from scorelab.mapped import Reader, file_map, in_chunks, let_go
 
 ROWS = torch.arange(60, dtype=torch.uint8).reshape(10, 1, 2, 3)
 

@@ -7,7 +7,7 @@ from scorelab.data.synthetic import Synthetic
 from scorelab.denoisers import Denoiser, Parameterization, Variance
 from scorelab.evaluation import Yardstick
 from scorelab.laws import Law
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.actions import EverySteps
 from scorelab.losses import Loss, TimestepSampler, WeightedError
 from scorelab.metrics.features import Extractor
 from scorelab.samplers import Sampler

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from scorelab.denoisers import Exact, FixedSmall
-from scorelab.laws import FiniteSet, GaussianMixture, LowRankMixture
+from scorelab.laws import FiniteSet, GaussianMixture, LowRankMixture, finite_set
 from scorelab.samplers import DDIM
 from scorelab.schedules import VP, Cosine, Schedule
-from scorelab.tensors import from_levels
+from scorelab.tensors import from_levels, to_levels
 
 SIGMAS = [0.002, 0.01, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 80.0]
 
@@ -87,6 +87,28 @@ def test_a_finite_set_is_its_softmax_at_every_noise_level(n, d, sigma):
     assert ((found.log_prob - log_prob).abs() <= 1e-3 * d).all()
     assert ((found.trace - trace).abs() <= 1e-4 * points.double().var(0).sum()).all()
     assert found.mean.dtype == found.trace.dtype == found.log_prob.dtype == torch.float64
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.05, 1.0, 80.0])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept centred", "made anew"])
+def test_a_set_of_levels_is_the_set_of_their_data(sigma, kept, monkeypatch):
+    """Kept centred, to the bit; made from bytes a chunk at a time, as near to its softmax as any."""
+    levels = to_levels(clustered(600, 768).clamp(-1, 1), 256)
+    points = from_levels(levels, 256)
+    if not kept:
+        monkeypatch.setattr(finite_set, "SMALL", 0)
+    x, t = asked(points, sigma, 12), torch.full((12,), sigma, dtype=torch.float64)
+    law = FiniteSet(levels.reshape(600, 3, 16, 16), chunk=400, levels=256)
+    assert (law.centred is not None) is kept
+    found = law.posterior(x, torch.ones_like(t), t)
+    if kept:
+        whole = FiniteSet(points, chunk=400).posterior(x, torch.ones_like(t), t)
+        for one, other in zip((found.mean, found.trace, found.log_prob), vars(whole).values(), strict=True):
+            assert torch.equal(one, other)
+    mean, trace, log_prob = reference(points, x, torch.ones(12), t)
+    assert ((found.mean - mean).norm(dim=1) <= 1e-4 * (mean - x).norm(dim=1)).all()
+    assert ((found.log_prob - log_prob).abs() <= 1e-3 * 768).all()
+    assert ((found.trace - trace).abs() <= 1e-4 * points.double().var(0).sum()).all()
 
 
 def test_one_call_serves_all_noise_levels_and_chunks_do_not_show():

@@ -372,8 +372,9 @@ def test_mirror_images_double_what_is_trained_on_and_the_truth_knows_them():
     assert len(train) == 50 and len(data.training) == 100
     assert torch.equal(data.training.values[50:], train.values.flip(3))
     assert torch.equal(data.training.labels, torch.cat([train.labels, train.labels]))
-    points = data.training_law().points.reshape(-1, 1, 8, 8)
-    assert torch.equal(points, from_levels(torch.cat([train.values, train.values.flip(3)]), 17))
+    points = from_levels(torch.cat([train.values, train.values.flip(3)]), 17)
+    drawn = data.training_law().references(100, None)
+    assert rows_of(drawn.x0) == rows_of(points)
     assert torch.equal(data.training_law().labels, data.training.labels)
     batch, label = next(iter(data.train_dataloader()))
     assert rows_of(batch) == rows_of(points), "an epoch is both"

@@ -23,7 +23,8 @@ from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import CheckpointError, UserError
 from scorelab.files import plain
-from scorelab.lit.callbacks import EverySteps, RunContext, Validation
+from scorelab.lit.actions import EverySteps, RunContext
+from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.ema import AveragedWeights, make_ema, update_ema

@@ -1,5 +1,6 @@
 """Samples on disk while they are drawn: which are there whole, and the form they are left in."""
 
+import io
 import re
 import shutil
 import zipfile
@@ -133,8 +134,10 @@ class Arrays(Kept):
 
     def put(self, first: int, samples: np.ndarray) -> None:
         """As one part."""
+        content = io.BytesIO()  # numpy would write an array past Python, and a full disk unseen
+        np.save(content, samples)
         with whole(self.parts / f"{first:09d}-{first + len(samples):09d}.npy") as file:
-            np.save(file, samples)
+            file.write(content.getbuffer())
 
     def blocks(self, most: int) -> Iterator[np.ndarray]:
         """A part at a time."""
@@ -236,5 +239,6 @@ class Images(Kept):
         theirs = Images(other, self.n, self.shape, self.dtype, None)
         held = joined(theirs.there())
         count = min(held[0].stop, most) // batch * batch if held and held[0].start == 0 else 0
+        self.result.mkdir(parents=True, exist_ok=True)
         for place in range(count):
             also_at(theirs.file(place), self.file(place))

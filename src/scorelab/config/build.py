@@ -13,12 +13,12 @@ import torch
 from scorelab.config.check import checked, instantiate, target_of
 from scorelab.config.refusals import called
 from scorelab.data.base import Source
-from scorelab.data.module import DataModule
+from scorelab.data.module import DataModule, first
 from scorelab.denoisers import Denoiser, Exact, NetworkDenoiser, Variance
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.actions import EverySteps
 from scorelab.lit.module import DiffusionModule
 from scorelab.losses import Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
@@ -42,7 +42,7 @@ class Experiment:
 
     def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
-        train, test = self.data.splits["train"], self.data.splits["test"]
+        train, test = self.data.splits["train"], first(self.data.splits["test"], self.settings.held_out)
         laws = self.data.training_law(), self.data.law()
         train_exact, held_out_exact = (exact_denoiser(law, denoiser, self.conditional) for law in laws)
         return EvaluationContext(

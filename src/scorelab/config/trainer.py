@@ -12,7 +12,7 @@ import torch
 
 from scorelab.config.check import instantiate
 from scorelab.errors import UserError
-from scorelab.lit.callbacks import EverySteps
+from scorelab.lit.actions import EverySteps
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.environment import ProcessEnvironment

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorelab.data.mapped import in_chunks
 from scorelab.errors import Refusal
 from scorelab.laws import Law
+from scorelab.mapped import in_chunks
 
 
 @dataclass(frozen=True)

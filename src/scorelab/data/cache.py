@@ -17,9 +17,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from scorelab.data.mapped import mapped
 from scorelab.errors import Refusal
 from scorelab.files import sync_directory, temporary, write_json
+from scorelab.mapped import mapped
 
 FORMAT = 1  # of the entries; another one is never read
 VALUES, NOTES = "values", "entry.json"

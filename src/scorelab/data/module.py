@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.base import Source, Split
-from scorelab.data.mapped import Reader, in_chunks
 from scorelab.data.synthetic import Synthetic
 from scorelab.errors import Refusal
 from scorelab.laws import FiniteSet, Law
+from scorelab.mapped import Reader, in_chunks
 from scorelab.tensors import as_data, generator
 
 
@@ -184,7 +184,7 @@ class DataModule(LightningDataModule):
         if self.endless and law is not None:
             return law
         train = self.training
-        return FiniteSet(as_data(train.values, self.levels), train.labels if self.classes else None)
+        return FiniteSet(train.values, train.labels if self.classes else None, levels=self.levels)
 
     def law(self) -> Law | None:
         """The law of held-out data, where it is known."""
@@ -226,10 +226,10 @@ class DataModule(LightningDataModule):
             dataset, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=ignore_ending
         )
 
-    def data(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """A whole split as (data, labels)."""
-        held = self.splits[split]
-        return as_data(held.values, self.levels).to(device), held.labels.to(device)
+
+def first(split: Split, most: int | None) -> Split:
+    """At most so many items, the first in an order that is always the same; all where there are no more."""
+    return split if most is None or most >= len(split) else part(split, most, None)
 
 
 def part(split: Split, limit: int | None, half: str | None) -> Split:

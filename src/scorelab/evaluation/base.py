@@ -23,6 +23,8 @@ class EvaluationSettings:
         bound: "sampled" draws times until the standard error is at most ``tolerance``; "exact" sums all of them.
         tolerance: bits/dim.
         samples: how many samples are drawn; None is as many as the train split has.
+        held_out: how many held-out items are looked at, the same for every seed; None is all, as is a number that is
+            larger.
         chunk: images per network call.
         every: steps between two cheap estimates while training, val/simple; None is a twentieth of the run.
 
@@ -34,6 +36,7 @@ class EvaluationSettings:
     bound: Literal["sampled", "exact"] = "sampled"
     tolerance: float = 0.01
     samples: int | None = None
+    held_out: int | None = None
     chunk: int = 256
     every: int | None = None
 
@@ -44,6 +47,8 @@ class EvaluationSettings:
             raise Refusal(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
         if self.samples is not None and self.samples < 2:
             raise Refusal(f"samples must be at least 2, got {self.samples}")
+        if self.held_out is not None and self.held_out < 2:
+            raise Refusal(f"held_out must be at least 2, got {self.held_out}")
         if self.chunk < 1:
             raise Refusal(f"chunk must be at least 1, got {self.chunk}")
         if self.every is not None and self.every < 1:

@@ -45,7 +45,7 @@ class ExactGap(Yardstick):
         )
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
-        """The number, and in the records the three curves and the gap's standard error over images."""
+        """The number; in the records the three curves, how many images were looked at, the gap's standard error."""
         assert context.exact_train is not None
         held_out, labels = context.held_out_data()
         seen = context.data(context.train[: len(held_out)])
@@ -62,4 +62,4 @@ class ExactGap(Yardstick):
         records = by_log_snr(**curves, gap_se=gap.se) | missing(denoiser)
         whole = gap.over(SIMPLE)
         value = None if whole.value is None else float((network.mean - known_score.mean)[SIMPLE].mean())
-        return Result({"exact_gap": value}, records | {"se": whole.se}, self.cost(context))
+        return Result({"exact_gap": value}, records | {"n": len(held_out), "se": whole.se}, self.cost(context))

@@ -102,4 +102,4 @@ class NoiseError(Yardstick):
         if context.denoiser.levels is not None:
             bound = common_bound(context.denoiser, curve, x0)
             metrics["vlb_common"], records["vlb_common_se"] = bound.value, bound.se
-        return Result(metrics, records | {"simple_se": simple.se}, self.cost(context))
+        return Result(metrics, records | {"n": len(x0), "simple_se": simple.se}, self.cost(context))

@@ -57,7 +57,8 @@ class Score:
         floor = self.floor.over(SIMPLE)
         means = {"floor_simple": floor, "score_error": self.error.over(SIMPLE), "excess": self.excess}
         errors = {f"{name}_se": mean.se for name, mean in means.items() if mean.value is not None and mean.value >= 0}
-        return by_log_snr(**curves) | {"floor_simple": floor.value} | errors
+        n = self.error.each.shape[1]
+        return by_log_snr(**curves) | {"n": n, "floor_simple": floor.value} | errors
 
 
 def score_against(

@@ -8,11 +8,15 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.mapped import Reader
+from scorelab.tensors import from_levels
 
 UNIT = 2.0**-24  # the rounding of float32
 FACTOR = 8.0  # a float32 product of d terms is off by at most this many UNIT |q| |y|, seen for d up to 10,000
 REACH = 50.0  # nats below the largest term at which a term no longer counts
 FINE = 1e-4  # nats: an error below this is left as it is
+SMALL = 2**24  # numbers of a set that is kept centred beside its points: 64 MB in float32
+LARGEST = 3 * 2**22  # numbers of a chunk: 100 MB in float64
 CROWD = 16  # a query that more than one point in so many may count for is better served by products in float64
 
 
@@ -44,6 +48,15 @@ class Sums:
         self.first[rows], self.second[rows] = part.first, part.second
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Some of the points: where they stand, centred (n, d), and what is known of log w for each of B queries (B, n)."""
+
+    here: slice
+    centred: Tensor
+    logits: Tensor
+
+
 class FiniteSet(Law):
     """x_0 uniform over N points: E[x_0 | x_t] = sum_i w_i x_i, w = softmax(-||x_t - alpha x_i||^2 / 2 sigma^2).
 
@@ -55,16 +68,18 @@ class FiniteSet(Law):
     anew, as differences in float64; where too many are, all products are in float64. Memory is bounded by a chunk.
 
     Args:
-        points: x_1 ... x_N (N, ...).
+        points: x_1 ... x_N (N, ...): data, or pixel levels in uint8, which become data a chunk at a time. They are kept
+            as they are, mapped from a file or not; a set of up to 64 MB of numbers is kept centred too.
         labels: of the points (N,), or None.
-        chunk: points per product.
+        chunk: points per product, at most; fewer where they have many dimensions.
+        levels: of pixels, for points that are such.
 
     Raises:
         ValueError: without points, or for another number of labels.
     """
 
     points: Tensor
-    centred: Tensor
+    centred: Tensor | None
     squares: Tensor
     centre: Tensor
     has_density = False
@@ -74,20 +89,40 @@ class FiniteSet(Law):
         points: Tensor,
         labels: Tensor | None = None,
         chunk: int = 8192,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         if not len(points):
             raise ValueError("a finite set needs at least one point")
         if labels is not None and len(labels) != len(points):
             raise ValueError(f"{len(points)} points, but {len(labels)} labels")
-        self.shape, self.chunk = points.shape[1:], chunk
-        flat = points.flatten(1)
-        centre = flat.mean(0, dtype=torch.float64)
-        centred = torch.cat([(part.double() - centre).float() for part in flat.split(chunk)])
-        squares = torch.cat([part.double().square().sum(1) for part in centred.split(chunk)])
-        buffers = {"points": flat, "centred": centred, "squares": squares, "centre": centre, "labels": labels}
+        self.shape, self.levels = points.shape[1:], levels
+        dims = points[0].numel()
+        self.chunk = min(chunk, max(1, LARGEST // dims))
+        buffers = {"points": points.flatten(1), "labels": labels, "centred": None, "squares": None}
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer("centre", self._mean(), persistent=False)
+        if len(points) * dims <= SMALL:
+            self.centred = torch.cat([self._centred(here, torch.float32) for here in self._chunks()])
+        parts = (self._centred(here, torch.float32) for here in self._chunks())
+        self.squares = torch.cat([part.double().square().sum(1) for part in parts])
+
+    def _chunks(self) -> Iterator[slice]:
+        """All points, so many at a time."""
+        for start in range(0, len(self.points), self.chunk):
+            yield slice(start, min(start + self.chunk, len(self.points)))
+
+    def _mean(self) -> Tensor:
+        """Of all points, float64 (d,)."""
+        if self.levels is None and len(self.points) <= self.chunk:
+            return self.points.mean(0, dtype=torch.float64)
+        sums = (self._data(Reader(self.points).between(here.start, here.stop)) for here in self._chunks())
+        return sum((part.sum(0, dtype=torch.float64) for part in sums), torch.zeros(())) / len(self.points)
+
+    def _data(self, values: Tensor) -> Tensor:
+        """Some of the points as data, float32 or as they were given."""
+        return values if self.levels is None else from_levels(values, self.levels)
 
     def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None = None) -> Posterior:
         """The law of x_0 given x = alpha x_0 + sigma eps (B, ...), for alpha and sigma (B,), in float64.
@@ -122,30 +157,40 @@ class FiniteSet(Law):
         return self._at(rows)
 
     def _at(self, rows: Tensor) -> Drawn:
-        points = self.points[rows].reshape(len(rows), *self.shape)
+        points = self._rows(rows).reshape(len(rows), *self.shape)
         return Drawn(points, None if self.labels is None else self.labels[rows])
 
-    def _logits(self, asked: "Queries", dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    def _logits(self, asked: "Queries", dtype: torch.dtype) -> Iterator["Chunk"]:
         """Chunk by chunk: log w up to ||x||^2 / 2 sigma^2, by products, (B, chunk); -inf for points of other labels."""
         scaled = (asked.scale[:, None] * asked.centred).to(dtype)
         half = (0.5 * asked.scale * asked.alpha).to(dtype)
-        for start in range(0, len(self.centred), self.chunk):
-            here = slice(start, start + self.chunk)
+        for here in self._chunks():
             points = self._centred(here, dtype)
             squares = self.squares[here].float() if dtype == torch.float32 else points.square().sum(1)
             logits = torch.addmm(-half[:, None] * squares, scaled, points.T)
             if asked.label is not None and self.labels is not None:
                 logits.masked_fill_(self.labels[None, here] != asked.label[:, None], -math.inf)
-            yield here, logits
+            yield Chunk(here, points, logits)
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Some points as data (n, d)."""
+        return self._data(Reader(self.points)[rows])
 
     def _centred(self, here: slice, dtype: torch.dtype) -> Tensor:
         """Centred points: as they are kept, rounded, or in float64 from those that were given."""
-        return self.centred[here] if dtype == torch.float32 else self.points[here].double() - self.centre
+        if dtype == torch.float32 and self.centred is not None:
+            return self.centred[here]
+        values = Reader(self.points).between(here.start, here.stop)
+        if dtype == torch.float32 and self.levels is not None and self.points.numel() > SMALL:
+            # rounded three times and not once, by no more than a product of many terms is: see FACTOR
+            return values.float().mul_(2.0 / (self.levels - 1)).sub_((self.centre + 1).float())
+        return (self._data(values).double() - self.centre).to(dtype)
 
     def _all(self, asked: "Queries", dtype: torch.dtype) -> Sums:
         """Over every point, by products alone."""
         sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
-        for here, logits in self._logits(asked, dtype) if len(asked.x) else ():
+        for part in self._logits(asked, dtype) if len(asked.x) else ():
+            logits = part.logits
             top = logits.max(1).values.double()
             if not bool((top >= sums.top - REACH).any()):
                 continue
@@ -153,8 +198,8 @@ class FiniteSet(Law):
             # a query that has met no point of its label yet has no largest logit to take off
             weights = logits.sub_(sums.top.nan_to_num(neginf=0.0).to(dtype)[:, None]).exp_()
             sums.one += weights.sum(1)
-            sums.first += weights @ self._centred(here, dtype)
-            sums.second += weights @ self.squares[here].to(dtype)
+            sums.first += weights @ part.centred
+            sums.second += weights @ self.squares[part.here].to(dtype)
         sums.top = sums.top - asked.centred.square().sum(1) / (2 * asked.sigma**2)
         return sums
 
@@ -167,12 +212,13 @@ class FiniteSet(Law):
         top, reach = torch.full_like(error, -math.inf), REACH + 2 * error
         count, most = torch.zeros_like(error), max(256, len(self.points) // CROWD)
         listed = [torch.zeros(2, 0, dtype=torch.long, device=error.device)]
-        for here, logits in self._logits(asked, torch.float32) if len(error) else ():
+        for part in self._logits(asked, torch.float32) if len(error) else ():
+            logits = part.logits
             top = torch.maximum(top, logits.max(1).values.double())
             near = (logits >= (top - reach).float()[:, None]) & logits.isfinite() & (count <= most)[:, None]
             count += near.sum(1)
             query, place = torch.nonzero(near, as_tuple=True)
-            listed.append(torch.stack([query, place + here.start]))
+            listed.append(torch.stack([query, place + part.here.start]))
         pairs, crowded = torch.cat(listed, 1), count > most
         pairs = pairs[:, ~crowded[pairs[0]]]
         return torch.stack([(~crowded).cumsum(0)[pairs[0]] - 1, pairs[1]]), crowded
@@ -190,14 +236,14 @@ class FiniteSet(Law):
         sums.one.index_add_(0, pairs[0], weights)
         sums.second.index_add_(0, pairs[0], weights * self.squares[pairs[1]])
         for (query, place), weight in zip(pairs.split(size, 1), weights.split(size), strict=True):
-            centred = self.points[place].double() - self.centre
+            centred = self._rows(place).double() - self.centre
             sums.first.index_add_(0, query, weight[:, None] * centred)
         return sums
 
     def _exact(self, asked: "Queries", pairs: Tensor) -> Tensor:
         """-||x - alpha y||^2 / 2 sigma^2 of pairs (2, P) of a query and a point, by differences in float64."""
         query, place = pairs
-        away = asked.x[query] - asked.alpha[query, None] * self.points[place].double()
+        away = asked.x[query] - asked.alpha[query, None] * self._rows(place).double()
         return -away.square().sum(1) / (2 * asked.sigma[query] ** 2)
 
 

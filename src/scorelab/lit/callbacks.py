@@ -4,100 +4,24 @@ import logging
 import math
 import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
-from scorelab.data.module import DataModule
-from scorelab.errors import CheckpointError, Refusal, Unavailable, UserError
+from scorelab.data.module import first
+from scorelab.errors import Refusal, Unavailable, UserError
+from scorelab.evaluation.curves import bins_in_range
 from scorelab.evaluation.noise_error import noise_error
-from scorelab.lit.module import DiffusionModule
+from scorelab.lit.actions import EverySteps, RunContext, kept
 from scorelab.lit.pictures import save_samples
+from scorelab.log_snr import SIMPLE
 from scorelab.metrics.fidelity import running_frechet
-from scorelab.run.checkpoints import ANEW
 from scorelab.samplers import draw_samples
 from scorelab.tensors import as_data, to_bytes
-from scorelab.tracking.logger import RunLogger
 
 log = logging.getLogger("scorelab")
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What an action between two steps works on: what is trained, on which data, who is told, the run's directory."""
-
-    module: DiffusionModule
-    data: DataModule
-    logger: RunLogger
-    directory: Path
-
-
-def kept(callback: Callback, state: Mapping[str, Any], key: str) -> Any:
-    """What a checkpoint holds of a callback under a key.
-
-    Raises:
-        CheckpointError: when it holds no such thing.
-    """
-    if key not in state:
-        raise CheckpointError(f"the checkpoint does not hold {type(callback).__name__}.{key}: {ANEW}")
-    return state[key]
-
-
-class EverySteps(Callback, ABC):
-    """Something done after every ``every``-th optimiser step and after the last one; ``Checkpointing`` sees to it.
-
-    Lightning's hooks may be there besides. Where ``every`` is left open in a config, a run does it ``times`` times,
-    whatever its length; one that is made without it does it after the last step alone.
-
-    ``done`` is the last step it was done at: what an interruption came before is made up for. ``brief`` says that a
-    signal may wait for it; ``memory`` is the key that makes it need less. Of several processes the first does it.
-
-    Raises:
-        Refusal: for every < 1.
-    """
-
-    times = 20
-    brief = False
-    memory = ""
-
-    def __init__(self, every: int | None = None) -> None:
-        if every is not None and every < 1:
-            raise Refusal(f"every must be at least 1 step, got {every}")
-        self.every = every
-        self.done = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """When it was last done."""
-        return {"done": self.done}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.done = kept(self, state_dict, "done")
-
-    def due(self, step: int, last: bool) -> bool:
-        """Whether it is to be done after ``step`` steps and has not been."""
-        return self.done < step and (last or (self.every is not None and step % self.every == 0))
-
-    @abstractmethod
-    def act(self, run: RunContext, step: int) -> None:
-        """What is done after ``step`` steps."""
-
-    def leave_out(self, seconds: float) -> None:
-        """So many seconds were spent on something else than training."""
-
-    def take_best(self) -> bool:
-        """Whether what was found since this was last asked makes the next checkpoint the best so far."""
-        return False
-
-    def figures(self) -> dict[str, float]:
-        """What is told of it in the end, beside the yardsticks."""
-        return {}
 
 
 class TrainingLog(EverySteps):
@@ -195,20 +119,32 @@ class Validation(EverySteps):
     """``val/simple`` of the evaluated weights on the common log-SNR grid; ``improved`` where it is the least so far.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
+
+    Args:
+        every: steps between two.
+        items: of the val split that are looked at, the same each time and for every seed; all where it has no more.
+        chunk: items per network call.
+
+    Raises:
+        Refusal: for items < 1.
     """
 
     memory = "callbacks.validation.chunk"
 
-    def __init__(self, every: int | None = None, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, items: int = 512, chunk: int = 256) -> None:
         super().__init__(every)
-        self.chunk = chunk
+        if items < 1:
+            raise Refusal(f"items must be at least 1, got {items}")
+        self.items, self.chunk = items, chunk
         self.best, self.simple = math.inf, math.nan
         self.improved = False
 
     def act(self, run: RunContext, step: int) -> None:
         """Validate."""
-        x0, labels = run.data.data("val", run.module.device)
-        value = noise_error(run.module.evaluated, x0, labels, self.chunk).simple
+        held, denoiser, device = first(run.data.splits["val"], self.items), run.module.evaluated, run.module.device
+        x0, labels = as_data(held.values, run.data.levels).to(device), held.labels.to(device)
+        reached = [bin for bin in bins_in_range(denoiser) if bin in range(SIMPLE.start, SIMPLE.stop)]
+        value = noise_error(denoiser, x0, labels, self.chunk, reached).simple
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
@@ -255,9 +191,7 @@ class SampleGrid(EverySteps):
     times = 5
     memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
-    def __init__(
-        self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256
-    ) -> None:
+    def __init__(self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
         if not 2 <= shown <= (samples or 256):
             raise Refusal(f"shown must lie between 2 and samples={samples or 256}, got {shown}")

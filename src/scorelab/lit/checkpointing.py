@@ -12,7 +12,7 @@ from torch import distributed
 from torch.optim import Optimizer
 
 from scorelab.errors import Interrupted, Refusal
-from scorelab.lit.callbacks import EverySteps, RunContext
+from scorelab.lit.actions import EverySteps, RunContext
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.guard import DivergenceGuard
 from scorelab.run.machine import of_memory

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from scorelab.errors import Refusal, UserError
-from scorelab.lit.callbacks import kept
+from scorelab.lit.actions import kept
 from scorelab.lit.module import DiffusionModule
 
 

@@ -162,7 +162,9 @@ class ClassifierExtractor(Extractor):
         except (SafetensorError, RuntimeError) as error:
             if weights is None:
                 raise
-            raise Refusal(f"weights={weights} are none of this classifier's: python {self.script} makes some") from error
+            raise Refusal(
+                f"weights={weights} are none of this classifier's: python {self.script} makes some"
+            ) from error
         self.accuracy = _said(data).get("test accuracy")
         self.net.to(self.precision).requires_grad_(False)
         self.net.scale = self.net.scale.double()
