@@ -95,7 +95,7 @@ class Clock(Callback):
     def on_train_end(self, *_: Any) -> None:
         """Say it, without the first steps, which make what is made once."""
         steps = [later - start for start, later in zip(self.starts, self.starts[1:], strict=False)][5:]
-        wait, step = statistics.mean(Timed.waits[5:]), statistics.mean(steps)
+        wait, step = statistics.median(Timed.waits[5:]), statistics.median(steps)  # other jobs come between
         told = f"trained: {resident():.0f} MB, {1e3 * step:.1f} ms a step, waiting {1e3 * wait:.2f} ms"
         print(f"  {told} = {100 * wait / step:.2f} %", flush=True)
 
