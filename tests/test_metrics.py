@@ -11,8 +11,9 @@ from torch import Tensor
 
 import scorelab.metrics
 from scorelab.data.images import Digits
+from scorelab.metrics.copies import memorization
 from scorelab.metrics.features import Coordinates, DigitsExtractor, Extractor, Thumbnails
-from scorelab.metrics.fidelity import Chance, frechet, frechet_floor, memorization, recognition, running_frechet
+from scorelab.metrics.fidelity import Chance, frechet, frechet_floor, recognition, running_frechet
 from scorelab.tensors import to_bytes
 
 

@@ -8,15 +8,8 @@ from torch import Tensor
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.evaluation.features import ROUNDING
-from scorelab.metrics.fidelity import (
-    Floor,
-    class_chance,
-    floor_kind,
-    frechet_between,
-    frechet_floor,
-    memorization,
-    recognition,
-)
+from scorelab.metrics.copies import memorization
+from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, frechet_between, frechet_floor, recognition
 
 SEEN = "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"
 
