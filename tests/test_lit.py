@@ -18,6 +18,7 @@ from lightning import Trainer
 
 from scorelab.config.check import checked, instantiate, nearest
 from scorelab.config.stored import of_today, slug
+from scorelab.data.base import Split
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
@@ -317,7 +318,7 @@ def found_in_turn(monkeypatch: pytest.MonkeyPatch, *values: float | None) -> lis
     return looked_at
 
 
-DATA = SimpleNamespace(data=lambda split, device: (torch.zeros(1), torch.zeros(1)))
+DATA = SimpleNamespace(splits={"val": Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long))}, levels=None)
 
 
 def test_validation_looks_at_the_averaged_weights_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:

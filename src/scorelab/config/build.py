@@ -173,12 +173,15 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     card = _card(config, denoiser, loss, timesteps, sampler, yardsticks, settings)
     scale = card.normalizer if loss.normalize else 1.0
     exact = exact_denoiser(data.training_law(), denoiser, conditional) if loss.needs_exact else None
+    known = exact_denoiser(data.law(), denoiser, conditional)
     optimizer = lr_schedule = None
     if training:
         optimizer = partial(_with, config["optimizer"], "optimizer", "params")
         steps = config["trainer"]["max_steps"]
         lr_schedule = partial(_with, config["lr_schedule"], "lr_schedule", "optimizer", total_steps=steps)
-    module = DiffusionModule(denoiser, loss, timesteps, sampler, optimizer, lr_schedule, config["seed"], scale, exact)
+    module = DiffusionModule(
+        denoiser, loss, timesteps, sampler, optimizer, lr_schedule, config["seed"], scale, exact, known
+    )
     if training and any(True for _ in denoiser.parameters()):
         module.configure_optimizers()  # refuses its numbers now rather than at the first step
     return Experiment(data, module, sampler, yardsticks, settings, card, conditional, config["seed"])

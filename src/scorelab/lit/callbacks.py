@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scorelab.data.module import first
+from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal, Unavailable, UserError
 from scorelab.evaluation.curves import bins_in_range
 from scorelab.evaluation.features import features_of, reference_features
 from scorelab.evaluation.noise_error import noise_error
 from scorelab.lit.actions import EverySteps, RunContext, affordable, kept
+from scorelab.lit.floor import LeastError, LeastOfDrawn
 from scorelab.lit.pictures import save_samples
 from scorelab.log_snr import SIMPLE
 from scorelab.metrics.fidelity import running_frechet
@@ -29,7 +32,9 @@ log = logging.getLogger("scorelab")
 class TrainingLog(EverySteps):
     """The running mean of the loss and its parts, the gradient's norm, the share of clipped steps, the rate, the speed.
 
-    To the loggers; the loss and the time left, on a bar. Sums stay on the device and are read every ``every`` steps.
+    To the loggers; on a bar the loss, and beside it what it is to be judged by: ``eps_error``, the mean of
+    ||eps - eps^||^2 / d over what was drawn, and where draws of a known law are trained on, ``eps_floor``, the least
+    it can be on average at the times that were drawn. Sums stay on the device and are read every ``every`` steps.
     What is not finite, or of a step that was left out, is not in them. The rate is the one that the step was taken
     with; the speed leaves out what is done between steps (``leave_out``): validation, pictures, checkpoints.
     """
@@ -43,21 +48,29 @@ class TrainingLog(EverySteps):
         self.seen = 0
         self.rate = math.nan
         self.aside = 0.0
+        self.least: LeastError | None = None
+        self.drawn = LeastOfDrawn()
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, and the last rate, for the checkpoint."""
-        return super().state_dict() | {"sums": self.sums, "rate": self.rate}
+        return super().state_dict() | {"sums": self.sums, "rate": self.rate, "drawn": self.drawn.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state_dict)
         self.sums, self.rate = kept(self, state_dict, "sums"), kept(self, state_dict, "rate")
+        self.drawn.load_state_dict(kept(self, state_dict, "drawn"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
         self.sums = {
             name: sums.to(pl_module.device) for name, sums in self.sums.items()
         }  # a checkpoint's are the CPU's
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        known: Any = pl_module.known
+        if known is not None and data.endless and trainer.is_global_zero:
+            self.least = LeastError(known)
+            self.drawn.to(pl_module.device)
         self.seen = trainer.global_step
         self.started, self.aside = (time.perf_counter(), trainer.global_step), 0.0
         self.shown = tqdm(
@@ -80,11 +93,15 @@ class TrainingLog(EverySteps):
         """Add the losses up; after an optimiser step, the norms too."""
         record: Any = pl_module.record
         found = {"loss": record.loss, **record.parts}
+        if record.eps_error is not None:
+            found["eps_error"] = record.eps_error
         if trainer.global_step != self.seen:
             norm = record.gradient_norm
             clipped = torch.where(norm > 0, norm > (trainer.gradient_clip_val or math.inf), math.nan)
             # no norm at all: a step that was left out
             found |= {"grad_norm": torch.where(norm > 0, norm, math.nan), "clipped": clipped}
+            if self.least is not None and record.eps_error is not None:
+                self.drawn.add(record.t, self.least)
         for name, value in found.items():
             counts = value.isfinite()
             added = torch.stack([torch.where(counts, value, 0.0).float(), counts.float()])
@@ -99,8 +116,10 @@ class TrainingLog(EverySteps):
         # a line that an earlier job owes has no speed of this one's
         speed = (step - before) / (now - then - self.aside) if step > before else math.nan
         means |= {"lr": self.rate, "it_per_s": speed}
+        if self.least is not None and (floor := self.drawn.take(self.least)) is not None:
+            means["eps_floor"] = floor
         run.logger.log_metrics({f"train/{name}": value for name, value in means.items()}, step)
-        self.shown.set_postfix_str(f"loss {means['loss']:.4f}", refresh=False)
+        self.shown.set_postfix_str(beside(means), refresh=False)
         self.sums, self.started, self.aside = {}, (now, step), 0.0
 
     def leave_out(self, seconds: float) -> None:
@@ -117,8 +136,20 @@ class TrainingLog(EverySteps):
             self.shown.close()
 
 
+def beside(means: Mapping[str, float]) -> str:
+    """The loss, the error of the noise and the least that can be, as the bar shows them."""
+    told = f"loss {means['loss']:.4f}"
+    if "eps_error" in means:
+        told += f", ε-error {means['eps_error']:.3g}"
+    return told + (f" (least {means['eps_floor']:.3g})" if "eps_floor" in means else "")
+
+
 class Validation(EverySteps):
     """``val/simple`` of the evaluated weights on the common log-SNR grid; ``improved`` where it is the least so far.
+
+    Where the law of the data is known, ``val/simple_floor`` stands beside it: the exact denoiser's own error at the
+    same x_t. No denoiser's is less on average; as both see the same noise, their difference scatters far less than
+    either, and is 0 for the exact denoiser.
 
     Where a schedule does not reach the whole of that grid, the newest checkpoint counts as the best.
 
@@ -141,6 +172,7 @@ class Validation(EverySteps):
         self.items, self.chunk = items, chunk
         self.best, self.simple = math.inf, math.nan
         self.improved = False
+        self.floor: float | None = None
 
     def act(self, run: RunContext, step: int) -> None:
         """Validate."""
@@ -148,12 +180,19 @@ class Validation(EverySteps):
         items = min(self.items, max(64, affordable(run, self.every, SIMPLE.stop - SIMPLE.start)))
         held = first(run.data.splits["val"], items)
         x0, labels = as_data(held.values, run.data.levels).to(device), held.labels.to(device)
-        reached = [bin for bin in bins_in_range(denoiser) if bin in range(SIMPLE.start, SIMPLE.stop)]
-        value = noise_error(denoiser, x0, labels, self.chunk, reached).simple
+
+        def error(of: Denoiser) -> float | None:
+            reached = [bin for bin in bins_in_range(of) if bin in range(SIMPLE.start, SIMPLE.stop)]
+            return noise_error(of, x0, labels, self.chunk, reached).simple
+
+        value = error(denoiser)
         if value is not None and not math.isfinite(value):
             raise UserError(f"the run diverged: val/simple is {value} after {step} steps; lower optimizer.lr")
         if value is not None:
-            run.logger.log_metrics({"val/simple": value}, step)
+            if self.floor is None and run.module.known is not None:
+                self.floor = error(run.module.known.to(device))
+            floor = {} if self.floor is None else {"val/simple_floor": self.floor}
+            run.logger.log_metrics({"val/simple": value} | floor, step)
         self.simple = math.nan if value is None else value
         self.improved = value is None or value < self.best
         self.best = min(self.best, math.inf if value is None else value)
@@ -174,7 +213,8 @@ class Validation(EverySteps):
 
     def figures(self) -> dict[str, float]:
         """The last value, and the least."""
-        return {"val/simple": self.simple, "val/simple_best": self.best}
+        floor = {} if self.floor is None else {"val/simple_floor": self.floor}
+        return {"val/simple": self.simple, "val/simple_best": self.best} | floor
 
 
 class Given(nn.Module):

@@ -26,9 +26,10 @@ class DiffusionModule(LightningModule):
     All randomness of a step (times, noise, dropout) is a function of (seed, step, rank), so a continued run draws
     what the uninterrupted one would have. ``averaged``, where ``average`` was called, is a second denoiser with
     averaged weights; it is the one that is evaluated and sampled from. ``sampler`` is for pictures along the way.
-    ``exact`` is that of the training data where the loss asks for it: an argument, not a submodule, so in no checkpoint
-    and no copy. ``normalizer`` divides the loss that is trained on, not the one that is told. ``record`` is of the last
-    step, ``origin`` of the run that the first weights came from. One evaluated alone has no optimiser.
+    ``exact`` is that of the training data where the loss asks for it, ``known`` that of the law of held-out data where
+    it is known: arguments, not submodules, so in no checkpoint and no copy. ``normalizer`` divides the loss that is
+    trained on, not the one that is told. ``record`` is of the last step, ``origin`` of the run that the first weights
+    came from. One evaluated alone has no optimiser.
     """
 
     averaged: Denoiser | None
@@ -45,6 +46,7 @@ class DiffusionModule(LightningModule):
         seed: int,
         normalizer: float = 1.0,
         exact: Exact | None = None,
+        known: Exact | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.loss, self.timesteps = denoiser, loss, timesteps
@@ -52,17 +54,22 @@ class DiffusionModule(LightningModule):
         self.sampler, self.make_optimizer, self.make_lr_schedule = sampler, optimizer, lr_schedule
         self.seed, self.normalizer = seed, normalizer
         self.origin: dict[str, Any] | None = None
-        self._beside = (exact,)  # a tuple, which nn.Module does not look into
+        self._beside = (exact, known)  # a tuple, which nn.Module does not look into
 
     @property
     def exact(self) -> Exact | None:
         """The exact denoiser of the training data, where the loss asks for it."""
         return self._beside[0]
 
+    @property
+    def known(self) -> Exact | None:
+        """The exact denoiser of the law of held-out data, where it is known."""
+        return self._beside[1]
+
     def on_fit_start(self) -> None:
-        """Bring the exact denoiser to where the data will be."""
-        if self.exact is not None:
-            self.exact.to(self.device)
+        """Bring the exact denoisers to where the data will be."""
+        for exact in filter(None, self._beside):
+            exact.to(self.device)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take the signals back, too: Lightning calls this soon after it has put in a handler of SIGTERM."""
@@ -89,29 +96,19 @@ class DiffusionModule(LightningModule):
         trainer = self.trainer
         step, parts = trainer.global_step, trainer.accumulate_grad_batches
         part, rank, world = index % parts, trainer.global_rank, trainer.world_size
-        key = (self.seed, step, rank, part)
+        key = self.seed, step, rank, part
         torch.manual_seed(generator("dropout", *key).initial_seed())
         # ranks and accumulated batches share one draw of times, so that a law over the whole batch holds
-        draw = self.timesteps.draw(
-            self.denoiser.schedule,
-            len(x0),
-            step,
-            rank * parts + part,
-            world * parts,
-            generator("times", self.seed, step),
-        )
+        share, times = (rank * parts + part, world * parts), generator("times", self.seed, step)
+        draw = self.timesteps.draw(self.denoiser.schedule, len(x0), step, *share, times)
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
         noise = generator("noise", *key, device=x0.device)
         eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
         example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
         terms = self.loss(self.denoiser, example, generator("loss", *key))
         loss = (weight * terms.loss).mean()
-        mine = torch.stack([(weight * part.detach()).mean() for part in (terms.loss, *terms.parts.values())])
-        gathered: Any = self.all_gather([t, terms.loss.detach(), mine])
-        times, losses = (each.flatten() for each in gathered[:2])
-        self.timesteps.update(times, losses)
-        mean, *means = gathered[2].view(world, -1).mean(0)  # every process's, so that all come to the same conclusions
-        record = StepRecord(mean, dict(zip(terms.parts, means, strict=True)), times, losses)
+        record = StepRecord.of(terms, t, weight, self.all_gather)
+        self.timesteps.update(record.t, record.losses)
         self.record = record.after(self.record) if part else record
         return loss / self.normalizer
 

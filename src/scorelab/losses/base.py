@@ -61,10 +61,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Terms:
-    """A loss per sample (B,), and the named parts (B,) it is made of where there are several."""
+    """What an objective says of each sample.
+
+    Attributes:
+        loss: the loss (B,).
+        parts: the named parts (B,) it is made of, where there are several.
+        eps_error: ||eps - eps^||^2 / d (B,), nothing to train on; None where a loss does not say.
+    """
 
     loss: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    eps_error: Tensor | None = None
+
+
+@torch.no_grad()
+def eps_error(example: Example, estimate: Estimate) -> Tensor:
+    """||eps - eps^||^2 / d of each sample (B,), to be looked at: no gradient goes through it."""
+    return mean_except_batch((example.eps - estimate.eps) ** 2)
 
 
 class Loss(nn.Module, ABC):
@@ -75,7 +88,9 @@ class Loss(nn.Module, ABC):
     ``shortfall`` is for losses that differ from a weighted noise error by a constant, ``cost`` for those that take
     more than one pass through the network, ``needs_exact`` for those that ask for the exact denoiser, ``check`` for
     those that do not go with everything, ``trains_variance`` says that a learned variance gets a gradient from it.
-    ``normalize`` is passed on by its constructor. Most objectives are a ``WeightedError``, which writes one method.
+    ``normalize`` is passed on by its constructor. A run's log shows the error of the noise beside a loss whose
+    ``Terms`` say it, by ``eps_error(example, estimate)``. Most objectives are a ``WeightedError``, which writes one
+    method.
 
     Args:
         normalize: whether training divides the loss by its mean weight on the noise error over the training times
@@ -157,7 +172,8 @@ class WeightedError(Loss):
         """The weighted mean squared error of each sample, (B,)."""
         estimate = denoiser(example.x_t, example.t, example.label)
         error = mean_except_batch((getattr(example.noised, self.space) - getattr(estimate, self.space)) ** 2)
-        return Terms(self.weighted(denoiser, example.t, error))
+        seen = error.detach() if self.space == "eps" else eps_error(example, estimate)
+        return Terms(self.weighted(denoiser, example.t, error), eps_error=seen)
 
     def weighted(self, denoiser: Denoiser, t: Tensor, each: Tensor) -> Tensor:
         """What each sample (B,) comes to, times w(t), in its own precision."""

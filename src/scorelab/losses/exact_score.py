@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
-from scorelab.losses.base import Example, Terms
+from scorelab.losses.base import Example, Terms, eps_error
 from scorelab.losses.score_matching import ScoreLoss
 from scorelab.tensors import mean_except_batch
 
@@ -55,7 +55,8 @@ class ESM(ScoreLoss):
         with torch.no_grad():
             score = self.target(example, generator)
         estimate = denoiser(example.x_t, example.t, example.label)
-        return Terms(self.weighted(denoiser, example.t, mean_except_batch((estimate.score - score) ** 2)))
+        each = self.weighted(denoiser, example.t, mean_except_batch((estimate.score - score) ** 2))
+        return Terms(each, eps_error=eps_error(example, estimate))
 
     def shortfall(self, floor: Tensor) -> Tensor:
         """The floor itself, or 0 of one reference; unknown between."""

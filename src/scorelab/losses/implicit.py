@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorelab.denoisers import Denoiser
-from scorelab.losses.base import Example, Terms
+from scorelab.losses.base import Example, Terms, eps_error
 from scorelab.losses.score_matching import ScoreLoss
 from scorelab.tensors import divergence, slope_along, standard_normal, sum_except_batch
 
@@ -35,9 +35,11 @@ class ISM(Implicit):
         """The loss of each sample, (B,)."""
         x_t = example.x_t.detach().requires_grad_(True)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            score = denoiser(x_t, example.t, example.label).score
+            estimate = denoiser(x_t, example.t, example.label)
+            score = estimate.score
             each = sum_except_batch(score**2) + 2 * divergence(score, x_t)
-        return Terms(self.weighted(denoiser, example.t, each / x_t[0].numel()))
+        loss = self.weighted(denoiser, example.t, each / x_t[0].numel())
+        return Terms(loss, eps_error=eps_error(example, estimate))
 
     def cost(self, dims: int) -> int:
         """Forward, and a backward pass of twice its work for each dimension."""
@@ -74,10 +76,12 @@ class SSM(Implicit):
         if self.slices == "rademacher":
             v = torch.where(v < 0, -1.0, 1.0).to(x_t)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            score = denoiser(x_t, example.t, example.label).score
+            estimate = denoiser(x_t, example.t, example.label)
+            score = estimate.score
             square = sum_except_batch(score**2) if self.reduced else sum_except_batch(v * score) ** 2
             each = square + 2 * slope_along(score, x_t, v)
-        return Terms(self.weighted(denoiser, example.t, each / x_t[0].numel()))
+        loss = self.weighted(denoiser, example.t, each / x_t[0].numel())
+        return Terms(loss, eps_error=eps_error(example, estimate))
 
     def cost(self, dims: int) -> int:
         """Forward, and a backward pass of twice its work."""

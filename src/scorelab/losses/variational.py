@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
-from scorelab.losses.base import Example, Loss, Terms, refuse_silence
+from scorelab.losses.base import Example, Loss, Terms, eps_error, refuse_silence
 from scorelab.tensors import mean_except_batch
 
 
@@ -26,7 +26,8 @@ class VariationalBound(Loss):
 
     def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """T L_t, or the integrand, of each sample, (B,), bits/dim."""
-        return Terms(scaled_term(denoiser, denoiser(example.x_t, example.t, example.label), example))
+        estimate = denoiser(example.x_t, example.t, example.label)
+        return Terms(scaled_term(denoiser, estimate, example), eps_error=eps_error(example, estimate))
 
     def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: duration (-dlambda/dt)/(2 ln 2)."""
@@ -85,7 +86,7 @@ class Hybrid(Loss):
         estimate = denoiser(example.x_t, example.t, example.label)
         simple = mean_except_batch((example.eps - estimate.eps) ** 2)
         vlb = scaled_term(denoiser, replace(estimate, x0=estimate.x0.detach(), eps=estimate.eps.detach()), example)
-        return Terms(simple + self.bound * vlb, {"simple": simple, "vlb": vlb})
+        return Terms(simple + self.bound * vlb, {"simple": simple, "vlb": vlb}, simple.detach())
 
     def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """1: the bound's term moves the variance, not the mean."""

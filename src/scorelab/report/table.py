@@ -38,7 +38,9 @@ def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> st
     silent = {name: record for name, record in records.items() if "failed" in record and "rows" not in record}
     lines += [f"  {name:<20}{_number(None):>9}   {_reason(record)}" for name, record in silent.items()]
     if (simple := metrics.get("val/simple")) is not None:
-        lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt")
+        floor = metrics.get("val/simple_floor")
+        least = "" if floor is None else f"; no denoiser's is below {floor:.3f} on average"
+        lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt{least}")
     return "\n".join(lines)
 
 
