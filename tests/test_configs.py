@@ -601,7 +601,5 @@ def test_a_module_that_fails_while_it_is_imported_says_how(users_module: None) -
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w").write_text("none")
-    with pytest.raises(
-        UserError, match=r"^extractor: weights=.* are none of this classifier's: python scripts/"
-    ):
+    with pytest.raises(UserError, match=r"^extractor: weights=.* are none of this classifier's: python scripts/"):
         build(config("extractor=digits", f"++extractor.weights={tmp_path}/w"))

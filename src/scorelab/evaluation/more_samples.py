@@ -1,6 +1,7 @@
 """Further yardsticks of samples, for ``metrics=[kid, prc, is, colour]``."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ NOISY = range(12)  # bins of lambda in [-12, -4.8): noisier than the mean noise 
 BYTES = 127.5  # of one unit of data
 
 
-def floor_in(context: EvaluationContext, features: Tensor, squared, halves: int = 40) -> Floor:
+def floor_in(
+    context: EvaluationContext, features: Tensor, squared: Callable[[Tensor, Tensor], float], halves: int = 20
+) -> Floor:
     """What perfect samples of the context's own kind and number would have by a squared distance of features."""
     chance = class_chance(context.count, len(features), context.conditional, context.chance)
     return floor_of_halves(features, squared, context.count, context.train_labels, chance, halves)
@@ -174,7 +177,7 @@ class Colour(SampleYardstick):
         """Floors of the squares, and the brightness of x^_0."""
         reference = self.reference(context)
         floors = {part.name: floor_in(context, reference, part.squared) for part in parts(context.train.shape[1])}
-        metrics = {f"{name}_floor": floor.value for name, floor in floors.items()}
+        metrics: dict[str, float | None] = {f"{name}_floor": floor.value for name, floor in floors.items()}
         low, chance = self.low(context)
         records = circumstances(context) | {"floor": floor_kind(context.conditional, context.chance)}
         spread = {name: floor.excess_se for name, floor in floors.items()}

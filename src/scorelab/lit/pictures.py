@@ -44,8 +44,8 @@ def _in_plane(points: Tensor) -> Tensor:
     return torch.cat([points.cpu(), torch.linspace(-1, 1, len(points))[:, None].to(points.dtype)], 1)
 
 
-def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
-    """Save bytes (N, C, H, W) as one PNG, about square, each image enlarged to at least ``least`` pixels.
+def grid_of(images: Tensor, least: int = 48) -> Image.Image:
+    """Bytes (N, C, H, W) as one picture, about square, each image enlarged to at least ``least`` pixels.
 
     Of other channels than one or three, the first three are shown as red, green and blue; of two, no blue.
     """
@@ -55,8 +55,13 @@ def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
     scale = max(1, -(-least // images.shape[-1]))
     enlarged = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, columns, padding=2, pad_value=128)
+    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """Save bytes (N, C, H, W) as one PNG: see ``grid_of``."""
     with whole(path) as file:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
+        grid_of(images).save(file, format="PNG")
 
 
 def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Path) -> None:
