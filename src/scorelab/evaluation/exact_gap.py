@@ -44,6 +44,10 @@ class ExactGap(Yardstick):
             len(context.held_out) + min(len(context.held_out), len(context.train))
         )
 
+    def exact_items(self, context: EvaluationContext) -> int:
+        """Held-out images once in every bin."""
+        return len(bins_in_range(context.denoiser)) * len(context.held_out)
+
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The number; in the records the three curves, how many images were looked at, the gap's standard error."""
         assert context.exact_train is not None

@@ -12,6 +12,7 @@ import torch
 
 from scorelab.errors import OverBudget, Refusal, Unavailable, short_of_memory
 from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
+from scorelab.tensors import generator
 
 
 @dataclass
@@ -129,7 +130,7 @@ def counted(context: EvaluationContext) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What evaluating takes at least: network evaluations in all, those of each part, and the seconds they last."""
+    """What evaluating takes at least: network evaluations in all, those of each part, and the seconds it lasts."""
 
     evaluations: int
     shares: dict[str, int]
@@ -137,14 +138,16 @@ class Cost:
 
 
 def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> Cost:
-    """What these yardsticks would take at least, at the speed of one call measured now."""
+    """What these yardsticks would take at least, at the speed of one call measured now, of the exact denoiser too."""
     costs = Evaluation(context, lambda _: None).costs(yardsticks)
     shares = {name: cost for name, cost in costs.items() if not yardsticks[name].of_samples}
     if sampled := [name for name in costs if yardsticks[name].of_samples]:
         shares["samples"] = context.sampling_cost
         shares |= {name: costs[name] - context.sampling_cost for name in sampled}
     total = sum(shares.values())
-    return Cost(total, shares, total / evaluations_per_second(context))
+    exact = sum(yardsticks[name].exact_items(context) for name in costs)
+    seconds = total / evaluations_per_second(context)
+    return Cost(total, shares, seconds + (exact * seconds_per_exact_item(context) if exact else 0.0))
 
 
 def forecast(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> str:
@@ -172,3 +175,17 @@ def evaluations_per_second(context: EvaluationContext) -> float:
             raise
         return math.nan  # it shows itself in the yardsticks
     return n / (time.perf_counter() - started)
+
+
+def seconds_per_exact_item(context: EvaluationContext) -> float:
+    """Of the exact denoiser of what is trained on, else of the known law, halfway between much noise and little."""
+    exact = context.exact_train or context.exact_held_out
+    if exact is None:
+        return 0.0
+    x0 = context.data(context.held_out[: context.settings.chunk])
+    t = exact.schedule.inverse(torch.zeros(len(x0), dtype=torch.float64, device=x0.device))
+    x_t = exact.noised(x0, t, torch.randn(x0.shape, generator=generator("forecast")).to(x0.device)).x_t
+    label = context.labels[: len(x0)].to(x0.device)
+    started = time.perf_counter()
+    float(exact.posterior(x_t, t, label).trace.sum())
+    return (time.perf_counter() - started) / len(x0)

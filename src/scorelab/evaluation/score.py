@@ -124,6 +124,10 @@ class ScoreError(Yardstick):
         )
         return len(bins_in_range(context.denoiser)) * items
 
+    def exact_items(self, context: EvaluationContext) -> int:
+        """As many as the network is asked about."""
+        return self.cost(context)
+
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """What of the four there is."""
         metrics: dict[str, float | None] = {}
