@@ -298,6 +298,19 @@ def test_large_arrays_are_mapped_in_the_order_of_the_splits(tmp_path: Path, cach
     assert not torch.equal(Arrays(file, resident_mb=0).splits()["val"].values, mapped["val"].values)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_is_read_a_few_rows_at_a_time_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Any
+) -> None:
+    array, labels = of_floats(50, 3), np.arange(50) % 5
+    file = saved(tmp_path, np.asarray(array, order=order), labels=labels)
+    monkeypatch.setattr("scorelab.formats.arrays.CHUNK", 7 * 12)
+    number = {each.tobytes(): k for k, each in enumerate(array)}
+    for split in Arrays(file).checked_splits().values():
+        rows = [number[each.numpy().tobytes()] for each in split.values]
+        assert rows == sorted(rows) and split.labels.tolist() == [k % 5 for k in rows]
+
+
 def test_the_range_of_floats_is_told_and_a_strange_one_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -156,10 +156,9 @@ class ImageFolder(Source):
         return self._cut(stored)
 
     def _key(self) -> dict[str, Any]:
-        """What the images are made of, and how."""
-        drawn = {"val": self.val, "test": self.test, "split_seed": self.split_seed}
+        """What the images are made of, and how: the files of each split in their order, and the rules."""
         files = {name: digest(files) for name, (files, _) in self.parts.items()}
-        return {"kind": "folder", "files": files, "drawn": drawn, "rules": self.rules.key()}
+        return {"kind": "folder", "files": files, "rules": self.rules.key()}
 
     def _decoded(self, put: Callable[[Tensor], None]) -> dict[str, Any]:
         """Put the images into the cache in the order of the splits; returns which could not be read, by split.
