@@ -39,7 +39,7 @@ class KernelDistance(SampleYardstick):
     """
 
     names = ("kid", "kid_floor")
-    rows = (TableRow("kid", "kernel distance", "floor {kid_floor} ± {kid_floor_se}", 9),)
+    rows = (TableRow("kid", "kernel distance", "floor {kid_floor} ± {kid_floor_se}", 16),)
 
     def __init__(self, size: int = 1000, subsets: int = 20) -> None:
         if size < 2 or subsets < 1:
@@ -77,7 +77,7 @@ class PrecisionRecall(SampleYardstick):
             "precision",
             "precision, recall",
             "recall {recall}; held-out images {precision_control} and {recall_control}",
-            15,
+            17,
         ),
     )
 
@@ -111,7 +111,7 @@ class InceptionScore(SampleYardstick):
     """``is``: the inception score of samples by the extractor's own classifier, that of held-out images beside it."""
 
     names = ("is", "is_control")
-    rows = (TableRow("is", "inception score", "held-out images {is_control}, by {is_classes} classes at most", 16),)
+    rows = (TableRow("is", "inception score", "held-out images {is_control}, by {is_classes} classes at most", 18),)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there is no classifier."""
@@ -142,10 +142,10 @@ class Colour(SampleYardstick):
 
     names = tuple(f"colour_{each}{end}" for each in ("mean", "cov", "spectrum", "low") for end in ("", "_floor"))
     rows = (
-        TableRow("colour_mean", "brightness, bytes", "off from the data's; floor {colour_mean_floor}", 17),
-        TableRow("colour_cov", "colours", "covariance of channels, relative; floor {colour_cov_floor}", 18),
-        TableRow("colour_spectrum", "spectrum", "log ratio of power; floor {colour_spectrum_floor}", 19),
-        TableRow("colour_low", "brightness of x̂₀", "bytes, at log-SNR < -4.8; chance {colour_low_floor}", 20),
+        TableRow("colour_mean", "brightness, bytes", "off from the data's; floor {colour_mean_floor}", 19),
+        TableRow("colour_cov", "colours", "covariance of channels, relative; floor {colour_cov_floor}", 20),
+        TableRow("colour_spectrum", "spectrum", "log ratio of power; floor {colour_spectrum_floor}", 21),
+        TableRow("colour_low", "brightness of x̂₀", "bytes, at log-SNR < -4.8; chance {colour_low_floor}", 22),
     )
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
