@@ -1,13 +1,27 @@
-"""The README's library example runs as written."""
+"""The README's examples of Python run as written."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 
+NOTEBOOK, LIBRARY = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_the_notebook_example_runs(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished.rename(finished.with_name("mine"))
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(NOTEBOOK, scope)
+    assert scope["images"].shape == (16, 1, 8, 8) and scope["error"].se > 0
+    assert (tmp_path / "samples.png").exists()
+
+
 def test_the_library_example_runs_and_is_short() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = LIBRARY
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     assert "lightning" not in code and "hydra" not in code
     scope: dict = {}
