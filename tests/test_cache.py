@@ -263,10 +263,11 @@ def resident_kb() -> int:
 
 
 def test_a_mapped_tensor_is_read_in_any_order_without_staying_in_memory(tmp_path: Path) -> None:
-    rows = torch.arange(160 * 2**20, dtype=torch.uint8).reshape(-1, 2**14)  # 160 MB
+    chance = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 256, (6000, 2**14), dtype=torch.uint8, generator=chance)  # 98 MB
     stored = taken(tmp_path, Maker(rows, 1000), resident_mb=1)
     sums = rows.sum(1, dtype=torch.int64)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(rows), generator=chance)
     del rows
     before = resident_kb()
     found, reader, most = torch.zeros_like(sums), Reader(stored.values[1000:]), 0
@@ -277,9 +278,9 @@ def test_a_mapped_tensor_is_read_in_any_order_without_staying_in_memory(tmp_path
     for chunk, part in zip(in_chunks(stored.values), sums.split(1024), strict=True):
         assert torch.equal(chunk.sum(1, dtype=torch.int64), part)
         most = max(most, resident_kb() - before)
-    assert most < 60_000, "kB"
+    assert most < 50_000, "kB"
     assert torch.equal(stored.values.sum(1, dtype=torch.int64), sums)
-    assert resident_kb() - before > 100_000, "what is looked at as any tensor stays"
+    assert resident_kb() - before > 70_000, "what is looked at as any tensor stays"
     let_go(stored.values[5:])
-    assert resident_kb() - before < 60_000
+    assert resident_kb() - before < 50_000
     assert torch.equal(stored.values[1000:][-1], reader[[-1]][0])

@@ -91,7 +91,10 @@ def place_of(folder: Path) -> Path:
     return found.parent
 
 
-@pytest.mark.parametrize("key", MACHINE)
+CACHED = [key for key in MACHINE if key.rpartition(".")[2] in ("cache", "cache_gb", "resident_mb")]  # in test_hub
+
+
+@pytest.mark.parametrize("key", [key for key in MACHINE if key not in CACHED])
 def test_every_key_of_the_machine_has_a_case(key: str) -> None:
     typed = [word.partition("=")[0] for words in CASES.values() for word in words]
     assert any(word == key or word.startswith((f"{key}.", f"{key}/")) for word in typed)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import scorelab.metrics
 from scorelab.data.images import Digits
+from scorelab.metrics.copies import memorization
 from scorelab.metrics.features import Coordinates, DigitsExtractor, Extractor, Thumbnails
-from scorelab.metrics.fidelity import Chance, frechet, frechet_floor, memorization, recognition, running_frechet
+from scorelab.metrics.fidelity import Chance, frechet, frechet_floor, recognition, running_frechet
 from scorelab.tensors import to_bytes
 
 
@@ -148,7 +149,7 @@ def test_the_weights_are_small_and_their_hash_is_the_files():
 @pytest.mark.parametrize("chance", [Chance(), Chance(1.0, 0.0), Chance(0.0, 0.0), Chance(0.5, 0.2)])
 def test_the_floor_adds_up_both_sides_each_with_its_share_of_class_chance(n, chance):
     features, labels = extractor().features(bytes_of("val")), Digits().splits()["val"].labels
-    floor = frechet_floor(features, extractor(), n, labels, chance, halves=20, seed=4)
+    floor = frechet_floor(features, None, n, labels, chance, halves=20, seed=4)
     generator = torch.Generator().manual_seed(4)
     found = []
     for order_of in (torch.zeros(180), labels):
@@ -234,7 +235,7 @@ def test_perfect_samples_have_no_excess_on_average_and_scatter_as_told(split_by_
 
 def test_the_floor_is_the_same_from_bytes_as_from_features():
     images = bytes_of("val")
-    assert frechet_floor(images, extractor()) == frechet_floor(extractor().features(images), extractor())
+    assert frechet_floor(images, extractor()) == frechet_floor(extractor().features(images))
 
 
 def test_copies_with_a_little_noise_are_memorised():

@@ -344,7 +344,7 @@ def test_mirror_images_are_known_images_too():
     copies = data.splits["train"].values.flip(3)
     for training, share in ((data.training.values, 1.0), (None, 0.0)):
         evaluated = case(memory(data), data, 20, training=training)
-        evaluated.samples = copies[:20]
+        evaluated.sample_sets = [copies[:20]]
         found = Memorization().run(evaluated, None).metrics
         assert (found["memorization"] > 0.9) if share else (found["memorization"] < 0.3)
 

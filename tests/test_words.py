@@ -30,6 +30,20 @@ def test_a_name_is_what_was_typed(key: str, name: str) -> None:
     assert read(f"++{key}={name}") == name
 
 
+@pytest.mark.parametrize("name", LOOKS_LIKE_MORE)
+@pytest.mark.parametrize("key", ["data.path", "data.source.root", "data.cache"])
+def test_a_place_of_data_is_what_was_typed_and_may_be_null(key: str, name: str) -> None:
+    (given,) = Line.typed([f"{key}={name}"]).for_hydra("train").words
+    assert given.startswith(f"++{key}=") and OverridesParser.create().parse_override(given).value() == name
+    assert read(f"{key}=null", "train") is None
+
+
+def test_places_of_data_are_swept() -> None:
+    (word,) = Line.typed(["-m", "data.path=a b,/c/é"]).for_hydra("train").words
+    jobs = list(OverridesParser.create().parse_override(word).sweep_string_iterator())
+    assert [OverridesParser.create().parse_override(f"a={job}").value() for job in jobs] == ["a b", "/c/é"]
+
+
 def test_any_name_is_what_was_typed() -> None:
     draw = random.Random(0)
     for _ in range(500):

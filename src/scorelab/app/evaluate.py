@@ -1,6 +1,7 @@
 """What the entries eval and sample do with a stored run."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import EvaluationContext, run_yardsticks
 from scorelab.files import display_path, plain, remove_temporary, write_json
+from scorelab.lit.bar import evaluations_shown
 from scorelab.lit.pictures import draw_results
 from scorelab.lit.weights import load_weights
 from scorelab.report.table import table
@@ -105,7 +107,8 @@ def evaluated(
     experiment: Experiment, context: EvaluationContext, words: list[str], config: dict[str, Any], folder: Path
 ) -> dict[str, float | None]:
     """Evaluate, write metrics.json and the pictures into a folder, say the table."""
-    results = run_yardsticks(experiment.yardsticks, context, log.info)
+    shown = partial(evaluations_shown, context.denoiser)
+    results = run_yardsticks(experiment.yardsticks, context, log.info, shown)
     results.records["data"] = experiment.data.records()
     remove_temporary(folder, shared=True)
     content = {"overrides": words, "metrics": results.metrics, "records": results.records, "config": config}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from scorelab.denoisers import NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import Results, run_yardsticks
 from scorelab.files import display_path, plain
+from scorelab.lit.bar import evaluations_shown
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.pictures import draw_results
 from scorelab.report.card import draw_cards, write_card
@@ -265,7 +267,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     context = experiment.context(module.evaluated)
-    results = run_yardsticks(experiment.yardsticks, context, log.info)
+    results = run_yardsticks(experiment.yardsticks, context, log.info, partial(evaluations_shown, context.denoiser))
     for name in results.failed:
         log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
     results.metrics |= checkpointing.figures()
@@ -279,6 +281,9 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
         "steps": trainer.global_step,
         "skipped": checkpointing.guard.skipped,
         "processes": trainer.world_size,
+        "global_batch": experiment.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
+        "device": module.device.type,
+        "precision": str(trainer.precision),
         "init_from": module.origin,
     }
     return results

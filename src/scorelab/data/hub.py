@@ -1,9 +1,11 @@
 """Sets of images in the hub's layout: parquet or arrow files of one's own, or a set by its name."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,10 +14,14 @@ from torch import Tensor
 from scorelab.data.base import Source, Split
 from scorelab.data.cache import Stored, TensorCache
 from scorelab.data.division import by_class
-from scorelab.data.pictures import Rules, Unreadable, decode, header
-from scorelab.data.tables import ROWS, Tables, opened
+from scorelab.data.tables import Tables, opened
 from scorelab.errors import Refusal
+from scorelab.formats.decoding import decoded
+from scorelab.formats.pictures import Picture, Rules, Unreadable, header
 
+NAMES = ("train", "val", "test")
+BLOCK = 4 << 20  # bytes that are put into the cache together
+MOST_NAMED = 100  # unreadable pictures in the records, and 3 in the log
 VAL = ("validation", "valid", "val", "dev")  # what a set's own val split is called
 TEST = ("test",)
 
@@ -24,11 +30,20 @@ log = logging.getLogger("scorelab")
 
 @dataclass(frozen=True)
 class Part:
-    """Where a split of ours comes from: some rows, ascending, of a split of the set; all where none are told."""
+    """Where a split of ours comes from: some rows of a split of the set, ascending; all where none are told."""
 
     split: str
     rows: Tensor | None
     why: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture's split of ours, how it is called, its class."""
+
+    part: str
+    called: str
+    label: int
 
 
 class HuggingFace(Source):
@@ -54,6 +69,7 @@ class HuggingFace(Source):
         strict: refuse a set with an unreadable picture, rather than leave the picture out.
         cache: the folder of decoded sets (see ``TensorCache``).
         cache_gb: how much it may hold.
+        resident_mb: up to this size the images are held in memory, beyond it they are mapped.
 
     Raises:
         Refusal: for what is not there, cannot be reached or read, holds no images, or leaves the choice open.
@@ -77,9 +93,10 @@ class HuggingFace(Source):
         strict: bool = False,
         cache: str | None = None,
         cache_gb: float = 50.0,
+        resident_mb: float = 256.0,
     ) -> None:
         self.val, self.test, self.split_seed, self.strict = val, test, split_seed, strict
-        self.cache = TensorCache(cache, cache_gb)
+        self.cache = TensorCache(cache, cache_gb, resident_mb)
         self.tables = opened(path, name)
         self.split = _trained_on(self.tables, split)
         self.image, self.label = self.tables.image_column(image), self.tables.label_column(label)
@@ -89,17 +106,26 @@ class HuggingFace(Source):
         self._notes: dict[str, Any] = {}
 
     def splits(self) -> dict[str, Split]:
-        """The splits by name, decoded where no job has done so before."""
+        """The splits by name, decoded where no job has done so before.
+
+        Raises:
+            Refusal: where no picture of a split can be read, or one cannot and ``strict`` is set.
+        """
         stored = self.cache.take(self._key(), self.shape, torch.uint8, self._decoded)
-        self._notes = {key: value for key, value in stored.notes.items() if key not in ("labels", "sizes", "chance")}
-        self._refuse_unreadable()
-        return dict(_cut(stored))
+        self._notes = stored.notes["told"]
+        if lost := self._notes["unreadable_files"]:
+            if self.strict:
+                raise Refusal(self._not_readable(*next(iter(lost.items()))))
+            some = ", ".join(f"{row} ({why})" for row, why in list(lost.items())[:3])
+            number = self._notes["unreadable"]
+            log.warning("%s: %s pictures cannot be read and are left out: %s", self.tables.told, f"{number:,}", some)
+        return _cut(stored)
 
     def told(self) -> dict[str, Any]:
         """What it is, where its columns and splits were found, what could not be read."""
-        label = f"{self.label.name} ({self.label.why})" if self.label else "none"
-        found = {"set": self.tables.told.partition("=")[2], "trained_on": self.split}
-        columns = {"image": f"{self.image.name} ({self.image.why})", "label": label}
+        label = f"column {self.label.name}: {self.label.why}" if self.label else "no column of classes"
+        found = {"set": self.tables.path, "trained_on": self.split}
+        columns = {"images_from": f"column {self.image.name}: {self.image.why}", "labels_from": label}
         return found | columns | {"preprocessing": self.rules.told()} | self._notes
 
     def _key(self) -> dict[str, Any]:
@@ -120,7 +146,7 @@ class HuggingFace(Source):
         for rows in self.tables.rows(self.split, [self.image.name]):
             for cell in rows[self.image.name]:
                 with suppress(Unreadable):
-                    first = header(bytes_of(cell), max_pixels)
+                    first = header(content_of(cell), max_pixels)
                     height, width = asked or (first.height, first.width)
                     return Rules((height, width), channels or (1 if first.grey else 3), max_pixels)
         raise Refusal(f"{self.tables.told}: its split {self.split} holds no picture that can be read")
@@ -168,75 +194,78 @@ class HuggingFace(Source):
             parts = {"train": Part(self.split, None, f"the set's own {self.split}")}
         else:
             sizes = {part: 0 if own[part] else getattr(self, part) for part in own}
-            drawn = by_class(labels, n, sizes["val"], sizes["test"], self.split_seed)
-            by = "at random" if labels is None else "by class"
-            parts = {
-                part: Part(self.split, getattr(drawn, part), f"{self.split}, {by}, split_seed={self.split_seed}")
-                for part in ("train", "val", "test")
-            }
+            try:
+                drawn = by_class(labels, n, sizes["val"], sizes["test"], self.split_seed)
+            except Refusal as error:
+                raise Refusal(f"{self.tables.told}: {error}") from error
+            by = f"drawn {'at random' if labels is None else 'by class'} out of {self.split}"
+            parts = {name: Part(self.split, getattr(drawn, name), f"{by}, {self._draw(name)}") for name in NAMES}
         return parts | {part: Part(split, None, f"the set's own {split}") for part, split in own.items() if split}
 
+    def _draw(self, name: str) -> str:
+        size = f"{name}={getattr(self, name):g}, " if name in ("val", "test") else ""
+        return f"{size}split_seed={self.split_seed}"
+
     def _decoded(self, put: Callable[[Tensor], None]) -> dict[str, Any]:
-        """Decode all that is readable, split after split; what the cache is to keep beside the values."""
-        log.info("%s: images are decoded, once, into %s", self.tables.told, self.cache.folder)
-        parts = self._parts()
-        labels, unreadable, sizes = list[int](), list[str](), dict[str, int]()
-        for part in ("train", "val", "test"):
-            before = len(labels)
-            for block, classes in self._blocks(parts[part], unreadable):
-                put(block)
-                labels += classes
-            sizes[part] = len(labels) - before
-        notes = {f"{part}_from": parts[part].why for part in ("val", "test")}
-        chance = {part: 1.0 if parts[part].rows is None else 0.0 for part in parts}
-        kept = {"labels": labels, "sizes": sizes, "chance": chance}
-        return kept | notes | {"unreadable": len(unreadable), "unreadable_first": unreadable[:20]}
-
-    def _blocks(self, part: Part, unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
-        """The readable images of a part and their classes, some at a time; what is not readable goes on a list."""
-        wanted = None if part.rows is None else set(part.rows.tolist())
-        columns = [self.image.name, *([self.label.name] if self.label else [])]
-        for number, rows in enumerate(self.tables.rows(part.split, columns)):
-            images, classes = list[Tensor](), list[int]()
-            for place, each in enumerate(rows[self.image.name]):
-                row = number * ROWS + place
-                if wanted is not None and row not in wanted:
-                    continue
-                try:
-                    images.append(decode(bytes_of(each), self.rules))
-                except Unreadable as error:
-                    unreadable.append(f"{part.split} row {row}: {error}")
-                    continue
-                classes.append(rows[self.label.name][place] if self.label else 0)
-            if images:
-                yield torch.stack(images), classes
-
-    def _refuse_unreadable(self) -> None:
-        """Say how many pictures were left out.
+        """Decode all that is readable, split after split; returns what the cache keeps beside the values.
 
         Raises:
-            Refusal: where none may be.
+            Refusal: where none of a split can be read, or one cannot and ``strict`` is set.
         """
-        if not (left := self._notes["unreadable"]):
-            return
-        told = f"{left:,} unreadable picture{'s' if left > 1 else ''} ({self._notes['unreadable_first'][0]})"
-        if self.strict:
-            raise Refusal(f"{self.tables.told} holds {told}: data.strict=false leaves them out")
-        log.warning("%s: %s left out", self.tables.told, told)
+        parts = self._parts()
+        total = sum(self.tables.count(p.split) if p.rows is None else len(p.rows) for p in parts.values())
+        size, resized, block = torch.Size(self.shape).numel(), 0, list[Tensor]()
+        labels: dict[str, list[int]] = {name: [] for name in NAMES}
+        lost: dict[str, str] = {}
+        rows: deque[Row] = deque()
+        with closing(decoded(self._contents(parts, rows), self.rules, total)) as found:
+            for each in found:
+                row = rows.popleft()
+                if isinstance(each, Picture):
+                    resized += each.resized
+                    block.append(each.values)
+                    labels[row.part].append(row.label)
+                elif self.strict:
+                    raise Refusal(self._not_readable(row.called, str(each)))
+                else:
+                    lost[row.called] = str(each)
+                if len(block) * size >= BLOCK:
+                    put(torch.stack(block))
+                    block.clear()
+        if block:
+            put(torch.stack(block))
+        for name, kept in labels.items():
+            if not kept:
+                raise Refusal(f"{self.tables.told}: no picture of the {name} split can be read")
+        origin = {f"{name}_from": parts[name].why for name in ("val", "test")}
+        some = dict(list(lost.items())[:MOST_NAMED])
+        told = origin | {"resized": resized, "unreadable": len(lost), "unreadable_files": some}
+        own = {name: parts[name].rows is None for name in NAMES}
+        return {"labels": labels, "own": own, "told": told}
+
+    def _contents(self, parts: dict[str, Part], taken: deque["Row"]) -> Iterator[bytes | Path]:
+        """What each picture is stored as, in the order of the splits; notes which rows they are of."""
+        columns = [self.image.name, *([self.label.name] if self.label else [])]
+        for name in NAMES:
+            part, start = parts[name], 0
+            wanted = None if part.rows is None else set(part.rows.tolist())
+            for rows in self.tables.rows(part.split, columns):
+                cells = rows[self.image.name]
+                labels = rows[self.label.name] if self.label else [0] * len(cells)
+                for number, (cell, label) in enumerate(zip(cells, labels, strict=True), start):
+                    if wanted is None or number in wanted:
+                        taken.append(Row(name, f"{part.split} row {number}", label))
+                        yield content_of(cell)
+                start += len(cells)
+
+    def _not_readable(self, row: str, why: str) -> str:
+        return f"{self.tables.told}: {row} cannot be read ({why}); data.strict=false leaves such pictures out"
 
 
-def bytes_of(cell: Any) -> Any:
-    """What a cell of a column of images holds: its bytes, or the path of its file.
-
-    Raises:
-        Unreadable: where it is empty.
-    """
-    from pathlib import Path
-
-    found = cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
-    if not found:
-        raise Unreadable("it is empty")
-    return Path(found) if isinstance(found, str) else found
+def content_of(cell: Any) -> bytes | Path:
+    """What a cell of a column of images holds: its bytes, or the path of its file; nothing where it is empty."""
+    found = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell
+    return Path(found) if isinstance(found, str) else found or b""
 
 
 def _trained_on(tables: Tables, asked: str) -> str:
@@ -252,11 +281,12 @@ def _trained_on(tables: Tables, asked: str) -> str:
     raise Refusal(f"{tables.told} has no split {asked}: type data.split={'|'.join(tables.splits)}")
 
 
-def _cut(stored: Stored) -> Iterator[tuple[str, Split]]:
+def _cut(stored: Stored) -> dict[str, Split]:
     """The splits, one behind the other in what is stored."""
-    start = 0
-    labels = torch.tensor(stored.notes["labels"], dtype=torch.int64)
-    for name, size in stored.notes["sizes"].items():
-        rows = slice(start, start + size)
-        yield name, Split(stored.values[rows], labels[rows], stored.notes["chance"][name])
-        start += size
+    start, found = 0, {}
+    for name in NAMES:
+        labels = torch.tensor(stored.notes["labels"][name], dtype=torch.int64)
+        values = stored.values[start : start + len(labels)]
+        found[name] = Split(values, labels, chance=float(stored.notes["own"][name]))
+        start += len(labels)
+    return found

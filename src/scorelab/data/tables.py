@@ -31,16 +31,21 @@ class Tables:
     """A set as it was opened.
 
     Attributes:
-        told: how it is called to the person at the keyboard.
+        path: where it is, as it was typed.
         features: what each column is, by its name.
         splits: the library's own objects by the names of the splits.
         content: what tells this content from any other, as plain values.
     """
 
-    told: str
+    path: str
     features: Mapping[str, Any]
     splits: Mapping[str, Any]
     content: Sequence[Any]
+
+    @property
+    def told(self) -> str:
+        """How it is called to the person at the keyboard."""
+        return f"data.path={self.path}"
 
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         """The rows of a split in their order, some at a time: a list of values for each column.
@@ -66,7 +71,10 @@ class Tables:
         from datasets import Image
 
         if asked is not None:
-            return Column(self._known(asked, "image"), "as asked")
+            feature = self.features[self._known(asked, "image")]
+            if isinstance(feature, Image) or _holds_bytes(feature) or getattr(feature, "dtype", "") == "string":
+                return Column(asked, "as asked")
+            raise Refusal(f"data.image={asked}: a column of images, bytes or files is needed")
         for why, fits in (
             ("its feature is Image", lambda feature: isinstance(feature, Image)),
             ("it holds bytes", _holds_bytes),
@@ -144,7 +152,7 @@ def opened(path: str, name: str | None) -> Tables:
     if features is None:
         raise Refusal(f"{told}: its files are no table of images")
     content = identity_of(place) if place.exists() else [_cached(split) for split in found.values()]
-    return Tables(told, features, {name: _undecoded(split) for name, split in found.items()}, content)
+    return Tables(path, features, {name: _undecoded(split) for name, split in found.items()}, content)
 
 
 def _streamed(kind: str, name: str | None, **of: Any) -> Any:

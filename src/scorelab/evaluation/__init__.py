@@ -8,6 +8,7 @@ from scorelab.evaluation.distances import Distances
 from scorelab.evaluation.exact_gap import ExactGap
 from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
+from scorelab.evaluation.more_samples import Colour, InceptionScore, KernelDistance, PrecisionRecall
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
 from scorelab.evaluation.objectives import Objectives
 from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
@@ -16,6 +17,7 @@ from scorelab.evaluation.score import ExactLikelihood, ScoreError
 
 __all__ = [
     "Agreement",
+    "Colour",
     "Distances",
     "ErrorBudget",
     "EvaluationContext",
@@ -26,10 +28,13 @@ __all__ = [
     "Frechet",
     "GradientNoise",
     "HeldOutBound",
+    "InceptionScore",
+    "KernelDistance",
     "Memorization",
     "NoiseError",
     "NoiseErrorCurve",
     "Objectives",
+    "PrecisionRecall",
     "Recognition",
     "Result",
     "Results",

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
 from scorelab.errors import Refusal
+from scorelab.evaluation.features import features_input, features_of, reference_features
 from scorelab.losses import Loss, TimestepSampler
 from scorelab.samplers import Sampler, draw_samples
-from scorelab.tensors import as_data, to_bytes
+from scorelab.tensors import as_data, generator
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class EvaluationSettings:
         bound: "sampled" draws times until the standard error is at most ``tolerance``; "exact" sums all of them.
         tolerance: bits/dim.
         samples: how many samples are drawn; None is as many as the train split has.
+        repeats: sets of so many samples, each from noise of its own: the mean of what is told of them is told, and its
+            standard error.
         held_out: how many held-out items are looked at, the same for every seed; None is all, as is a number that is
             larger.
         chunk: images per network call.
@@ -36,6 +39,7 @@ class EvaluationSettings:
     bound: Literal["sampled", "exact"] = "sampled"
     tolerance: float = 0.01
     samples: int | None = None
+    repeats: int = 1
     held_out: int | None = None
     chunk: int = 256
     every: int | None = None
@@ -47,6 +51,8 @@ class EvaluationSettings:
             raise Refusal(f"tolerance must be above 0 bits/dim, got {self.tolerance}")
         if self.samples is not None and self.samples < 2:
             raise Refusal(f"samples must be at least 2, got {self.samples}")
+        if self.repeats < 1:
+            raise Refusal(f"repeats must be at least 1, got {self.repeats}")
         if self.held_out is not None and self.held_out < 2:
             raise Refusal(f"held_out must be at least 2, got {self.held_out}")
         if self.chunk < 1:
@@ -60,7 +66,7 @@ class EvaluationContext:
     """What is evaluated: a denoiser, its sampler and its objective, against the train split and held-out data.
 
     Splits are values (N, ...), levels in uint8 or data in float32, and labels (N,). Samples are drawn once, when first
-    asked for.
+    asked for; so are the features of the train split.
 
     Attributes:
         exact_train: the exact denoiser of the law that training data follow: of the training set, or of a known law
@@ -96,19 +102,32 @@ class EvaluationContext:
         return self.settings.samples or len(self.train)
 
     @property
+    def seeds(self) -> list[int]:
+        """Of the noise of each set of samples: the run's own first."""
+        more = (generator("repeat", self.seed, k).initial_seed() for k in range(1, self.settings.repeats))
+        return [self.seed, *more]
+
+    @property
     def sampling_cost(self) -> int:
         """Network evaluations that the samples still cost: none once they are drawn."""
-        return 0 if "samples" in self.__dict__ else self.count * self.sampler.evaluations(self.denoiser)
+        drawn = "sample_sets" in self.__dict__
+        return 0 if drawn else self.settings.repeats * self.count * self.sampler.evaluations(self.denoiser)
+
+    @property
+    def samples(self) -> Tensor:
+        """The first set of samples (n, ...) of the denoiser as values, labels in the train split's order."""
+        return self.sample_sets[0]
 
     @cached_property
-    def samples(self) -> Tensor:
-        """Samples (n, ...) of the denoiser as values, labels in the train split's order, by the context's seed."""
-        return self.sampled(self.denoiser, self.sampler)
+    def sample_sets(self) -> list[Tensor]:
+        """All sets of samples, one for each of ``seeds``."""
+        return [self.sampled(self.denoiser, self.sampler, seed) for seed in self.seeds]
 
-    def sampled(self, denoiser: Denoiser, sampler: Sampler) -> Tensor:
-        """As many samples of another denoiser, or by another sampler, from the same noise."""
+    def sampled(self, denoiser: Denoiser, sampler: Sampler, seed: int | None = None) -> Tensor:
+        """As many samples of another denoiser, or by another sampler, from the same noise, or by another seed."""
         labels = self.train_labels.repeat(-(-self.count // len(self.train)))[: self.count]
-        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, self.seed, self.settings.chunk)
+        seed = self.seed if seed is None else seed
+        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, seed, self.settings.chunk)
 
     def data(self, values: Tensor) -> Tensor:
         """Values as data, where the denoiser is."""
@@ -120,7 +139,16 @@ class EvaluationContext:
 
     def features_input(self, values: Tensor) -> Tensor:
         """Values as the feature extractor takes them: bytes, or data."""
-        return (to_bytes if self.extractor.of_bytes else as_data)(values, self.denoiser.levels)
+        return features_input(values, self.denoiser.levels, self.extractor)
+
+    def features(self, values: Tensor) -> Tensor:
+        """The features (n, f) of values."""
+        return features_of(values, self.denoiser.levels, self.extractor)
+
+    @cached_property
+    def train_features(self) -> Tensor:
+        """Those of the train split (N, f), with which samples are compared."""
+        return reference_features(self.train, self.denoiser.levels, self.extractor)
 
     @property
     def finite(self) -> bool:

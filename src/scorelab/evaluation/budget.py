@@ -7,7 +7,7 @@ from scorelab.denoisers import Exact
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow
 from scorelab.evaluation.samples import SampleYardstick, floor_of
-from scorelab.metrics.fidelity import frechet
+from scorelab.metrics.fidelity import frechet_between
 from scorelab.samplers import Sampler
 from scorelab.tensors import generator
 
@@ -68,14 +68,14 @@ class ErrorBudget(SampleYardstick):
         exact = context.exact_held_out or context.exact_train
         assert exact is not None
         evaluations = self.cost(context)
-        train = context.features_input(context.train)
+        train = context.train_features
         drawn = {
             "budget_run": context.samples,
             "budget_sampler": context.sampled(exact, context.sampler),
             "budget_network": context.sampled(context.denoiser, self.long(context.sampler)),
         }
         metrics: dict[str, float | None] = {
-            name: frechet(train, context.features_input(samples), context.extractor) for name, samples in drawn.items()
+            name: frechet_between(context.features(samples), train) for name, samples in drawn.items()
         }
         floor, of_floor = floor_of(context)
         metrics["budget_floor"] = floor.value
@@ -87,7 +87,7 @@ class ErrorBudget(SampleYardstick):
             **of_floor,
         }
         if context.exact_held_out is None:
-            metrics["budget_copies"] = frechet(train, train[copied(context)], context.extractor)
+            metrics["budget_copies"] = frechet_between(train[copied(context)], train)
             records["sampler_floor"] = "copies: the exact denoiser of the training set draws its images"
         return Result(metrics, records, evaluations)
 

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,20 +33,27 @@ class Results:
 
 
 @torch.no_grad()
-def run_yardsticks(yardsticks: dict[str, Yardstick], context: EvaluationContext, say: Callable[[str], None]) -> Results:
+def run_yardsticks(
+    yardsticks: dict[str, Yardstick],
+    context: EvaluationContext,
+    say: Callable[[str], None],
+    shown: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+) -> Results:
     """Run the yardsticks within the budget, those of fixed cost first, so that the others cannot take it from them.
 
     What is left out is so by name, and never shrunk: a yardstick that does not apply to the context has no numbers; one
     that does not fit the budget, or finds that it cannot tell its numbers, has None; so has one that fails, which does
     not take the others along. The reason is said, and in records. Memory that is short ends all.
 
-    Says the cost and the seconds to expect before starting.
+    Says the cost and the seconds to expect before starting; ``shown`` is told the cost, and is open meanwhile.
     """
     evaluation = Evaluation(context, say)
     costs = evaluation.costs(yardsticks)
-    say(forecast(yardsticks, context))
-    for name in sorted(costs, key=lambda name: yardsticks[name].turn(context.settings)):
-        evaluation.run(name, yardsticks[name])
+    expected = expected_cost(yardsticks, context)
+    say(forecast(expected, context.settings.budget))
+    with shown(expected.evaluations):
+        for name in sorted(costs, key=lambda name: yardsticks[name].turn(context.settings)):
+            evaluation.run(name, yardsticks[name])
     results = Results()
     for name in yardsticks:
         result = evaluation.results[name]
@@ -163,12 +170,11 @@ def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) 
     return Cost(total, shares, sum(asked.values()), total / evaluations_per_second(context) + sum(seconds))
 
 
-def forecast(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> str:
+def forecast(cost: Cost, budget: int | None) -> str:
     """One line: what each yardstick costs at least, and how long all of it lasts."""
-    cost = expected_cost(yardsticks, context)
     listed = ", ".join(f"{name} {share:,}" for name, share in cost.shares.items() if share)
     exact = f" and {cost.exact:,} of exact scores" if cost.exact else ""
-    limit = "no limit" if context.settings.budget is None else f"budget {context.settings.budget:,}"
+    limit = "no limit" if budget is None else f"budget {budget:,}"
     lasts = f", about {cost.seconds:.0f} s" if math.isfinite(cost.seconds) else ""
     told = "; ".join(filter(None, (listed, limit)))
     return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){exact}{lasts}"

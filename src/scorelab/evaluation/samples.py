@@ -1,16 +1,52 @@
 """Yardsticks of samples: how near their law is to the data's, and whether they copy it."""
 
+import math
+from statistics import stdev
+
+from torch import Tensor
+
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
-from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, frechet, frechet_floor, memorization, recognition
+from scorelab.evaluation.features import ROUNDING
+from scorelab.metrics.copies import memorization
+from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, frechet_between, frechet_floor, recognition
 
 SEEN = "held-out images {recognised_control:.3f}, rarest class {rarest_class:.3f}, commonest {commonest_class:.3f}"
 
 
 class SampleYardstick(Yardstick):
-    """A part that looks at the context's samples; the first of them pays for drawing."""
+    """A part that looks at the context's samples; the first of them pays for drawing.
+
+    It looks at one set at a time (``look``). Of several sets the mean of each number is told; the records then hold
+    those of each, under ``repeats``, and under ``repeats_se`` the standard errors of their means over sets. What does
+    not depend on the samples is computed once (``beside``).
+    """
 
     of_samples = True
+
+    def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
+        """What it finds in one set of samples."""
+        raise NotImplementedError
+
+    def beside(self, context: EvaluationContext) -> Result:
+        """What stands beside it: floors and controls, and the records."""
+        return Result({})
+
+    def combined(self, metrics: dict[str, float | None]) -> dict[str, float | None]:
+        """Numbers made of those of samples and those beside them, in the order in which they are told."""
+        return metrics
+
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
+        """The mean over the sets of samples, and what stands beside it."""
+        evaluations = context.sampling_cost
+        found = [self.look(context, samples) for samples in context.sample_sets]
+        beside = self.beside(context)
+        means = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+        records = dict(beside.records)
+        if len(found) > 1:
+            each = {name: [one[name] for one in found] for name in found[0]}
+            records |= {"repeats": each, "repeats_se": {name: stdev(v) / len(v) ** 0.5 for name, v in each.items()}}
+        return Result(self.combined({**means, **beside.metrics}), records, evaluations)
 
     def cost(self, context: EvaluationContext) -> int:
         """What the samples still cost."""
@@ -27,31 +63,52 @@ class Frechet(SampleYardstick):
     names = ("fid", "fid_floor", "fid_excess")
     rows = (TableRow("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
 
-    def run(self, context: EvaluationContext, left: int | None) -> Result:
-        """All three, and what they depend on."""
-        evaluations = context.sampling_cost
-        samples, train = context.features_input(context.samples), context.features_input(context.train)
-        distance = frechet(train, samples, context.extractor)
+    def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
+        """The distance."""
+        return {"fid": frechet_between(context.features(samples), context.train_features)}
+
+    def beside(self, context: EvaluationContext) -> Result:
+        """The floor, and what a distance depends on.
+
+        ``excess_se`` is that of one set of samples, and of the mean over several: of the floor's parts, that of samples
+        shrinks with the sets.
+        """
         floor, of_floor = floor_of(context)
-        values = (distance, floor.value, distance - floor.value)
-        records = {
-            "n": context.count,
-            "reference": f"train split, {len(train)} images",
-            "extractor": context.extractor.name,
-            "extractor_hash": context.extractor.hash,
-            **of_floor,
-            "sampler": type(context.sampler).__name__,
-            "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
-            "seed": context.seed,
-        }
-        return Result(dict(zip(self.names, values, strict=True)), records, evaluations)
+        sets = context.settings.repeats
+        of_floor["excess_se"] = math.hypot(floor.se, floor.samples / math.sqrt(sets), floor.references)
+        return Result({"fid_floor": floor.value}, circumstances(context) | of_floor)
+
+    def combined(self, metrics: dict[str, float | None]) -> dict[str, float | None]:
+        """With the excess."""
+        return {**metrics, "fid_excess": metrics["fid"] - metrics["fid_floor"]}  # type: ignore[operator]
+
+
+def circumstances(context: EvaluationContext) -> dict[str, object]:
+    """Everything that another figure of the same samples was ever put down to."""
+    arguments = {key: value for key, value in vars(context.sampler).items() if not key.startswith("_")}
+    return {
+        "n": context.count,
+        "sets": context.settings.repeats,
+        "reference": f"train split, {len(context.train)} images",
+        "extractor": context.extractor.name,
+        "extractor_hash": context.extractor.hash,
+        "extractor_accuracy": getattr(context.extractor, "accuracy", None),
+        "rounding": ROUNDING if context.extractor.of_bytes else "none",
+        "labels": "the train split's, in its order" if context.conditional else "none: classes by chance",
+        "sampler": type(context.sampler).__name__,
+        "sampler_arguments": arguments,
+        "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
+        "seed": context.seed,
+        "seeds": context.seeds,
+        "device": context.denoiser.device.type,
+    }
 
 
 def floor_of(context: EvaluationContext) -> tuple[Floor, dict[str, object]]:
     """The distance that perfect samples of the context's own kind would have from its train split; its records."""
-    train = context.features_input(context.train)
-    chance = class_chance(context.count, len(train), context.conditional, context.chance)
-    floor = frechet_floor(train, context.extractor, context.count, context.train_labels, chance)
+    features = context.train_features
+    chance = class_chance(context.count, len(features), context.conditional, context.chance)
+    floor = frechet_floor(features, None, context.count, context.train_labels, chance)
     return floor, {"floor": floor_kind(context.conditional, context.chance), **floor.spread()}
 
 
@@ -69,12 +126,18 @@ class Memorization(SampleYardstick):
             else None
         )
 
-    def run(self, context: EvaluationContext, left: int | None) -> Result:
-        """Both shares."""
-        evaluations = context.sampling_cost
-        known = context.train if context.training is None else context.training
-        values = (memorization(context.samples, known), memorization(context.held_out, known))
-        return Result(dict(zip(self.names, values, strict=True)), {"n": context.count}, evaluations)
+    def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
+        """The share of copies."""
+        return {"memorization": memorization(samples, self.known(context))}
+
+    def beside(self, context: EvaluationContext) -> Result:
+        """That of held-out images."""
+        control = memorization(context.held_out, self.known(context))
+        return Result({"memorization_control": control}, {"n": context.count, "control_n": len(context.held_out)})
+
+    def known(self, context: EvaluationContext) -> Tensor:
+        """What is trained on."""
+        return context.train if context.training is None else context.training
 
 
 class Recognition(SampleYardstick):
@@ -95,12 +158,19 @@ class Recognition(SampleYardstick):
         """Where there is no classifier."""
         return None if context.extractor.classifies else f"{type(context.extractor).__name__} recognises no classes"
 
-    def run(self, context: EvaluationContext, left: int | None) -> Result:
-        """Both shares, and the samples' least and greatest class share; all class shares in the records."""
-        evaluations = context.sampling_cost
-        found = recognition(context.features_input(context.samples), context.extractor, self.confidence)
+    def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
+        """The share, and the least and the greatest class share."""
+        found = recognition(context.features_input(samples), context.extractor, self.confidence)
+        shares = found.class_shares
+        return {"recognised": found.share, "rarest_class": min(shares), "commonest_class": max(shares)}
+
+    def beside(self, context: EvaluationContext) -> Result:
+        """The share of held-out images; in the records all class shares of the first set of samples."""
         control = recognition(context.features_input(context.held_out), context.extractor, self.confidence)
-        values = (found.share, control.share, min(found.class_shares), max(found.class_shares))
-        shares = [round(share, 4) for share in found.class_shares]
-        records = {"confidence": self.confidence, "class_shares": shares}
-        return Result(dict(zip(self.names, values, strict=True)), records, evaluations)
+        seen = recognition(context.features_input(context.samples), context.extractor, self.confidence)
+        shares = [round(share, 4) for share in seen.class_shares]
+        return Result({"recognised_control": control.share}, {"confidence": self.confidence, "class_shares": shares})
+
+    def combined(self, metrics: dict[str, float | None]) -> dict[str, float | None]:
+        """In the order of the names."""
+        return {name: metrics[name] for name in self.names}

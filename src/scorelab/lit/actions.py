@@ -85,3 +85,15 @@ class EverySteps(Callback, ABC):
     def figures(self) -> dict[str, float]:
         """What is told of it in the end, beside the yardsticks."""
         return {}
+
+
+def affordable(run: RunContext, every: int | None, cost: int) -> int:
+    """How many items may be looked at, for ``cost`` evaluations each, within a tenth of the work of ``every`` steps.
+
+    A step shows the network each image of its batch once, and twice again in going back: three evaluations. The
+    count depends on the config alone, so it is the same on every machine.
+    """
+    trainer = run.module.trainer
+    steps = min(every or trainer.max_steps, trainer.max_steps)
+    images = run.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+    return steps * 3 * images // (10 * cost)

@@ -9,20 +9,22 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scorelab.data.module import first
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal, Unavailable, UserError
 from scorelab.evaluation.curves import bins_in_range
+from scorelab.evaluation.features import features_of, reference_features
 from scorelab.evaluation.noise_error import noise_error
-from scorelab.lit.actions import EverySteps, RunContext, kept
+from scorelab.lit.actions import EverySteps, RunContext, affordable, kept
 from scorelab.lit.floor import LeastError, LeastOfDrawn
 from scorelab.lit.pictures import save_samples
 from scorelab.log_snr import SIMPLE
 from scorelab.metrics.fidelity import running_frechet
 from scorelab.samplers import draw_samples
-from scorelab.tensors import as_data, to_bytes
+from scorelab.tensors import as_data
 
 log = logging.getLogger("scorelab")
 
@@ -153,7 +155,8 @@ class Validation(EverySteps):
 
     Args:
         every: steps between two.
-        items: of the val split that are looked at, the same each time and for every seed; all where it has no more.
+        items: of the val split that are looked at, the same each time and for every seed; all where it has no more, and
+            where a tenth of the work of the steps between two pays for fewer, so many, but at least 64.
         chunk: items per network call.
 
     Raises:
@@ -173,7 +176,9 @@ class Validation(EverySteps):
 
     def act(self, run: RunContext, step: int) -> None:
         """Validate."""
-        held, denoiser, device = first(run.data.splits["val"], self.items), run.module.evaluated, run.module.device
+        denoiser, device = run.module.evaluated, run.module.device
+        items = min(self.items, max(64, affordable(run, self.every, SIMPLE.stop - SIMPLE.start)))
+        held = first(run.data.splits["val"], items)
         x0, labels = as_data(held.values, run.data.levels).to(device), held.labels.to(device)
 
         def error(of: Denoiser) -> float | None:
@@ -213,6 +218,18 @@ class Validation(EverySteps):
         return {"val/simple": self.simple, "val/simple_best": self.best} | floor
 
 
+class Given(nn.Module):
+    """Gives back the features it is given."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, f) -> (N, f)."""
+        return features
+
+
 class SampleGrid(EverySteps):
     """A picture of samples from the same noise each time, and their Fréchet distance to the train split.
 
@@ -220,8 +237,8 @@ class SampleGrid(EverySteps):
 
     Args:
         every: steps between two.
-        samples: how many are drawn; None is 256, or as many as a tenth of the work of the steps between two grids
-            pays for, where that is less (see ``affordable``). Where it pays for no two, no picture is drawn on the way.
+        samples: how many are drawn, or as many as a tenth of the work of the steps between two grids pays for, where
+            that is less (``affordable``). Where it pays for no two there is no picture.
         shown: of them, in the picture.
         chunk: images per network call.
 
@@ -232,31 +249,18 @@ class SampleGrid(EverySteps):
     times = 5
     memory = "callbacks.grid.chunk, or callbacks.grid.samples"
 
-    def __init__(self, every: int | None = None, samples: int | None = None, shown: int = 64, chunk: int = 256) -> None:
+    def __init__(self, every: int | None = None, samples: int = 256, shown: int = 64, chunk: int = 256) -> None:
         super().__init__(every)
-        if not 2 <= shown <= (samples or 256):
-            raise Refusal(f"shown must lie between 2 and samples={samples or 256}, got {shown}")
+        if not 2 <= shown <= samples:
+            raise Refusal(f"shown must lie between 2 and samples={samples}, got {shown}")
         self.samples, self.shown, self.chunk = samples, shown, chunk
         self.metric: Any = None
-
-    def affordable(self, run: RunContext) -> int:
-        """How many samples are drawn: the steps between two grids are work enough for ten times as many, at most 256.
-
-        A step shows the network each image of its batch once, and twice again in going back: three evaluations. The
-        count depends on the config alone, so it is the same on every machine.
-        """
-        if self.samples is not None:
-            return self.samples
-        trainer = run.module.trainer
-        steps = min(self.every or trainer.max_steps, trainer.max_steps)
-        images = run.data.batch_size * trainer.accumulate_grad_batches
-        cost = run.module.sampler.evaluations(run.module.evaluated)
-        return min(256, steps * 3 * images // (10 * cost))
 
     def act(self, run: RunContext, step: int) -> None:
         """Draw, save, measure."""
         data, module = run.data, run.module
-        if (count := self.affordable(run)) < 2:
+        count = min(self.samples, affordable(run, self.every, module.sampler.evaluations(module.evaluated)))
+        if count < 2:
             return
         labels = torch.arange(count) % (data.classes or 1)
         try:
@@ -269,11 +273,9 @@ class SampleGrid(EverySteps):
         run.logger.log_image("samples", path, step)
         if len(data.splits["train"]) < 2:  # one item has no covariance
             return
-        show = to_bytes if data.extractor.of_bytes else as_data
-        seen, train = (show(each, data.levels) for each in (drawn, data.splits["train"].values))
         if self.metric is None:
-            self.metric = running_frechet(data.extractor)
-            self.metric.update(train, real=True)
+            self.metric = running_frechet(Given(data.extractor.num_features))
+            self.metric.update(reference_features(data.splits["train"].values, data.levels, data.extractor), real=True)
         self.metric.reset()
-        self.metric.update(seen, real=False)
+        self.metric.update(features_of(drawn, data.levels, data.extractor), real=False)
         run.logger.log_metrics({"val/fid": float(self.metric.compute())}, step)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -30,18 +31,37 @@ def save_samples(values: Tensor, data: DataModule, path: Path, most: int) -> Non
 
 
 def save_plane(samples: Tensor, held_out: Tensor, path: Path) -> None:
-    """Save points (n, D) beside as many held-out ones as there are, by their first two coordinates."""
-    draw_plane(path, {"samples": samples[:, :2].tolist(), "held-out data": held_out[:, :2].tolist()})
+    """Save points (n, D) beside as many held-out ones as there are, by their first two coordinates.
+
+    Those of one dimension are spread out evenly across it.
+    """
+    draw_plane(path, {"samples": _in_plane(samples).tolist(), "held-out data": _in_plane(held_out).tolist()})
 
 
-def save_grid(images: Tensor, path: Path, least: int = 48) -> None:
-    """Save bytes (N, C, H, W) as one PNG, about square, each image enlarged to at least ``least`` pixels."""
+def _in_plane(points: Tensor) -> Tensor:
+    if points.shape[1] > 1:
+        return points[:, :2]
+    return torch.cat([points.cpu(), torch.linspace(-1, 1, len(points))[:, None].to(points.dtype)], 1)
+
+
+def grid_of(images: Tensor, least: int = 48) -> Image.Image:
+    """Bytes (N, C, H, W) as one picture, about square, each image enlarged to at least ``least`` pixels.
+
+    Of other channels than one or three, the first three are shown as red, green and blue; of two, no blue.
+    """
+    if images.shape[1] not in (1, 3):
+        images = torch.cat([images[:, :3], torch.zeros_like(images[:, : max(0, 3 - images.shape[1])])], 1)
     columns = max(1, round(len(images) ** 0.5))
     scale = max(1, -(-least // images.shape[-1]))
     enlarged = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, columns, padding=2, pad_value=128)
+    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+
+
+def save_grid(images: Tensor, path: Path) -> None:
+    """Save bytes (N, C, H, W) as one PNG: see ``grid_of``."""
     with whole(path) as file:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="PNG")
+        grid_of(images).save(file, format="PNG")
 
 
 def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Path) -> None:

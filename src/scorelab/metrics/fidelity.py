@@ -1,15 +1,17 @@
-"""How close samples are to data: Fréchet distance and its floor, memorisation, recognition.
+"""How close samples are to data: Fréchet distance and its floor, recognition.
 
 Images are bytes, uint8 (N, C, H, W), or data as they are where the extractor takes those. Every function leaves
 PyTorch's global generator as it was and writes no file.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from scorelab.errors import Refusal
 from scorelab.metrics.features import Extractor
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
 FID = "frechet_inception_distance"  # torch-fidelity's key
-ENTRIES = 2**24  # of a matrix of distances held at once: 128 MB in float64
 
 
 @dataclass(frozen=True)
@@ -118,24 +119,31 @@ def frechet(real: Tensor, fake: Tensor, extractor: Extractor) -> float:
     """
     for images in (real, fake):
         _check(images, 2, extractor)
-    return _between(*(extractor.features(images).double().cpu() for images in (fake, real)))
+    return frechet_between(*(extractor.features(images).double().cpu() for images in (fake, real)))
 
 
-def _between(a: Tensor, b: Tensor) -> float:
-    """The Fréchet distance of two sets of features, float64 on the CPU."""
+def frechet_between(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance of two sets of features (N, f), float64 on the CPU: see :func:`frechet`.
+
+    Raises:
+        Refusal: a set has fewer than 2 items, which have no covariance.
+    """
+    if (least := min(len(a), len(b))) < 2:
+        raise Refusal(f"2 images are needed, not {least}")
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+    a, b = (F.pad(each, (0, 1)) if each.shape[1] == 1 else each for each in (a, b))  # it wants a matrix
     one, other = (fid_features_to_statistics(features) for features in (a, b))
     return float(fid_statistics_to_metric(one, other, False)[FID])
 
 
 def frechet_floor(
     reference: Tensor,
-    extractor: Extractor,
+    extractor: Extractor | None = None,
     n: int | None = None,
     labels: Tensor | None = None,
     chance: Chance = Chance(),
-    halves: int = 100,
+    halves: int | None = None,
     seed: int = 0,
 ) -> Floor:
     r"""The Fréchet distance that n perfect samples would have from the reference, from its own halves.
@@ -157,13 +165,12 @@ def frechet_floor(
     is that of a sum of squares (where the sides differ, tr Γ_s Γ_r is taken for the smaller tr Γ_r²).
 
     Args:
-        reference: what the extractor takes (m, ...); or features (m, num_features) of any floating type, where it
-            takes bytes.
+        reference: what the extractor takes (m, ...); features (m, f) where there is none.
         extractor: the feature space.
         n: the number of samples; by default m.
         labels: the reference's (m,); needed where a side holds less than the whole chance.
         chance: how much of it each side's class counts hold.
-        halves: K.
+        halves: K; None is 100, or 8,192 / f where that is less, but at least 4: each takes the root of an f x f matrix.
         seed: of the halvings.
 
     Raises:
@@ -171,21 +178,40 @@ def frechet_floor(
         ValueError: no labels where they are needed.
 
     """
-    if reference.is_floating_point() and extractor.of_bytes:
+    if extractor is None:
         features = reference.double().cpu()
     else:
         _check(reference, 4, extractor)
         features = extractor.features(reference).double().cpu()
+    halves = max(4, min(100, 8192 // features.shape[1])) if halves is None else halves
+    return floor_of_halves(features, frechet_between, n, labels, chance, halves, seed)
+
+
+def floor_of_halves(
+    features: Tensor,
+    squared: Callable[[Tensor, Tensor], float],
+    n: int | None = None,
+    labels: Tensor | None = None,
+    chance: Chance = Chance(),
+    halves: int = 100,
+    seed: int = 0,
+) -> Floor:
+    """As :func:`frechet_floor`, for any squared distance of features (m, f) whose mean is c/n + c/m for equal laws.
+
+    Raises:
+        Refusal: fewer than 4 images, n < 1, or halves < 2.
+        ValueError: no labels where they are needed.
+    """
     m = len(features)
     n = m if n is None else n
     if m < 4 or n < 1 or halves < 2:
         raise Refusal(f"a floor needs 4 images, n >= 1 and 2 halvings, not {m}, {n} and {halves}")
     generator = torch.Generator().manual_seed(seed)
-    drawn = within = _halved(features, torch.zeros(m), halves, generator)
+    drawn = within = _halved(features, squared, torch.zeros(m), halves, generator)
     if chance != Chance():
         if labels is None:
             raise ValueError("class counts without chance need the reference's labels")
-        within = _halved(features, labels.cpu(), halves, generator)
+        within = _halved(features, squared, labels.cpu(), halves, generator)
     whole = chance.samples / n + chance.reference / m
     rest = 1 / n + 1 / m - whole
     value = whole * drawn.mean() + rest * within.mean()
@@ -197,18 +223,26 @@ def frechet_floor(
     return Floor(value.item(), se.item(), one.item(), other.item())
 
 
-def _halved(features: Tensor, labels: Tensor, halves: int, generator: torch.Generator) -> Tensor:
+def _halved(
+    features: Tensor,
+    squared: Callable[[Tensor, Tensor], float],
+    labels: Tensor,
+    halves: int,
+    generator: torch.Generator,
+) -> Tensor:
     """h/2 times the distance of halves (K,): equal in each class, to one image, and else random."""
     half, distances = len(features) // 2, []
     for _ in range(halves):
         order = torch.randperm(len(features), generator=generator)
         order = order[labels[order].argsort(stable=True)][: 2 * half]
-        distances.append(_between(features[order[::2]], features[order[1::2]]))
+        distances.append(squared(features[order[::2]], features[order[1::2]]))
     return torch.tensor(distances, dtype=torch.float64) * half / 2
 
 
-def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":
+def running_frechet(extractor: nn.Module) -> "FrechetInceptionDistance":
     """The same distance as a torchmetrics metric, for batches during training.
+
+    A module that gives back what it is given, with an integer ``num_features``, has it take features.
 
     Load the reference once, ``metric.update(bytes, real=True)``: ``reset`` keeps it. It is of what its own process
     has seen: of several, one draws and measures. Moving the metric to a device moves the extractor.
@@ -216,39 +250,6 @@ def running_frechet(extractor: Extractor) -> "FrechetInceptionDistance":
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature=extractor, reset_real_features=False, sync_on_compute=False)
-
-
-def memorization(samples: Tensor, train: Tensor) -> float:
-    r"""The share of samples that are copies: much nearer to one training image than to any other.
-
-    .. math:: \frac1N \#\{ i : \|x_i - y_{(1)}\| < \tfrac13 \|x_i - y_{(2)}\| \}
-
-    with y_(1) and y_(2) the nearest and the second nearest *distinct* training images (Euclidean): identical
-    ones are merged, or a copy of an image that occurs twice would not count. A set of other real images is
-    the control.
-
-    Args:
-        samples: (N, ...), in the units of ``train``; bytes, levels or floats.
-        train: (M, ...).
-
-    Raises:
-        Refusal: fewer than 2 distinct training images.
-
-    """
-    if samples.shape[1:] != train.shape[1:] or len(samples) == 0:
-        raise ValueError(f"cannot compare samples {tuple(samples.shape)} with images {tuple(train.shape)}")
-    known = train.to(samples.device).flatten(1).unique(dim=0).double()
-    if len(known) < 2:
-        raise Refusal("memorisation needs at least 2 distinct training images")
-    squares = known.square().sum(1)
-    copies = 0
-    for chunk in samples.flatten(1).split(max(1, ENTRIES // len(known))):
-        x = chunk.double()
-        nearest = (squares - 2 * x @ known.T).topk(2, largest=False).indices
-        # the expanded square finds the two; it cancels where a sample is a copy, so measure them afresh
-        first, second = (x[:, None] - known[nearest]).norm(dim=2).sort(dim=1).values.unbind(1)
-        copies += int((first < second / 3).sum())
-    return copies / len(samples)
 
 
 def recognition(images: Tensor, extractor: Extractor, confidence: float = 0.9) -> Recognised:

@@ -24,5 +24,5 @@ def draw_plane(path: Path, sets: Mapping[str, Sequence[Sequence[float]]]) -> Non
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    margin = 0.15 * (max(values) - min(values))
+    margin = 0.15 * (max(values) - min(values)) or 1.0
     return min(values) - margin, max(values) + margin

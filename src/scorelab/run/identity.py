@@ -18,6 +18,7 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "trainer.accelerator",  # another device may round otherwise
     "trainer.strategy",
     "data.workers",
+    *(f"data.{inner}{key}" for inner in ("", "source.") for key in ("cache", "cache_gb", "resident_mb")),
     "callbacks.validation.chunk",
     "callbacks.grid.chunk",
     "evaluation.chunk",

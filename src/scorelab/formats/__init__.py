@@ -1,0 +1,1 @@
+"""What is in files that others made: trees of pictures, pictures, arrays; read by stated rules."""
