@@ -89,7 +89,7 @@ def test_a_finite_set_is_its_softmax_at_every_noise_level(n, d, sigma):
     assert found.mean.dtype == found.trace.dtype == found.log_prob.dtype == torch.float64
 
 
-@pytest.mark.parametrize("sigma", [0.002, 0.05, 1.0, 80.0])
+@pytest.mark.parametrize("sigma", [0.002, 0.05, 1.0, 3.0, 80.0])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept centred", "made anew"])
 def test_a_set_of_levels_is_the_set_of_their_data(sigma, kept, monkeypatch):
     """Kept centred, to the bit; made from bytes a chunk at a time, as near to its softmax as any."""
@@ -109,6 +109,25 @@ def test_a_set_of_levels_is_the_set_of_their_data(sigma, kept, monkeypatch):
     assert ((found.mean - mean).norm(dim=1) <= 1e-4 * (mean - x).norm(dim=1)).all()
     assert ((found.log_prob - log_prob).abs() <= 1e-3 * 768).all()
     assert ((found.trace - trace).abs() <= 1e-4 * points.double().var(0).sum()).all()
+
+
+def test_a_large_sets_crowded_queries_have_logits_of_float64_and_means_as_good(monkeypatch):
+    """Weights are rounded to float32 after the logits have been: the mean is off by no more than that."""
+    levels = to_levels(clustered(600, 768).clamp(-1, 1), 256)
+    points = from_levels(levels, 256)
+    monkeypatch.setattr(finite_set, "SMALL", 0)
+    monkeypatch.setattr(finite_set, "FINE", 0.0)
+    law, x, t = FiniteSet(levels, chunk=400, levels=256), asked(points, 3.0, 12), torch.full((12,), 3.0).double()
+    called = []
+    monkeypatch.setattr(
+        FiniteSet, "_all", lambda self, of, dtype, all=FiniteSet._all: called.append(len(of.x)) or all(self, of, dtype)
+    )
+    found = law.posterior(x, torch.ones_like(t), t)
+    assert called == [0, 12], "all by products in float64"
+    mean, trace, log_prob = reference(points, x, torch.ones(12), t)
+    assert ((found.mean - mean).norm(dim=1) <= 1e-6 * points.double().std(0).norm()).all()
+    assert ((found.log_prob - log_prob).abs() <= 1e-8 * 768).all()
+    assert ((found.trace - trace).abs() <= 1e-6 * points.double().var(0).sum()).all()
 
 
 def test_one_call_serves_all_noise_levels_and_chunks_do_not_show():

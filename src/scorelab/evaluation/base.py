@@ -209,9 +209,9 @@ class Yardstick(ABC):
     def cost(self, context: EvaluationContext) -> int:
         """The least number of network evaluations it takes; ``context.sampling_cost`` is in it where ``of_samples``."""
 
-    def exact_items(self, context: EvaluationContext) -> int:
-        """How many items an exact denoiser is asked about: no network evaluations, but they take their time."""
-        return 0
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """How many items it asks which exact denoiser about: no evaluations of a network, but they take their time."""
+        return {}
 
     def turn(self, settings: EvaluationSettings) -> int:
         """When it is run: first (0) what costs just what it says, then (1) what costs more as the denoiser has it.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from scorelab.denoisers import Exact
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow
 from scorelab.evaluation.samples import SampleYardstick, floor_of
@@ -48,6 +49,11 @@ class ErrorBudget(SampleYardstick):
     def cost(self, context: EvaluationContext) -> int:
         """The context's own samples, and as many at ``steps``; the exact denoiser is no network."""
         return context.sampling_cost + context.count * self.long(context.sampler).evaluations(context.denoiser)
+
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """As many samples of the exact denoiser."""
+        exact = context.exact_held_out or context.exact_train
+        return {} if exact is None else {exact: context.count * context.sampler.evaluations(exact)}
 
     def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer samples, fewer steps for those of the network."""

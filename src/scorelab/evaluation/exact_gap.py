@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from scorelab.denoisers import Estimate
+from scorelab.denoisers import Estimate, Exact
 from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import ByBin, bins_in_range, by_bin, by_log_snr, missing, squared
 from scorelab.evaluation.noise_error import noise_error
@@ -44,9 +44,10 @@ class ExactGap(Yardstick):
             len(context.held_out) + min(len(context.held_out), len(context.train))
         )
 
-    def exact_items(self, context: EvaluationContext) -> int:
-        """Held-out images once in every bin."""
-        return len(bins_in_range(context.denoiser)) * len(context.held_out)
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """Held-out images, once in every bin."""
+        assert context.exact_train is not None
+        return {context.exact_train: len(bins_in_range(context.denoiser)) * len(context.held_out)}
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The number; in the records the three curves, how many images were looked at, the gap's standard error."""

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from scorelab.denoisers import Exact
 from scorelab.errors import Refusal, Unavailable
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.losses import Example
@@ -137,6 +138,12 @@ class GradientNoise(Yardstick):
         """Every image of every batch in every bin."""
         card = weight_card(context.denoiser, context.loss, context.timesteps)
         return self.worth(context) * len(levels_by_bin(card)) * self.batches * self.images
+
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """As many images, where the objective asks for the score of the training data."""
+        if context.exact_train is None or not context.loss.needs_exact:
+            return {}
+        return {context.exact_train: self.cost(context) // self.worth(context)}
 
     def cheaper(self, settings: EvaluationSettings) -> str:
         """Fewer batches of fewer images."""

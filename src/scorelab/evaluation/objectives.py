@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from scorelab.denoisers import Exact
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.evaluation.curves import Mean, bins_in_range, by_log_snr, plain, standard_error, yardstick_draws
@@ -91,6 +92,13 @@ class Objectives(Yardstick):
         dims = context.train[0].numel()
         each = sum(loss.cost(dims) for loss in self.applicable(context).values()) + 1
         return each * self.count(context) * len(bins_in_range(context.denoiser))
+
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """Of the law of held-out data: each item in every bin, for the floor and for objectives that ask."""
+        if context.exact_held_out is None:
+            return {}
+        times = 1 + sum(loss.needs_exact for loss in self.applicable(context).values())
+        return {context.exact_held_out: times * self.count(context) * len(bins_in_range(context.denoiser))}
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The row of this network, and every curve."""

@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -10,8 +11,11 @@ from typing import Any
 
 import torch
 
+from scorelab.denoisers import Exact
 from scorelab.errors import OverBudget, Refusal, Unavailable, short_of_memory
 from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
+from scorelab.evaluation.curves import bins_in_range
+from scorelab.log_snr import LOWEST, WIDTH
 from scorelab.tensors import generator
 
 
@@ -137,33 +141,43 @@ def counted(context: EvaluationContext) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What evaluating takes at least: network evaluations in all, those of each part, and the seconds it lasts."""
+    """What evaluating takes at least.
+
+    Attributes:
+        evaluations: of the network, in all.
+        shares: of them, by part.
+        exact: items that exact denoisers are asked about.
+        seconds: that all of this lasts.
+    """
 
     evaluations: int
     shares: dict[str, int]
+    exact: int
     seconds: float
 
 
 def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> Cost:
-    """What these yardsticks would take at least, at the speed of one call measured now, of the exact denoiser too."""
+    """What these yardsticks would take at least, at the speed of one call of each denoiser measured now."""
     costs = Evaluation(context, lambda _: None).costs(yardsticks)
     shares = {name: cost for name, cost in costs.items() if not yardsticks[name].of_samples}
     if sampled := [name for name in costs if yardsticks[name].of_samples]:
         shares["samples"] = context.sampling_cost
         shares |= {name: costs[name] - context.sampling_cost for name in sampled}
-    total = sum(shares.values())
-    exact = sum(yardsticks[name].exact_items(context) for name in costs)
-    seconds = total / evaluations_per_second(context)
-    return Cost(total, shares, seconds + (exact * seconds_per_exact_item(context) if exact else 0.0))
+    total, asked = sum(shares.values()), Counter[Exact]()
+    for name in costs:
+        asked.update(yardsticks[name].questions(context))
+    seconds = [items * seconds_per_question(context, exact) for exact, items in asked.items()]
+    return Cost(total, shares, sum(asked.values()), total / evaluations_per_second(context) + sum(seconds))
 
 
 def forecast(cost: Cost, budget: int | None) -> str:
     """One line: what each yardstick costs at least, and how long all of it lasts."""
     listed = ", ".join(f"{name} {share:,}" for name, share in cost.shares.items() if share)
+    exact = f" and {cost.exact:,} of exact scores" if cost.exact else ""
     limit = "no limit" if budget is None else f"budget {budget:,}"
     lasts = f", about {cost.seconds:.0f} s" if math.isfinite(cost.seconds) else ""
     told = "; ".join(filter(None, (listed, limit)))
-    return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){lasts}"
+    return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){exact}{lasts}"
 
 
 def evaluations_per_second(context: EvaluationContext) -> float:
@@ -183,15 +197,23 @@ def evaluations_per_second(context: EvaluationContext) -> float:
     return n / (time.perf_counter() - started)
 
 
-def seconds_per_exact_item(context: EvaluationContext) -> float:
-    """Of the exact denoiser of what is trained on, else of the known law, halfway between much noise and little."""
-    exact = context.exact_train or context.exact_held_out
-    if exact is None:
-        return 0.0
-    x0 = context.data(context.held_out[: context.settings.chunk])
-    t = exact.schedule.inverse(torch.zeros(len(x0), dtype=torch.float64, device=x0.device))
-    x_t = exact.noised(x0, t, torch.randn(x0.shape, generator=generator("forecast")).to(x0.device)).x_t
-    label = context.labels[: len(x0)].to(x0.device)
-    started = time.perf_counter()
-    float(exact.posterior(x_t, t, label).trace.sum())
+def seconds_per_question(context: EvaluationContext, exact: Exact) -> float:
+    """Seconds of one item that an exact denoiser is asked about, from one call; NaN where it cannot be asked.
+
+    How long it takes depends on the noise, so the call's items are spread over the log-SNRs that yardsticks look at.
+    """
+    rows = slice(0, context.settings.chunk)
+    try:
+        x0, label = context.data(context.held_out[rows]), context.labels[rows].to(exact.device)
+        bins = torch.tensor(bins_in_range(context.denoiser), dtype=torch.float64, device=x0.device)
+        place = torch.linspace(0, len(bins) - 0.5, len(x0), device=x0.device).long()
+        t = exact.schedule.inverse(LOWEST + WIDTH * (bins[place] + 0.5))
+        eps = torch.randn(x0.shape, generator=generator("questions")).to(x0.device)
+        x_t = exact.noised(x0, t, eps).x_t
+        started = time.perf_counter()
+        float(exact.posterior(x_t, t, label).trace.sum())
+    except Exception as error:
+        if short_of_memory(error):
+            raise
+        return math.nan  # it shows itself in the yardsticks
     return (time.perf_counter() - started) / len(x0)

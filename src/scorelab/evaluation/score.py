@@ -119,14 +119,15 @@ class ScoreError(Yardstick):
 
     def cost(self, context: EvaluationContext) -> int:
         """Each item once in every bin."""
-        items = (len(context.held_out) if context.exact_held_out is not None else 0) + (
-            self.items(context) if context.finite else 0
-        )
-        return len(bins_in_range(context.denoiser)) * items
+        return sum(self.questions(context).values())
 
-    def exact_items(self, context: EvaluationContext) -> int:
-        """As many as the network is asked about."""
-        return self.cost(context)
+    def questions(self, context: EvaluationContext) -> dict[Exact, int]:
+        """As many as the network is: those of the held-out law about held-out items, of the training set about its."""
+        bins = len(bins_in_range(context.denoiser))
+        asked = {context.exact_held_out: bins * len(context.held_out)}
+        if context.finite:
+            asked[context.exact_train] = bins * self.items(context)
+        return {exact: items for exact, items in asked.items() if exact is not None}
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """What of the four there is."""

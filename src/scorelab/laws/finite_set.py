@@ -16,8 +16,10 @@ FACTOR = 8.0  # a float32 product of d terms is off by at most this many UNIT |q
 REACH = 50.0  # nats below the largest term at which a term no longer counts
 FINE = 1e-4  # nats: an error below this is left as it is
 SMALL = 2**24  # numbers of a set that is kept centred beside its points: 64 MB in float32
-LARGEST = 3 * 2**22  # numbers of a chunk: 100 MB in float64
+LARGEST = 2**21  # numbers of a chunk: 16 MB in float64; larger ones are slower, for no cache holds them
+BLOCK = 2**18  # numbers that are looked at together, one by one
 CROWD = 16  # a query that more than one point in so many may count for is better served by products in float64
+CROWD_UNKEPT = 64  # of a set that is not kept centred: a point of it costs more to list
 
 
 @dataclass
@@ -105,19 +107,21 @@ class FiniteSet(Law):
         self.register_buffer("centre", self._mean(), persistent=False)
         if len(points) * dims <= SMALL:
             self.centred = torch.cat([self._centred(here, torch.float32) for here in self._chunks()])
-        parts = (self._centred(here, torch.float32) for here in self._chunks())
+        parts = (self._centred(here, torch.float32) for here in self._chunks(max(1, BLOCK // dims)))
         self.squares = torch.cat([part.double().square().sum(1) for part in parts])
 
-    def _chunks(self) -> Iterator[slice]:
+    def _chunks(self, size: int | None = None) -> Iterator[slice]:
         """All points, so many at a time."""
-        for start in range(0, len(self.points), self.chunk):
-            yield slice(start, min(start + self.chunk, len(self.points)))
+        size = size or self.chunk
+        for start in range(0, len(self.points), size):
+            yield slice(start, min(start + size, len(self.points)))
 
     def _mean(self) -> Tensor:
         """Of all points, float64 (d,)."""
         if self.levels is None and len(self.points) <= self.chunk:
             return self.points.mean(0, dtype=torch.float64)
-        sums = (self._data(Reader(self.points).between(here.start, here.stop)) for here in self._chunks())
+        size = None if self.points.numel() <= SMALL else max(1, BLOCK // self.points.shape[1])
+        sums = (self._data(Reader(self.points).between(here.start, here.stop)) for here in self._chunks(size))
         return sum((part.sum(0, dtype=torch.float64) for part in sums), torch.zeros(())) / len(self.points)
 
     def _data(self, values: Tensor) -> Tensor:
@@ -184,7 +188,7 @@ class FiniteSet(Law):
         if dtype == torch.float32 and self.levels is not None and self.points.numel() > SMALL:
             # rounded three times and not once, by no more than a product of many terms is: see FACTOR
             return values.float().mul_(2.0 / (self.levels - 1)).sub_((self.centre + 1).float())
-        return (self._data(values).double() - self.centre).to(dtype)
+        return torch.sub(self._data(values), self.centre).to(dtype)
 
     def _all(self, asked: "Queries", dtype: torch.dtype) -> Sums:
         """Over every point, by products alone."""
@@ -198,7 +202,9 @@ class FiniteSet(Law):
             # a query that has met no point of its label yet has no largest logit to take off
             weights = logits.sub_(sums.top.nan_to_num(neginf=0.0).to(dtype)[:, None]).exp_()
             sums.one += weights.sum(1)
-            sums.first += weights @ part.centred
+            # only a logit needs float64; a mean by weights of float32 is as good as one where float32 serves for all
+            back = dtype if self.centred is not None else torch.float32
+            sums.first += weights.to(back) @ part.centred.to(back)
             sums.second += weights @ self.squares[part.here].to(dtype)
         sums.top = sums.top - asked.centred.square().sum(1) / (2 * asked.sigma**2)
         return sums
@@ -210,7 +216,8 @@ class FiniteSet(Law):
         among those that are not crowded.
         """
         top, reach = torch.full_like(error, -math.inf), REACH + 2 * error
-        count, most = torch.zeros_like(error), max(256, len(self.points) // CROWD)
+        count = torch.zeros_like(error)
+        most = max(256, len(self.points) // (CROWD_UNKEPT if self.centred is None else CROWD))
         listed = [torch.zeros(2, 0, dtype=torch.long, device=error.device)]
         for part in self._logits(asked, torch.float32) if len(error) else ():
             logits = part.logits
@@ -228,7 +235,7 @@ class FiniteSet(Law):
         sums = Sums.empty(len(asked.x), asked.x.shape[1], asked.x.device)
         if not len(asked.x):
             return sums
-        size = max(1, 2**22 // self.points.shape[1])
+        size = max(1, BLOCK // self.points.shape[1])
         logits = torch.cat([self._exact(asked, part) for part in pairs.split(size, 1)])
         sums.top = sums.top.scatter_reduce(0, pairs[0], logits, "amax")
         kept = logits >= sums.top[pairs[0]] - REACH

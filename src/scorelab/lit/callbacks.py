@@ -70,7 +70,7 @@ class TrainingLog(EverySteps):
         known: Any = pl_module.known
         if known is not None and data.endless and trainer.is_global_zero:
             self.least = LeastError(known)
-            self.drawn.to(pl_module.device)
+        self.drawn.to(pl_module.device)
         self.seen = trainer.global_step
         self.started, self.aside = (time.perf_counter(), trainer.global_step), 0.0
         self.shown = tqdm(
@@ -198,13 +198,14 @@ class Validation(EverySteps):
         self.best = min(self.best, math.inf if value is None else value)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and the latest."""
-        return super().state_dict() | {"best": self.best, "simple": self.simple}
+        """The best value so far, the latest, and the floor."""
+        return super().state_dict() | {"best": self.best, "simple": self.simple, "floor": self.floor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state_dict)
         self.best, self.simple = kept(self, state_dict, "best"), kept(self, state_dict, "simple")
+        self.floor = kept(self, state_dict, "floor")
 
     def take_best(self) -> bool:
         """Whether the latest value is the least, until this is asked."""
