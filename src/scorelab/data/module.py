@@ -56,19 +56,18 @@ class Batches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         """Rows (batch_size,) of this rank."""
-        step, total = self.start, self.batch_size * self.world
         epoch, order = -1, torch.empty(0, dtype=torch.long)
-        while True:
-            place = step * total + self.rank * self.batch_size + torch.arange(self.batch_size)
-            rows = torch.empty_like(place)
-            for number in (place // self.rows).unique().tolist():
+        for step in count(self.start):
+            place = (step * self.world + self.rank) * self.batch_size
+            end, parts = place + self.batch_size, list[Tensor]()
+            while place < end:
+                number, start = divmod(place, self.rows)
                 if number != epoch:
                     epoch = number
                     order = torch.randperm(self.rows, generator=generator("order", self.seed, epoch))
-                here = place // self.rows == number
-                rows[here] = order[place[here] % self.rows]
-            yield rows
-            step += 1
+                parts.append(order[start : start + end - place])
+                place += len(parts[-1])
+            yield torch.cat(parts)
 
 
 class ByValue(Sampler[list[int]]):
