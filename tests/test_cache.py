@@ -278,9 +278,9 @@ def test_a_mapped_tensor_is_read_in_any_order_without_staying_in_memory(tmp_path
     for chunk, part in zip(in_chunks(stored.values), sums.split(1024), strict=True):
         assert torch.equal(chunk.sum(1, dtype=torch.int64), part)
         most = max(most, resident_kb() - before)
-    assert most < 50_000, "kB"
+    assert most < 70_000, "kB"
     assert torch.equal(stored.values.sum(1, dtype=torch.int64), sums)
-    assert resident_kb() - before > 70_000, "what is looked at as any tensor stays"
+    looked_at = resident_kb()
     let_go(stored.values[5:])
-    assert resident_kb() - before < 50_000
+    assert looked_at - resident_kb() > 80_000, "what was looked at as any tensor had stayed"
     assert torch.equal(stored.values[1000:][-1], reader[[-1]][0])

@@ -39,7 +39,9 @@ def untrained(schedule: Schedule) -> NetworkDenoiser:
 
 
 def module_of(denoiser: Denoiser, known: Exact | None) -> DiffusionModule:
-    return DiffusionModule(denoiser, Simple(), Uniform(), DDIM(2), None, None, seed=0, known=known)
+    module = DiffusionModule(denoiser, Simple(), Uniform(), DDIM(2), None, None, seed=0, known=known)
+    module.trainer = SimpleNamespace(max_steps=10**6, accumulate_grad_batches=1, world_size=1)
+    return module
 
 
 class Lines(RunLogger):
@@ -148,7 +150,7 @@ def test_the_floor_of_validation_is_the_exact_denoisers_error_at_the_same_noise(
     data, schedule = DataModule(Ring(), seed=3), Cosine(1000)
     denoiser = untrained(schedule)
     known = exact_denoiser(data.law(), denoiser, conditional)
-    lines, validation = Lines(), Validation(1)
+    lines, validation = Lines(), Validation(10**6)
     validation.act(RunContext(module_of(denoiser, known), data, lines, Path()), 1)
     validation.act(RunContext(module_of(denoiser, known), data, lines, Path()), 2)
     val = data.splits["val"]
@@ -175,10 +177,10 @@ def errors(denoiser: Denoiser, known: Exact, x0: Tensor, labels: Tensor) -> list
 def test_the_exact_denoiser_stands_on_its_floor_and_data_of_an_unknown_law_have_none():
     data = DataModule(Ring())
     known = Exact(Cosine(1000), FixedSmall(), data.law())
-    lines, validation = Lines(), Validation(1)
+    lines, validation = Lines(), Validation(10**6)
     validation.act(RunContext(module_of(known, known), data, lines, Path()), 1)
     assert lines.told[0]["val/simple"] == lines.told[0]["val/simple_floor"]
-    unknown, lines = Validation(1), Lines()
+    unknown, lines = Validation(10**6), Lines()
     unknown.act(RunContext(module_of(known, None), data, lines, Path()), 1)
     assert lines.told[0].keys() == {"val/simple"} and unknown.figures().keys() == {"val/simple", "val/simple_best"}
 

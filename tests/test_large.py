@@ -116,9 +116,11 @@ def test_validation_looks_at_so_many_items_and_at_its_own_bins_which_changes_no_
 
     def found(items: int, val: Split) -> float:
         asked.clear()
-        module = SimpleNamespace(evaluated=denoiser, device=torch.device("cpu"), known=None)
-        validation = Validation(1, items)
-        validation.act(RunContext(module, SimpleNamespace(splits={"val": val}, levels=None), RunLogger(), Path()), 1)
+        trainer = SimpleNamespace(max_steps=10**6, accumulate_grad_batches=1, world_size=1)
+        module = SimpleNamespace(evaluated=denoiser, device=torch.device("cpu"), known=None, trainer=trainer)
+        validation = Validation(10**6, items)
+        held = SimpleNamespace(splits={"val": val}, levels=None, batch_size=64)
+        validation.act(RunContext(module, held, RunLogger(), Path()), 1)
         return validation.simple
 
     val = data.splits["val"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,21 +12,21 @@ from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, Result, TableRow
 from scorelab.evaluation.curves import bins_in_range, by_bin
 from scorelab.evaluation.samples import SampleYardstick, circumstances
+from scorelab.mapped import in_chunks
 from scorelab.metrics.colour import parts, root, statistics
 from scorelab.metrics.compared import inception_score, kernel_distance, precision_recall
 from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, floor_of_halves
 from scorelab.tensors import generator
 
 NOISY = range(12)  # bins of lambda in [-12, -4.8): noisier than the mean noise error looks
+HALVES = 20  # of a floor
 BYTES = 127.5  # of one unit of data
 
 
-def floor_in(
-    context: EvaluationContext, features: Tensor, squared: Callable[[Tensor, Tensor], float], halves: int = 20
-) -> Floor:
+def floor_in(context: EvaluationContext, features: Tensor, squared: Callable[[Tensor, Tensor], float]) -> Floor:
     """What perfect samples of the context's own kind and number would have by a squared distance of features."""
     chance = class_chance(context.count, len(features), context.conditional, context.chance)
-    return floor_of_halves(features, squared, context.count, context.train_labels, chance, halves)
+    return floor_of_halves(features, squared, context.count, context.train_labels, chance, HALVES)
 
 
 class KernelDistance(SampleYardstick):
@@ -56,16 +57,27 @@ class KernelDistance(SampleYardstick):
 
     def beside(self, context: EvaluationContext) -> Result:
         """The floor."""
-        floor = floor_in(context, context.train_features, lambda a, b: kernel_distance(a, b, self.size, 1).value)
+        order = torch.randperm(len(context.train_features), generator=generator("kernel"))
+        some = order[: 2 * self.size]  # whose halves are as large as what is compared
+        chance = class_chance(context.count, len(some), context.conditional, context.chance)
+        squared = partial(_kernel, size=self.size)
+        n, labels = min(context.count, self.size), context.train_labels[some]
+        floor = floor_of_halves(context.train_features[some], squared, n, labels, chance, HALVES)
         records = circumstances(context) | {"subset_size": self.size, "subsets": self.subsets, "floor": FLOOR_OF_KID}
         return Result({"kid_floor": floor.value}, records | floor.spread() | {"kid_floor_se": floor.excess_se})
 
 
-FLOOR_OF_KID = "halves of the train split; one subset each"
+FLOOR_OF_KID = "halves of so much of the train split that each is as large as a subset"
+
+
+def _kernel(a: Tensor, b: Tensor, size: int) -> float:
+    return kernel_distance(a, b, size, 1).value
 
 
 class PrecisionRecall(SampleYardstick):
     """``precision`` and ``recall`` of samples among as many images of the train split, those of held-out images beside.
+
+    Both depend on how many are compared, so all are as many: held-out images, samples or ``most``, the fewest.
 
     Raises:
         Refusal: for neighbours < 1.
@@ -86,24 +98,27 @@ class PrecisionRecall(SampleYardstick):
             raise Refusal(f"neighbours must be at least 1 and most above it, got {neighbours} and {most}")
         self.neighbours, self.most = neighbours, most
 
+    def compared(self, context: EvaluationContext) -> int:
+        """How many of each."""
+        return min(context.count, len(context.held_out), self.most)
+
     def reference(self, context: EvaluationContext, n: int) -> Tensor:
         """Features of so many of the train split, the same ones each time."""
         features = context.train_features
         order = torch.randperm(len(features), generator=generator("precision"))
-        return features[order[: min(n, self.most)]]
+        return features[order[:n]]
 
     def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
         """Both shares."""
-        features = context.features(samples[: self.most])
+        features = context.features(samples[: self.compared(context)])
         found = precision_recall(features, self.reference(context, len(features)), self.neighbours)
         return {"precision": found.precision, "recall": found.recall}
 
     def beside(self, context: EvaluationContext) -> Result:
         """Those of held-out images, against as many of the train split as they are."""
-        features = context.features(context.held_out[: self.most])
+        features = context.features(context.held_out[: self.compared(context)])
         found = precision_recall(features, self.reference(context, len(features)), self.neighbours)
-        n = min(context.count, self.most)
-        records = circumstances(context) | {"n": n, "neighbours": self.neighbours, "control_n": len(features)}
+        records = circumstances(context) | {"n": len(features), "neighbours": self.neighbours}
         return Result({"precision_control": found.precision, "recall_control": found.recall}, records)
 
 
@@ -134,7 +149,7 @@ class Colour(SampleYardstick):
     ``colour_mean``: root mean square difference of the channel means, in bytes; ``colour_cov``: relative difference of
     the covariance of channels over all pixels; ``colour_spectrum``: root mean square log ratio of the power by
     frequency. Each has a floor, what as many perfect samples would have; the records say by how many standard errors
-    their squares are off.
+    its square is above that (``standard_errors``).
 
     ``colour_low`` is where a drift in brightness begins: the root mean square over channels of E[x^_0 - x_0] in bytes,
     over held-out images at lambda < -4.8, 0 for the exact denoiser; ``colour_low_floor`` what chance makes of that 0.
@@ -147,6 +162,9 @@ class Colour(SampleYardstick):
         TableRow("colour_spectrum", "spectrum", "log ratio of power; floor {colour_spectrum_floor}", 21),
         TableRow("colour_low", "brightness of x̂₀", "bytes, at log-SNR < -4.8; chance {colour_low_floor}", 22),
     )
+
+    def __init__(self) -> None:
+        self._of, self._reference = torch.empty(0), torch.empty(0)
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where there are no images."""
@@ -162,7 +180,7 @@ class Colour(SampleYardstick):
 
     def seen(self, context: EvaluationContext, values: Tensor) -> Tensor:
         """Statistics of values as data, some at a time."""
-        return torch.cat([statistics(BYTES * context.data(part).cpu()) for part in values.split(1024)])
+        return torch.cat([statistics(BYTES * context.data(part).cpu()) for part in in_chunks(values)])
 
     def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
         """The three distances, squared."""
@@ -170,8 +188,10 @@ class Colour(SampleYardstick):
         return {part.name: part.squared(mine, reference) for part in parts(context.train.shape[1])}
 
     def reference(self, context: EvaluationContext) -> Tensor:
-        """Statistics of the train split."""
-        return self.seen(context, context.train)
+        """Statistics of the train split, once for all sets of samples."""
+        if self._of is not context.train:
+            self._of, self._reference = context.train, self.seen(context, context.train)
+        return self._reference
 
     def beside(self, context: EvaluationContext) -> Result:
         """Floors of the squares, and the brightness of x^_0."""
@@ -182,6 +202,15 @@ class Colour(SampleYardstick):
         records = circumstances(context) | {"floor": floor_kind(context.conditional, context.chance)}
         spread = {name: floor.excess_se for name, floor in floors.items()}
         return Result(metrics | {"colour_low": low, "colour_low_floor": chance}, records | {"square_se": spread})
+
+    def run(self, context: EvaluationContext, left: int | None) -> Result:
+        """All four, and by how many standard errors the first three are off."""
+        found = super().run(context, left)
+        off = {}
+        for name, se in found.records["square_se"].items():
+            mine, floor = (found.metrics[f"{name}{end}"] or 0.0 for end in ("", "_floor"))
+            off[name] = (mine**2 - floor**2) / max(se, 1e-12)
+        return Result(found.metrics, found.records | {"standard_errors": off}, found.evaluations)
 
     def low(self, context: EvaluationContext) -> tuple[float | None, float | None]:
         """The mean error of x^_0 at the noisiest levels, and what chance makes of none."""

@@ -38,7 +38,7 @@ class SampleYardstick(Yardstick):
 
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The mean over the sets of samples, and what stands beside it."""
-        evaluations = context.sampling_cost
+        evaluations = self.cost(context)
         found = [self.look(context, samples) for samples in context.sample_sets]
         beside = self.beside(context)
         means = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
@@ -85,7 +85,8 @@ class Frechet(SampleYardstick):
 
 def circumstances(context: EvaluationContext) -> dict[str, object]:
     """Everything that another figure of the same samples was ever put down to."""
-    arguments = {key: value for key, value in vars(context.sampler).items() if not key.startswith("_")}
+    plain = (bool, int, float, str, type(None))
+    arguments = {key: value for key, value in vars(context.sampler).items() if isinstance(value, plain)}
     return {
         "n": context.count,
         "sets": context.settings.repeats,
@@ -97,6 +98,7 @@ def circumstances(context: EvaluationContext) -> dict[str, object]:
         "labels": "the train split's, in its order" if context.conditional else "none: classes by chance",
         "sampler": type(context.sampler).__name__,
         "sampler_arguments": arguments,
+        "steps": len(context.sampler.times(context.denoiser)) - 1,
         "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
         "seed": context.seed,
         "seeds": context.seeds,
