@@ -26,7 +26,7 @@ CONFIGS = ROOT / "configs"
         (["loss=foo"], "loss=foo: no such choice; choices: dsm, esm, hybrid, ism"),
         (
             ["metrics=[fid,foo]"],
-            "metrics=foo: no such choice; choices: agreement, budget, distances, exact_gap, exact_nll, fid",
+            "metrics=foo: no such choice; choices: agreement, budget, colour, distances, exact_gap",
         ),
         (["losss=vlb"], "losss: no such key; did you mean loss?"),
         (["sed=1"], "sed: no such key; did you mean seed?"),
@@ -77,7 +77,7 @@ CONFIGS = ROOT / "configs"
         (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: possible: 32-true, bf16-mixed"),
         (["callbacks.validation=null"], "callbacks.validation cannot be left out"),
         (["schedule.num_steps=1"], "the bound needs schedule.num_steps of 2 or more"),
-        (["extractor=digits", "extractor.weights=/no/file"], "extractor.weights=/no/file: No such file"),
+        (["extractor=digits", "extractor.weights=/no/file"], "extractor: weights=/no/file cannot be read"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(typed, words: list[str], told: str) -> None:

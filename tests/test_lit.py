@@ -61,7 +61,9 @@ def test_averaged_weights_follow_by_the_decay() -> None:
 
 
 def module_of(denoiser: NetworkDenoiser) -> DiffusionModule:
-    return DiffusionModule(denoiser, Simple(), Uniform(), DDIM(2), None, None, seed=0)
+    module = DiffusionModule(denoiser, Simple(), Uniform(), DDIM(2), None, None, seed=0)
+    module.trainer = SimpleNamespace(max_steps=10, accumulate_grad_batches=1, world_size=1)
+    return module
 
 
 class FakeStep:
@@ -318,7 +320,9 @@ def found_in_turn(monkeypatch: pytest.MonkeyPatch, *values: float | None) -> lis
     return looked_at
 
 
-DATA = SimpleNamespace(splits={"val": Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long))}, levels=None)
+DATA = SimpleNamespace(
+    splits={"val": Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long))}, levels=None, batch_size=64
+)
 
 
 def test_validation_looks_at_the_averaged_weights_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,6 @@ def test_a_worker_that_dies_is_told_in_one_line(typed, tmp_path: Path, monkeypat
     ("word", "key"),
     [
         ("data.batch_size=100000000000", "data.batch_size (with trainer.accumulate_grad_batches higher in proportion)"),
-        ("callbacks.grid.samples=100000000000", "callbacks.grid.chunk, or callbacks.grid.samples"),
         ("evaluation.chunk=100000000000", "evaluation.chunk"),
     ],
 )

@@ -266,7 +266,7 @@ def test_a_sample_is_memorised_below_a_third_of_the_second_distance_and_not_abov
 def test_memorisation_does_not_depend_on_the_chunks(monkeypatch):
     train, samples = bytes_of("train"), perturbed(bytes_of("train"), 30.0)
     whole = memorization(samples, train)
-    monkeypatch.setattr("scorelab.metrics.fidelity.ENTRIES", 100_000)
+    monkeypatch.setattr("scorelab.metrics.copies.ENTRIES", 100_000)
     assert memorization(samples, train) == whole
     assert 0 < whole < 1
 

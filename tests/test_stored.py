@@ -397,7 +397,7 @@ def test_a_damaged_run_is_told_in_one_line_that_names_the_file(
 def test_a_checkpoint_that_is_there_is_enough(typed, run: Path) -> None:
     weights_absent(run)
     said = typed("sample", "run=logs/train/a")
-    assert said.status == 2 and "checkpoint=last: " in said.last and said.last.endswith("possible: best")
+    assert said.status == 2 and "checkpoint=last: " in said.last and said.last.endswith("possible: best, previous")
     assert typed("sample", "run=logs/train/a", "checkpoint=best", "n=2").status == 0
 
 

@@ -6,7 +6,6 @@ import lightning
 import torch
 
 from scorelab.config.build import Experiment
-from scorelab.errors import short_of_memory
 from scorelab.evaluation import expected_cost
 from scorelab.lit.timing import seconds_per_step
 
@@ -14,7 +13,7 @@ from scorelab.lit.timing import seconds_per_step
 def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -> str:
     """Weights, steps left, seconds of each as measured now, and of the whole; then what evaluating costs at least.
 
-    What cannot be measured is left out: what is wrong shows itself in training.
+    What cannot be measured is left out: what is wrong, or too large for memory, shows itself where it is needed.
     """
     module = experiment.module
     weights = sum(p.numel() for p in module.denoiser.parameters())
@@ -26,15 +25,18 @@ def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -
             module.exact.to(module.device)
         with trainer.precision_plugin.forward_context():
             step = seconds_per_step(module, experiment.data) * trainer.accumulate_grad_batches
-        with torch.no_grad():
-            judging = expected_cost(experiment.yardsticks, experiment.context(module.denoiser))
-    except Exception as error:
-        if short_of_memory(error):
-            raise
+    except Exception:
         return length
     left = f"{steps:,} left, " if done else ""
-    judged = f"; evaluating: at least {judging.evaluations:,} network evaluations, {span(judging.seconds)}"
-    return f"{length}: {left}{step:.2g} s each, about {span(steps * step)}{judged if experiment.yardsticks else ''}"
+    told = f"{length}: {left}{step:.2g} s each, about {span(steps * step)}"
+    if not experiment.yardsticks:
+        return told
+    try:
+        with torch.no_grad():
+            judging = expected_cost(experiment.yardsticks, experiment.context(module.denoiser))
+    except Exception:
+        return told
+    return f"{told}; evaluating: at least {judging.evaluations:,} network evaluations, {span(judging.seconds)}"
 
 
 def span(seconds: float) -> str:

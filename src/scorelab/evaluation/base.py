@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Exact
@@ -125,9 +126,15 @@ class EvaluationContext:
 
     def sampled(self, denoiser: Denoiser, sampler: Sampler, seed: int | None = None) -> Tensor:
         """As many samples of another denoiser, or by another sampler, from the same noise, or by another seed."""
-        labels = self.train_labels.repeat(-(-self.count // len(self.train)))[: self.count]
         seed = self.seed if seed is None else seed
-        return draw_samples(denoiser, sampler, self.train.shape[1:], labels, seed, self.settings.chunk)
+        return draw_samples(denoiser, sampler, self.train.shape[1:], self.sample_labels, seed, self.settings.chunk)
+
+    @property
+    def sample_labels(self) -> Tensor:
+        """Of the samples: the train split's in its order, over and over; of the last round, if cut, at random."""
+        rounds, rest = divmod(self.count, len(self.train))
+        order = torch.randperm(len(self.train), generator=generator("labels"))
+        return torch.cat([self.train_labels.repeat(rounds), self.train_labels[order[:rest]]])
 
     def data(self, values: Tensor) -> Tensor:
         """Values as data, where the denoiser is."""

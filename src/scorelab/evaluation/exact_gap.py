@@ -1,5 +1,6 @@
 """A run against the exact score of its training set: where it generalises, where it memorises."""
 
+import torch
 from torch import Tensor
 
 from scorelab.denoisers import Estimate, Exact
@@ -7,6 +8,7 @@ from scorelab.evaluation.base import EvaluationContext, Result, TableRow, Yardst
 from scorelab.evaluation.curves import ByBin, bins_in_range, by_bin, by_log_snr, missing, squared
 from scorelab.evaluation.noise_error import noise_error
 from scorelab.log_snr import SIMPLE
+from scorelab.tensors import generator
 
 
 class ExactGap(Yardstick):
@@ -53,8 +55,9 @@ class ExactGap(Yardstick):
         """The number; in the records the three curves, how many images were looked at, the gap's standard error."""
         assert context.exact_train is not None
         held_out, labels = context.held_out_data()
-        seen = context.data(context.train[: len(held_out)])
-        seen_labels = context.train_labels[: len(held_out)].to(held_out.device)
+        order = torch.randperm(len(context.train), generator=generator("seen"))[: len(held_out)]
+        seen = context.data(context.train[order])
+        seen_labels = context.train_labels[order].to(held_out.device)
         denoiser, exact, chunk = context.denoiser, context.exact_train, context.settings.chunk
 
         def both(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:

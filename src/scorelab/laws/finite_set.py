@@ -107,8 +107,9 @@ class FiniteSet(Law):
         self.register_buffer("centre", self._mean(), persistent=False)
         if len(points) * dims <= SMALL:
             self.centred = torch.cat([self._centred(here, torch.float32) for here in self._chunks()])
-        parts = (self._centred(here, torch.float32) for here in self._chunks(max(1, BLOCK // dims)))
-        self.squares = torch.cat([part.double().square().sum(1) for part in parts])
+        self.squares = torch.empty(len(points), dtype=torch.float64, device=points.device)
+        for here in self._chunks(max(1, BLOCK // dims)):  # into one tensor: small ones between large ones hold memory
+            self.squares[here] = self._centred(here, torch.float32).double().square().sum(1)
 
     def _chunks(self, size: int | None = None) -> Iterator[slice]:
         """All points, so many at a time."""

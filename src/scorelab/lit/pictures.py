@@ -71,5 +71,5 @@ def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Pa
         fields = score_fields(context.denoiser, context.exact_held_out)
         if fields:
             draw_fields(folder / "field.png", [asdict(field) for field in fields])
-        if "samples" in vars(context):
+        if "sample_sets" in vars(context):
             save_plane(context.samples, context.held_out, folder / "samples.png")
