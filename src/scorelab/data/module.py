@@ -59,15 +59,16 @@ class Batches(Sampler[Tensor]):
         epoch, order = -1, torch.empty(0, dtype=torch.long)
         for step in count(self.start):
             place = (step * self.world + self.rank) * self.batch_size
-            end, parts = place + self.batch_size, list[Tensor]()
-            while place < end:
-                number, start = divmod(place, self.rows)
+            rows, filled = torch.empty(self.batch_size, dtype=torch.long), 0  # at once: too large fails before it begins
+            while filled < self.batch_size:
+                number, start = divmod(place + filled, self.rows)
                 if number != epoch:
                     epoch = number
                     order = torch.randperm(self.rows, generator=generator("order", self.seed, epoch))
-                parts.append(order[start : start + end - place])
-                place += len(parts[-1])
-            yield torch.cat(parts)
+                part = order[start : start + self.batch_size - filled]
+                rows[filled : filled + len(part)] = part
+                filled += len(part)
+            yield rows
 
 
 class ByValue(Sampler[list[int]]):
