@@ -59,7 +59,10 @@ class Batches(Sampler[Tensor]):
         epoch, order = -1, torch.empty(0, dtype=torch.long)
         for step in count(self.start):
             place = (step * self.world + self.rank) * self.batch_size
-            rows, filled = torch.empty(self.batch_size, dtype=torch.long), 0  # at once: too large fails before it begins
+            rows, filled = (
+                torch.empty(self.batch_size, dtype=torch.long),
+                0,
+            )  # at once: too many fail at once
             while filled < self.batch_size:
                 number, start = divmod(place + filled, self.rows)
                 if number != epoch:

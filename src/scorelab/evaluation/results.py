@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scorelab.denoisers import Exact
-from scorelab.errors import OverBudget, Refusal, Unavailable, short_of_memory
+from scorelab.errors import OverBudget, Refusal, Unavailable, UserError, short_of_memory
 from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
 from scorelab.evaluation.curves import bins_in_range
 from scorelab.log_snr import LOWEST, WIDTH
@@ -43,7 +43,7 @@ def run_yardsticks(
 
     What is left out is so by name, and never shrunk: a yardstick that does not apply to the context has no numbers; one
     that does not fit the budget, or finds that it cannot tell its numbers, has None; so has one that fails, which does
-    not take the others along. The reason is said, and in records. Memory that is short ends all.
+    not take the others along. The reason is said, and in records. What the machine does, short memory too, ends all.
 
     Says the cost and the seconds to expect before starting; ``shown`` is told the cost, and is open meanwhile.
     """
@@ -108,7 +108,7 @@ class Evaluation:
                 record: dict[str, Any] = {"skipped": f"{error}{hint}"}
                 self.say(f"{name} skipped: {record['skipped']}")
             except Exception as error:
-                if short_of_memory(error):
+                if short_of_memory(error) or isinstance(error, UserError):
                     raise
                 spent = 0
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
