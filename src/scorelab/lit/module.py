@@ -17,7 +17,7 @@ from scorelab.lit.record import StepRecord
 from scorelab.losses import Example, Loss, TimestepSampler
 from scorelab.run.signals import SIGNALS
 from scorelab.samplers import Sampler
-from scorelab.tensors import Rows, generator, standard_normal
+from scorelab.tensors import generator, share_of, standard_normal
 
 
 class DiffusionModule(LightningModule):
@@ -100,30 +100,19 @@ class DiffusionModule(LightningModule):
         # ranks and accumulated batches are shares of one draw, in the order of the data: what is trained on, and a law
         # of times over the whole batch, are those of one process that takes it at once
         share, shares = part * world + rank, parts * world
-        draw = self.timesteps.draw(
-            self.denoiser.schedule, len(x0), step, share, shares, generator("times", self.seed, step)
-        )
+        times = generator("times", self.seed, step)
+        draw = self.timesteps.draw(self.denoiser.schedule, len(x0), step, share, shares, times)
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
-        noise = self.drawn("noise", step, len(x0), share, shares, x0.device)
+        noise = share_of("noise", self.seed, step, rows=len(x0), share=share, shares=shares, device=x0.device)
         eps = standard_normal(x0.shape, noise, device=x0.device, dtype=x0.dtype)
         example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
-        terms = self.loss(self.denoiser, example, self.drawn("loss", step, len(x0), share, shares))
+        own = share_of("loss", self.seed, step, rows=len(x0), share=share, shares=shares)
+        terms = self.loss(self.denoiser, example, own)
         loss = (weight * terms.loss).mean()
         record = StepRecord.of(terms, t, weight, self.all_gather)
         self.timesteps.update(record.t, record.losses)
         self.record = record.after(self.record) if part else record
         return loss / self.normalizer
-
-    def drawn(self, what: str, step: int, n: int, share: int, shares: int, device: Any = "cpu") -> torch.Generator:
-        """The generator of a step's draws: of one of so many shares of n rows, these rows of the whole ``Rows``.
-
-        What is not asked for in rows is the share's own.
-        """
-        whole = generator(what, self.seed, step, 0, 0, device=device)
-        if shares == 1:
-            return whole
-        rows = Rows([whole], n * shares, slice(share * n, (share + 1) * n))
-        return rows.manual_seed(generator(what, self.seed, step, share, shares).initial_seed())
 
     def configure_gradient_clipping(
         self,
