@@ -212,6 +212,10 @@ class Yardstick(ABC):
         """Which of its numbers such a context has."""
         return self.names
 
+    def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
+        """How the table shows the numbers of such a context: by other titles and notes where they mean another thing."""
+        return self.rows
+
     @abstractmethod
     def cost(self, context: EvaluationContext) -> int:
         """The least number of network evaluations it takes; ``context.sampling_cost`` is in it where ``of_samples``."""

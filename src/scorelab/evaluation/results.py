@@ -59,7 +59,7 @@ def run_yardsticks(
         result = evaluation.results[name]
         results.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(evaluation.seconds.get(name, 0.0), 2)}
-        rows = [asdict(row) for row in yardsticks[name].rows if row.number in result.metrics]
+        rows = [asdict(row) for row in yardsticks[name].rows_of(context) if row.number in result.metrics]
         results.records[name] = result.records | spent | ({"rows": rows} if rows else {})
     return results
 
