@@ -245,7 +245,11 @@ def test_a_known_law_without_a_density_has_no_bound_either():
 
 @pytest.mark.parametrize(
     ("budget", "told"),
-    [(None, "vlb may take more, without a limit"), (10**6, "vlb may take more, all together at most 1,000,000"), (9, "")],
+    [
+        (None, "vlb may take more, without a limit"),
+        (10**6, "vlb may take more, all together at most 1,000,000"),
+        (9, ""),
+    ],
 )
 def test_a_bound_that_goes_on_until_its_error_is_small_says_beforehand_how_far(budget, told):
     context = case(oracle(17))

@@ -61,7 +61,9 @@ def bound_figure(denoiser: Denoiser, x0: Tensor) -> Figure:
     else:
         stds, named = _decoder_of_steps(denoiser, x0)
         density = f"density N(x_0; x^_0(x_1), s^2 I), {named}"
-        decoder = f"N(x^_0(x_1), s^2 I) over bins about the levels, the outer two open (Ho et al. 2020, eq. 13), {named}"
+        decoder = (
+            f"N(x^_0(x_1), s^2 I) over bins about the levels, the outer two open (Ho et al. 2020, eq. 13), {named}"
+        )
     return _figure(denoiser, "", "none", decoder, density, stds)
 
 
@@ -79,7 +81,9 @@ def flow_figure(denoiser: Denoiser, log_snr: float) -> Figure:
     """
     std = noise_std(log_snr)
     if denoiser.levels is None:
-        return _figure(denoiser, f" of x = alpha x_0 + sigma eps, sigma/alpha = {std:.4g}", "none", "none", "none", None)
+        return _figure(
+            denoiser, f" of x = alpha x_0 + sigma eps, sigma/alpha = {std:.4g}", "none", "none", "none", None
+        )
     share = std * (denoiser.levels - 1) / 2
     added = f"Gaussian noise of {std:.4g} = {share:.3g} of the spacing, one draw an item (no uniform noise, no offset)"
     return _figure(denoiser, "", added, f"{SOFTMAX}, at sigma/alpha = {std:.4g}", "none", (std, std))
