@@ -179,7 +179,7 @@ def test_a_continuous_decoder_stands_where_the_integral_ends(schedule):
 
 @pytest.mark.parametrize("levels", [17, 256])
 def test_the_noise_that_the_flows_likelihood_tells_of_is_the_noise_it_adds(levels):
-    """What the network is shown first is the data and that noise, at the spacing's quarter; no uniform noise is added."""
+    """What the network is shown first is the data and that noise, a quarter of the spacing: none of it is uniform."""
     watched, seen = Watched(oracle(levels, VP())), []
     watched.register_forward_pre_hook(lambda _, given: seen.append((given[0].detach().clone(), given[1].clone())))
     context = case(watched)

@@ -19,7 +19,7 @@ def no_density(context: EvaluationContext) -> str | None:
     if (share := repeated(context.held_out)) <= REPEATED:
         return None
     return (
-        f"{share:.0%} of the held-out numbers are repeated, so these floats have no density that bits/dim would tell of: "
+        f"{share:.0%} of the held-out numbers are repeated, so these floats have no density to tell bits/dim of: "
         "save what lies on levels as uint8, and leave out what is constant or there twice"
     )
 

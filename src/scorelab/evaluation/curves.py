@@ -16,7 +16,8 @@ from scorelab.tensors import generator, mean_except_batch
 class Mean:
     """A mean over items, and its standard error: the scatter over fresh items, each with fresh noise; or None of both.
 
-    One item alone has a mean and no error. The same noise stands at the same places in every run: over fresh items alone the mean scatters less, if anything.
+    One item alone has a mean and no error. The same noise stands at the same places in every run: over fresh items
+    alone the mean scatters less, if anything.
     """
 
     value: float | None = None

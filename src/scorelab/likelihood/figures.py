@@ -127,11 +127,9 @@ def _density(of: str) -> str:
 
 def _decoder_of_steps(denoiser: Denoiser, x0: Tensor) -> tuple[tuple[float, float], str]:
     """The least and greatest s of the decoder at i = 1, and which variance of the process that is."""
-    nothing = torch.zeros_like(x0[:1], dtype=torch.float64)
-    ends = [
-        torch.exp(0.5 * decoder_log_variance(denoiser, Estimate(*[nothing] * 5, variance_fraction=nothing + place)))
-        for place in (0.0, 1.0)
-    ]
+    no = torch.zeros_like(x0[:1], dtype=torch.float64)  # of an estimate it is the variance alone that counts
+    said = [Estimate(no, no, no, no, no, variance_fraction=no + place) for place in (0.0, 1.0)]
+    ends = [torch.exp(0.5 * decoder_log_variance(denoiser, each)) for each in said]
     stds = float(ends[0].min()), float(ends[1].max())
     zero, one, two = denoiser.schedule.grid()[:3].double().unsqueeze(1).to(x0.device)
     known = {
