@@ -215,7 +215,7 @@ class Yardstick(ABC):
         return self.names
 
     def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
-        """How the table shows the numbers of such a context: by other titles and notes where they mean another thing."""
+        """How the table shows the numbers of such a context: by other words where they mean another thing."""
         return self.rows
 
     @abstractmethod
