@@ -69,7 +69,11 @@ def test_every_figure_in_bits_tells_its_lattice_dequantisation_and_decoder_in_pl
     record = told(FIGURES[name](), case(oracle(levels, schedule)))
     assert record.keys() >= KEYS and json.loads(json.dumps(record)).keys() == record.keys()
     if levels is None:
-        assert record["lattice"].startswith("none") and "density in the data's own units" in record["of"]
+        assert (
+            record["lattice"].startswith("none")
+            and "of a density" in record["of"]
+            and "data's own units" in record["of"]
+        )
         assert "levels" not in record["decoder"] and record["dequantisation"] == "none"
     else:
         assert record["lattice"] == f"{levels} levels 2/{levels - 1} apart on [-1, 1]"

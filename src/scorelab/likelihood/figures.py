@@ -122,7 +122,7 @@ def _figure(
 
 
 def _density(of: str) -> str:
-    return f"-log2 p / d of a density in the data's own units{of}: not comparable with that of levels"
+    return f"-log2 p / d of a density{of}, in the data's own units: not comparable with that of levels"
 
 
 def _decoder_of_steps(denoiser: Denoiser, x0: Tensor) -> tuple[tuple[float, float], str]:
