@@ -152,6 +152,49 @@ def test_one_of_two_processes_that_is_sent_a_signal_before_the_first_step_waits_
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_the_other_process_starts_ends_both_at_once(tmp_path: Path) -> None:
+    """A terminal sends it to all of them; the other has not come to handle it."""
+    words = [sys.executable, str(ROOT / "src" / "train.py"), *TINY, "run=a", "trainer=ddp_cpu"]
+    job = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "logs" / "train" / "a" / "rank1.log").exists() and job.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(job.pid, signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
+    assert status(tmp_path)["state"] == "interrupted"
+
+
+LOSES = """
+import os, signal
+from pathlib import Path
+from breaking import Breaks
+
+class Loses(Breaks):
+    def run(self, case, left):
+        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        return super().run(case, left)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_evaluates_is_named_and_the_run_goes_on_from_its_last_step(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "loses.py").write_text(LOSES)
+    words = (*TINY, "run=a", "metrics.mine._target_=loses.Loses", "trainer=ddp_cpu")
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "src"), str(ROOT / "tests")])
+    said = subprocess.run(
+        command, cwd=tmp_path, env=dict(os.environ) | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 2, said.stderr
+    told = "error: the process of rank 1 died (signal 9): the same command goes on from step 2"
+    assert said.stderr.strip().splitlines()[-1] == told
+
+
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(small_run: Path, tmp_path: Path) -> None:
     words = [sys.executable, str(ROOT / "src" / "train.py"), "run=a", *SMALL, "trainer.max_steps=100000"]
     job = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

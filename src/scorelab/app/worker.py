@@ -1,5 +1,6 @@
 """A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Processes``."""
 
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -13,7 +14,7 @@ from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.spread import serve
 from scorelab.run.machine import BATCH, machine_error
 from scorelab.run.processes import die_with, share_cores
-from scorelab.run.signals import SIGNALS
+from scorelab.run.signals import ENDING, SIGNALS
 from scorelab.tracking.logger import RunLogger
 
 
@@ -23,6 +24,7 @@ def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = No
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
     with SIGNALS.listening(), SIGNALS.waiting():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # which ``Processes`` has blocked until here
         experiment = build(config)
         trainer = build_trainer(config, directory, RunLogger(), place).trainer
         module = experiment.module

@@ -15,6 +15,7 @@ from types import TracebackType
 import torch
 from torch import distributed
 
+from scorelab.run.signals import ENDING
 from scorelab.run.surroundings import without_launcher
 
 HOST = "127.0.0.1"
@@ -57,9 +58,13 @@ class Processes:
         self.threads = torch.get_num_threads()
         share_cores(self.devices)
         given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        for rank in range(1, self.devices):
-            with (self.directory / f"rank{rank}.log").open("w") as said:
-                self.others.append(subprocess.Popen(self._words(rank), env=given, stdout=said, stderr=said))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # what comes in while they start waits for them
+        try:
+            for rank in range(1, self.devices):
+                with (self.directory / f"rank{rank}.log").open("w") as said:
+                    self.others.append(subprocess.Popen(self._words(rank), env=given, stdout=said, stderr=said))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self.others:
             threading.Thread(target=self._watch, name="processes", daemon=True).start()
         return self
