@@ -84,12 +84,12 @@ def _see_well(error: Exception | None, device: torch.device) -> None:
         OtherProcessError: another's.
     """
     with _together():
-        well = torch.tensor(0 if error else 1, device=device)
+        well = torch.tensor(int(error is None), device=device)
         distributed.all_reduce(well, distributed.ReduceOp.MIN)
         if well:
             return
         told: list[Any] = [None] * processes()
-        distributed.all_gather_object(told, error and _in_a_line(error))
+        distributed.all_gather_object(told, None if error is None else _in_a_line(error))
     if error is not None:
         raise error
     rank, why = next((rank, why) for rank, why in enumerate(told) if why)
