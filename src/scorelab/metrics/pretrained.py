@@ -159,14 +159,14 @@ class DinoExtractor(Pretrained):
 
         from scorelab.metrics.dino import vision_transformer
 
-        class Given(FeatureExtractorDinoV2):  # type: ignore[misc]
+        class Given(FeatureExtractorDinoV2):
             """With a network that is given."""
 
             def __init__(self, name: str, model: nn.Module) -> None:
                 FeatureExtractorBase.__init__(self, name, ["dinov2"])
                 self.feature_extractor_internal_dtype, self.model = torch.float32, model
 
-        network = vision_transformer(state(file), FeatureExtractorDinoV2.INPUT_IMAGE_SIZE)
+        network: Any = vision_transformer(state(file), FeatureExtractorDinoV2.INPUT_IMAGE_SIZE)
         self.num_features, self._depth = network.hidden_dim, len(network.encoder.layers)
         found: nn.Module = Given("dinov2", network)
         return found
@@ -205,9 +205,10 @@ class ClipExtractor(Pretrained):
         from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 
         # which of its models is named decides nothing but what it would fetch
-        found: Any = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(file))
+        made: nn.Module = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(file))
+        found: Any = made
         self.num_features, self._size = found.model.visual.output_dim, found.resolution
-        return found  # type: ignore[no-any-return]
+        return made
 
     def kind(self) -> str:
         """Its sizes."""

@@ -46,7 +46,9 @@ class Published:
         socket.setdefaulttimeout(PATIENCE)
         try:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(self.url, str(self.kept), self.begins)  # under another name until it is whole
+            torch.hub.download_url_to_file(
+                self.url, str(self.kept), self.begins
+            )  # under another name until it is whole
         except (OSError, HTTPException, RuntimeError) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
             told = f"its weights are not here and cannot be fetched ({reason})"
