@@ -181,17 +181,18 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
         (np.arange(20) % 3, 3, ["0", "1", "2"]),
         ((np.arange(20) % 3).astype(np.uint8)[:, None], 3, ["0", "1", "2"]),
         (np.arange(20) % 2 == 0, 2, ["0", "1"]),
-        (1 + np.arange(20) % 3, 4, ["0", "1", "2", "3"]),
+        (1 + np.arange(20) % 3, 3, ["1", "2", "3"]),
+        (np.array([7, 0, 1, 7] * 5), 3, ["0", "1", "7"]),
         (np.array(["dog", "cat"] * 10), 2, ["cat", "dog"]),
         (np.array([b"dog", b"cat"] * 10), 2, ["cat", "dog"]),
         (np.zeros(20, int), None, None),
     ],
-    ids=["numbers", "a column", "truth", "from one on", "names", "bytes", "one class"],
+    ids=["numbers", "a column", "truth", "from one on", "with gaps", "names", "bytes", "one class"],
 )
 def test_labels_beside_a_file(tmp_path: Path, labels: np.ndarray, classes: int | None, names: list[str] | None) -> None:
     source = Arrays(saved(tmp_path, np.arange(20, dtype=np.float32)[:, None], labels=labels))
     assert source.classes == classes and source.told().get("class_names") == names
-    expected = np.unique(labels, return_inverse=True)[1].ravel() if labels.dtype.kind in "SU" else labels.astype(int)
+    expected = np.unique(labels, return_inverse=True)[1]
     for split in source.checked_splits().values():
         assert split.labels.tolist() == [int(expected.ravel()[int(each)]) for each in split.values[:, 0]]
         assert split.chance == 0

@@ -62,7 +62,6 @@ def test_mirror_images_by_index_are_those_of_the_set_behind_its_mirror_image(tmp
     data = DataModule(Kept(tmp_path if mapped else None), flip=True, batch_size=8, seed=1)
     train, n = data.splits["train"], N - 8
     both = torch.cat([train.values, train.values.flip(-1)]), torch.cat([train.labels, train.labels])
-    assert torch.equal(data.training.values, both[0]) and torch.equal(data.training.labels, both[1])
     by_index = SplitDataset(train, 256, flip=True)
     assert len(by_index) == 2 * n
     for rows in (torch.arange(2 * n), torch.tensor([3, n + 3, 2 * n - 1, n, 0]), [n - 1, n]):
@@ -108,3 +107,11 @@ def test_a_level_too_high_is_found_wherever_it_lies(tmp_path: Path) -> None:
         source.levels = 10
         with pytest.raises(Refusal, match="the train split holds the level 10, and levels=10"):
             DataModule(source)
+
+
+def test_the_law_of_a_mapped_mirrored_split_is_that_of_one_in_memory_and_holds_no_copy(tmp_path: Path) -> None:
+    laws = [DataModule(Kept(folder), flip=True).training_law() for folder in (tmp_path, None)]
+    assert file_map(laws[0].points) is not None and laws[0].size == 2 * (N - 8)
+    x, ones = torch.zeros(3, *SHAPE), torch.ones(3, dtype=torch.float64)
+    found, expected = (law.posterior(x, ones, ones) for law in laws)
+    assert torch.equal(found.mean, expected.mean) and torch.equal(found.log_prob, expected.log_prob)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import STEPPED, choices, read_digits_once
+from conftest import STEPPED, choices, choose, read_digits_once
+from exact_cases import normal
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,8 +24,16 @@ from scorelab.config.check import GIVEN, completed
 from scorelab.config.choices import KEY, with_choices
 from scorelab.data.base import Source, Split
 from scorelab.data.module import DataModule
+from scorelab.denoisers import Exact, FixedSmall
 from scorelab.errors import Refusal, UserError
+from scorelab.evaluation import EvaluationContext, EvaluationSettings, run_yardsticks
+from scorelab.evaluation.samples import SampleYardstick
+from scorelab.laws import FiniteSet
+from scorelab.losses import Simple, Uniform
+from scorelab.metrics.features import NoFeatures
 from scorelab.metrics.fidelity import floor_kind
+from scorelab.samplers import DDIM
+from scorelab.schedules import Cosine
 from scorelab.tracking.logger import RunLogger
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -226,6 +235,60 @@ def test_data_that_names_no_extractor_is_compared_in_a_plain_one_of_its_shape(sh
     )
 
 
+class Long(Blank):
+    levels = None
+
+    def splits(self) -> dict[str, Split]:
+        return dict.fromkeys(("train", "val", "test"), Split(normal(8, *self.shape, seed=1).float(), NONE))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "refused"),
+    [
+        ("simple,memorization,exact_gap", None),
+        ("simple,fid", "fid"),
+        ("prc", "prc"),
+        ("kid", "kid"),
+        ("budget", "budget"),
+    ],
+)
+def test_points_of_many_coordinates_are_refused_only_to_what_compares_them(metrics: str, refused: str | None) -> None:
+    words = [f"++data.source={{_target_: {__name__}.Long, shape: [1500]}}", "++data.extractor=null", "model=mlp"]
+    whole = config(*words, "++model.width=8", f"metrics=[{metrics}]")
+    if refused is None:
+        assert not {"fid", "kid"} & build(whole).yardsticks.keys()
+        return
+    told = rf"^metrics\.{refused}: this data names no extractor, and 1,500 coordinates .* leave it out of metrics="
+    with pytest.raises(UserError, match=told):
+        build(whole)
+
+
+def test_whatever_asks_for_features_says_so_before_anything_is_trained() -> None:
+    """Every yardstick of samples that a data set without any space to compare in would fail."""
+
+    class Asked(NoFeatures):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            asked.append(images)
+            return super().features(images)
+
+    for name in choices("metrics"):
+        if name == "objectives":
+            continue
+        part, asked = choose("metrics", name), list[torch.Tensor]()
+        if not isinstance(part, SampleYardstick):
+            assert not part.of_features, name
+            continue
+        values, labels = normal(8, 4, seed=1).float(), torch.zeros(8).long()
+        denoiser = Exact(Cosine(20), FixedSmall(), FiniteSet(values))
+        split = (values, labels, values, labels)
+        context = EvaluationContext(
+            denoiser, DDIM(2), EvaluationSettings(), *split, Asked(4), Simple(), Uniform(), exact_train=denoiser
+        )
+        results = run_yardsticks({name: part}, context, lambda line: None)
+        assert bool(asked) is part.of_features, name
+        assert part.of_features is ("too many to compare" in results.records[name].get("skipped", "")), name
+
+
 BYTES, NONE = torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.zeros(8).long()
 
 
@@ -265,7 +328,7 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
     case = experiment.context(experiment.module.evaluated)
     assert case.chance == pytest.approx(chance)
     assert told in floor_kind(case.conditional, case.chance)
-    assert experiment.data.training.chance == case.chance
+    assert experiment.data.splits["train"].chance == case.chance
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,33 @@ def test_a_set_of_levels_is_the_set_of_their_data(sigma, kept, monkeypatch):
     assert ((found.trace - trace).abs() <= 1e-4 * points.double().var(0).sum()).all()
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept centred", "made anew"])
+@pytest.mark.parametrize("chunk", [400, 100_000])
+@pytest.mark.parametrize("of_levels", [True, False], ids=["levels", "floats"])
+def test_a_mirrored_set_is_the_set_behind_its_mirror_image_to_the_bit(of_levels, chunk, kept, monkeypatch):
+    """Chunks of 400 go over the middle, the 600th; sigma from where few points are near to where all are."""
+    values = to_levels(clustered(600, 3 * 8 * 8).clamp(-1, 1), 256).reshape(600, 3, 8, 8)
+    levels, labels = (256 if of_levels else None), torch.arange(600) % 7
+    values = values if of_levels else from_levels(values, 256)
+    if not kept:
+        monkeypatch.setattr(finite_set, "SMALL", 0)
+    law = FiniteSet(values, labels, chunk, levels, mirrored=True)
+    both = FiniteSet(torch.cat([values, values.flip(3)]), labels.repeat(2), chunk, levels)
+    assert law.points.shape[0] == 600 and law.size == both.size == 1200 and (law.centred is not None) is kept
+    assert torch.equal(law.centre, both.centre) and torch.equal(law.squares, both.squares)
+    mirrored = from_levels(values, 256).flip(3) if of_levels else values.flip(3)
+    for sigma in (0.002, 0.3, 3.0, 80.0):
+        x = asked(mirrored.flatten(1), sigma, 9).reshape(9, 3, 8, 8)
+        one, t = torch.ones(9, dtype=torch.float64), torch.full((9,), sigma, dtype=torch.float64)
+        for label in (None, torch.arange(9) % 7):
+            found, expected = (each.posterior(x, one, t, label) for each in (law, both))
+            for name in ("mean", "trace", "log_prob"):
+                assert torch.equal(getattr(found, name), getattr(expected, name)), (sigma, name)
+    for draw in ("draw", "references"):
+        found, expected = (getattr(each, draw)(2000, seeded(5)) for each in (law, both))
+        assert torch.equal(found.x0, expected.x0) and torch.equal(found.label, expected.label)
+
+
 def test_a_large_sets_crowded_queries_have_logits_of_float64_and_means_as_good(monkeypatch):
     """Weights are rounded to float32 after the logits have been: the mean is off by no more than that."""
     levels = to_levels(clustered(600, 768).clamp(-1, 1), 256)

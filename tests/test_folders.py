@@ -217,6 +217,18 @@ def test_a_folder_of_which_nothing_can_be_read_is_told(tmp_path: Path) -> None:
         ImageFolder(str(root))
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_small_split_of_which_nothing_can_be_read_is_told_in_one_line_with_its_first_file(tmp_path, part) -> None:
+    root = tmp_path / "set"
+    classes(root / "train", 5)
+    classes(root / part, 1)
+    for path in (root / part).rglob("*.png"):
+        path.write_bytes(b"no picture")
+    told = rf"set: no image of the {part} split can be read, the first is {part}/cat/00\.png \([^\n]+\)$"
+    with pytest.raises(Refusal, match=told):
+        ImageFolder(str(root)).splits()
+
+
 def test_a_class_with_one_image_is_trained_on(tmp_path: Path) -> None:
     source = ImageFolder(str(tree(classes(tmp_path / "set"), "rare/x.png")))
     splits = source.checked_splits()

@@ -89,6 +89,24 @@ def test_png_bytes_come_out_to_the_bit_with_their_classes_in_three_splits(tmp_pa
     assert (records["train"], records["unreadable"], records["resized"]) == (36, 0, 0)
 
 
+def test_numbers_with_gaps_are_as_many_classes_as_are_there_and_keep_their_names(tmp_path: Path) -> None:
+    numbers = np.array([7, 0, 1, 7] * 5)
+    write(tmp_path / "train.parquet", [file_of(each) for each in pixels(20)], label=numbers)
+    source = HuggingFace(str(tmp_path), val=4, test=4)
+    assert source.classes == 3
+    for split in source.checked_splits().values():
+        rows = row_of(split.values, pixels(20))
+        assert [int(source.told()["class_names"][label]) for label in split.labels] == numbers[rows].tolist()
+
+
+def test_a_split_of_which_no_picture_can_be_read_is_told_by_its_first(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [file_of(each) for each in pixels(20)], label=np.arange(20) % 2)
+    write(tmp_path / "test.parquet", [b"none", file_of(pixels(1)[0])[:40]], label=[0, 1])
+    told = r"no picture of the test split can be read, the first is test row 0 \(.+\)$"
+    with pytest.raises(Refusal, match=told):
+        HuggingFace(str(tmp_path)).splits()
+
+
 def test_jpegs_in_colour_are_what_pillow_decodes(tmp_path: Path) -> None:
     arrays = [np.full((8, 8, 3), 20 * k, np.uint8) for k in range(9)]
     write(tmp_path / "train.parquet", [file_of(each, "JPEG") for each in arrays], name="img", label=[0] * 9)

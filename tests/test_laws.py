@@ -369,25 +369,25 @@ def test_a_limit_is_the_same_for_every_seed_and_leaves_held_out_data_alone():
 def test_mirror_images_double_what_is_trained_on_and_the_truth_knows_them():
     data = DataModule(Digits(), 100, limit=50, flip=True)
     train = data.splits["train"]
-    assert len(train) == 50 and len(data.training) == 100
-    assert torch.equal(data.training.values[50:], train.values.flip(3))
-    assert torch.equal(data.training.labels, torch.cat([train.labels, train.labels]))
+    assert len(train) == 50 and data.training_law().size == 100
+    labels = torch.cat([train.labels, train.labels])
     points = from_levels(torch.cat([train.values, train.values.flip(3)]), 17)
     drawn = data.training_law().references(100, None)
     assert rows_of(drawn.x0) == rows_of(points)
-    assert torch.equal(data.training_law().labels, data.training.labels)
+    assert torch.equal(data.training_law().labels, labels)
     batch, label = next(iter(data.train_dataloader()))
     assert rows_of(batch) == rows_of(points), "an epoch is both"
-    order = {tuple(row): int(k) for row, k in zip(points.flatten(1).tolist(), data.training.labels, strict=True)}
+    order = {tuple(row): int(k) for row, k in zip(points.flatten(1).tolist(), labels, strict=True)}
     assert [order[tuple(row)] for row in batch.flatten(1).tolist()] == label.tolist()
     plain = DataModule(Digits(), limit=50)
-    assert len(plain.training) == 50 and len(plain.training_law().points) == 50
+    assert plain.training_law().size == 50
 
 
 def test_a_list_of_drawn_images_can_be_mirrored():
     data = DataModule(DigitsGaussians(), limit=10, flip=True)
-    assert torch.equal(data.training.values[10:], data.splits["train"].values.flip(3))
-    assert len(data.training_law().points) == 20
+    own = data.splits["train"].values
+    assert data.training_law().size == 20
+    assert rows_of(data.training_law().references(20, None).x0) == rows_of(torch.cat([own, own.flip(3)]))
 
 
 @pytest.mark.parametrize(

@@ -373,7 +373,7 @@ def test_a_checkpoint_is_due_when_so_many_minutes_have_passed_since_the_last(
     clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
     monkeypatch.setattr("scorelab.lit.checkpointing.time", clock)
     keeper = Checkpointing([], DivergenceGuard(), RunLogger(), Checkpoints(), minutes=2)
-    trainer = SimpleNamespace(default_root_dir=tmp_path, datamodule=None, global_step=0)
+    trainer = SimpleNamespace(default_root_dir=tmp_path, datamodule=None, global_step=0, is_global_zero=True)
     trainer.save_checkpoint = lambda *_, **__: saved.append(trainer.global_step)
     for trainer.global_step, now[0] in enumerate((1001, 1119, 1121, 1240, 1242), 1):
         keeper.end_of_step(trainer, None, last=False)

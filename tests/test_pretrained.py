@@ -248,10 +248,10 @@ def test_a_file_of_something_else_is_refused_in_one_sentence(kind: Any, files: P
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other")
     torch.save([1, 2], tmp_path / "list")
     for name in ("text", "empty", "other", "list"):
-        with pytest.raises(Refusal, match=rf"^weights=\S+/{name} is no file of {kind.__name__}'s: take https://\S+$"):
+        with pytest.raises(Refusal, match=rf"^weights=\S+/{name} is no file of {kind.__name__}'s: take \S+"):
             kind(tmp_path / name)
     for name in ("absent", "."):
-        with pytest.raises(Refusal, match="is no file: name a copy of https://"):
+        with pytest.raises(Refusal, match="is no file: name a copy of "):
             kind(tmp_path / name)
 
 

@@ -308,7 +308,7 @@ def test_a_conditional_network_is_judged_with_its_labels_wherever_it_is_asked():
     }
     results = run_yardsticks(named, told, lines.append)
     assert results.failed == {} and not any("skipped" in record for record in results.records.values())
-    assert re.search(r"about \d+ s$", lines[0])
+    assert re.search(r"about \d+ s; vlb, ode_nll may take more, without a limit$", lines[0])
 
 
 # --- runs

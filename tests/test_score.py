@@ -85,7 +85,7 @@ def case(denoiser: Denoiser, data: DataModule, held: int = 200, conditional: boo
         "timesteps": Uniform(),
         "exact_train": law if data.endless else truth,
         "exact_held_out": law,
-        "training": data.training.values if data.flip else None,
+        "mirrored": data.flip,
         "conditional": conditional,
         "chance": data.chance,
     }
@@ -245,11 +245,13 @@ def test_training_items_are_drawn_as_training_draws_them_each_once_mirror_images
     evaluated = case(memory(data), data, 50)
     x0, labels = ScoreError().training_items(evaluated)
     assert len(x0) == ScoreError().items(evaluated) == 50 and x0.dtype == torch.float32
-    row_of = {tuple(row): k for k, row in enumerate(from_levels(data.training.values, 17).flatten(1).tolist())}
+    train = data.splits["train"]
+    values = torch.cat([train.values, train.values.flip(3)]) if flip else train.values
+    row_of = {tuple(row): k for k, row in enumerate(from_levels(values, 17).flatten(1).tolist())}
     rows = torch.tensor([row_of[tuple(row)] for row in x0.flatten(1).tolist()])
     assert len(rows.unique()) == 50
     assert bool((rows >= 60).any()) is flip and (rows < 60).any()
-    assert torch.equal(labels, data.training.labels[rows])
+    assert torch.equal(labels, train.labels[rows % 60])
     assert ScoreError().items(case(memory(data), data, 180)) == 60, "as many as are held out, or as there are"
     assert ScoreError().run(evaluated, None).metrics["train/score_error"] < 1e-8
 
@@ -342,11 +344,11 @@ def test_mirror_images_are_known_images_too():
     """A sample that is a training image mirrored is a copy only where training mirrors."""
     data = DataModule(Digits(), limit=60, flip=True)
     copies = data.splits["train"].values.flip(3)
-    for training, share in ((data.training.values, 1.0), (None, 0.0)):
-        evaluated = case(memory(data), data, 20, training=training)
+    for mirrored in (True, False):
+        evaluated = case(memory(data), data, 20, mirrored=mirrored)
         evaluated.sample_sets = [copies[:20]]
         found = Memorization().run(evaluated, None).metrics
-        assert (found["memorization"] > 0.9) if share else (found["memorization"] < 0.3)
+        assert (found["memorization"] > 0.9) if mirrored else (found["memorization"] < 0.3)
 
 
 # --- every objective on one axis

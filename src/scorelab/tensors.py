@@ -105,6 +105,20 @@ class Rows(Generator):
         self.size, self.rows = size, rows
 
 
+def share_of(
+    *key: int | str, rows: int, share: int, shares: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The generator of one of so many shares, of so many rows each, of a draw that ``key`` names.
+
+    From it ``standard_normal`` draws the share's rows of what one share with all rows would; anything else is its own.
+    """
+    whole = generator(*key, 0, 0, device=device)
+    if shares == 1:
+        return whole
+    mine = Rows([whole], rows * shares, slice(share * rows, (share + 1) * rows))
+    return mine.manual_seed(generator(*key, share, shares).initial_seed())
+
+
 def standard_normal(shape: Sequence[int], generator: Generator | None, **of: Any) -> Tensor:
     """torch.randn of this shape; from ``Rows``, these rows of a longer draw."""
     if not isinstance(generator, Rows):

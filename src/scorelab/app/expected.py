@@ -36,7 +36,10 @@ def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -
             judging = expected_cost(experiment.yardsticks, experiment.context(module.denoiser))
     except Exception:
         return told
-    return f"{told}; evaluating: at least {judging.evaluations:,} network evaluations, {span(judging.seconds)}"
+    told += f"; evaluating: at least {judging.evaluations:,} network evaluations, {span(judging.seconds)}"
+    if judging.most is None or judging.most == judging.evaluations:
+        return told
+    return f"{told}, at most {judging.most:,}, {span(judging.most_seconds)}"
 
 
 def span(seconds: float) -> str:

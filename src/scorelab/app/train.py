@@ -30,6 +30,7 @@ from scorelab.files import display_path, plain
 from scorelab.lit.bar import evaluations_shown
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.pictures import draw_results
+from scorelab.lit.spread import spread
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 from scorelab.run.checkpoints import Newest
@@ -203,9 +204,17 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
         with heartbeat, SIGNALS.waiting(False):
             if config["logger"]:
                 loggers.add(wanted_logger(config, run))
-            fit(objects, run, processes)
-            heartbeat.enter("evaluating")
-            results = evaluated(objects, run)
+            found = begin(objects, run)
+            try:
+                with SIGNALS.waiting(), processes.at(found.path if found else None):
+                    fit(objects, processes)
+                    with SIGNALS.waiting(False):
+                        heartbeat.enter("evaluating")
+                        results = evaluated(objects, run)
+            finally:
+                for worker in multiprocessing.active_children():  # left where an error is, deaf to gentler words
+                    worker.kill()
+                    worker.join()
             job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
     return job
 
@@ -217,8 +226,8 @@ def wanted_logger(config: dict[str, Any], run: RunDir) -> RunLogger:
     return instantiate(config["logger"], "logger", **given)
 
 
-def fit(objects: Ready, run: RunDir, processes: Processes) -> None:
-    """Train to the last step, from the newest checkpoint that is whole."""
+def begin(objects: Ready, run: RunDir) -> Newest | None:
+    """Say what there is to say before the first step; the newest checkpoint that is whole, to go on from."""
     experiment, trainer = objects.experiment, objects.training.trainer
     module = experiment.module
     found = run.newest()
@@ -233,15 +242,15 @@ def fit(objects: Ready, run: RunDir, processes: Processes) -> None:
     if found:
         found.put_in_order()
     objects.loggers.truncate_after(found.step if found else -1)
-    path = found.path if found else None
-    try:
-        with SIGNALS.waiting(), processes.at(path):
-            trainer.fit(module, experiment.data, ckpt_path=None if path is None else str(path), weights_only=True)
-            see_complete(processes.devices)
-    finally:
-        for worker in multiprocessing.active_children():  # left where an error is, and deaf to gentler words
-            worker.kill()
-            worker.join()
+    return found
+
+
+def fit(objects: Ready, processes: Processes) -> None:
+    """Train to the last step."""
+    experiment, trainer = objects.experiment, objects.training.trainer
+    path = None if processes.checkpoint is None else str(processes.checkpoint)
+    trainer.fit(experiment.module, experiment.data, ckpt_path=path, weights_only=True)
+    see_complete(processes.devices)
     if trainer.global_step < trainer.max_steps:
         log.info(
             "time-limited: stopped after %s steps, so its figures depend on how fast they were", trainer.global_step
@@ -262,12 +271,13 @@ def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newes
 
 
 def evaluated(objects: Ready, run: RunDir) -> Results:
-    """Evaluate the averaged weights of the last step, record and draw what is found."""
+    """Evaluate the averaged weights of the last step, all processes together; record and draw what is found."""
     experiment, trainer, checkpointing = objects.experiment, objects.training.trainer, objects.training.checkpointing
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     context = experiment.context(module.evaluated)
-    results = run_yardsticks(experiment.yardsticks, context, log.info, partial(evaluations_shown, context.denoiser))
+    with spread(module.evaluated):
+        results = run_yardsticks(experiment.yardsticks, context, log.info, partial(evaluations_shown, context.denoiser))
     for name in results.failed:
         log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
     results.metrics |= checkpointing.figures()

@@ -9,6 +9,7 @@ from scorelab.config.build import build
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import Interrupted
 from scorelab.lit.environment import ProcessEnvironment
+from scorelab.lit.spread import serve
 from scorelab.run.machine import BATCH, machine_error
 from scorelab.run.processes import die_with, share_cores
 from scorelab.run.signals import SIGNALS
@@ -16,14 +17,16 @@ from scorelab.tracking.logger import RunLogger
 
 
 def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = None) -> None:
-    """Train with the first process; it alone writes, validates and evaluates."""
+    """Train with the first process, and compute what it asks of the network; it alone writes."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
     with SIGNALS.listening(), SIGNALS.waiting():
         experiment = build(config)
         trainer = build_trainer(config, directory, RunLogger(), place).trainer
-        trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        module = experiment.module
+        trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        serve(module.eval().to(trainer.strategy.root_device).evaluated)
 
 
 if __name__ == "__main__":

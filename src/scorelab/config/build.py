@@ -60,7 +60,7 @@ class Experiment:
             exact_train=held_out_exact if self.data.endless else train_exact,
             exact_held_out=held_out_exact,
             other=other,
-            training=self.data.training.values if self.data.flip else None,
+            mirrored=self.data.flip,
             conditional=self.conditional,
             chance=self.data.chance,
         )
@@ -88,7 +88,7 @@ def sized(config: dict[str, Any], source: Source | None = None) -> dict[str, Any
     The data set is asked only for what is open; it is built where it is not given.
 
     Raises:
-        UserError: for a network that is not for such data, and for data that is compared in no feature space.
+        UserError: for a network that is not for such data.
     """
     if "callbacks" in config and isinstance(config.get("trainer", {}).get("max_steps"), int):
         config = timed(config)
@@ -135,16 +135,14 @@ def on_cpu(config: dict[str, Any]) -> bool:
 def plain_extractor(shape: tuple[int, ...]) -> dict[str, Any]:
     """The node of the extractor for data that name none: their own coordinates, or thumbnails of larger images.
 
-    Raises:
-        UserError: where the coordinates of what is no image are too many.
+    Where the coordinates of what is no image are too many, it is one that refuses whoever needs it.
     """
     dims = math.prod(shape)
     if dims <= MOST_COORDINATES:
         return {"_target_": "scorelab.metrics.features.Coordinates", "dims": dims}
     if len(shape) == 3:
         return {"_target_": "scorelab.metrics.features.Thumbnails", "channels": shape[0]}
-    told = f"this data names none, and {dims:,} coordinates of its own are too many to compare"
-    raise UserError(f"extractor: {told}: set data.extractor in the data's YAML")
+    return {"_target_": "scorelab.metrics.features.NoFeatures", "dims": dims}
 
 
 def build(config: dict[str, Any], training: bool = True, source: Source | None = None) -> Experiment:
@@ -169,6 +167,8 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     yardsticks = {
         name: instantiate(node, f"metrics.{name}") for name, node in config.get("metrics", {}).items() if node
     }
+    for name in (name for name, yardstick in yardsticks.items() if yardstick.of_features):
+        _check(f"metrics.{name}", config, data.extractor.check)
     settings = instantiate(config["evaluation"], "evaluation")
     card = _card(config, denoiser, loss, timesteps, sampler, yardsticks, settings)
     scale = card.normalizer if loss.normalize else 1.0

@@ -4,11 +4,13 @@ import inspect
 import logging
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from scorelab.config.check import instantiate
 from scorelab.errors import UserError
@@ -65,6 +67,8 @@ def build_trainer(
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
     node = dict(config["trainer"])
+    if node["strategy"] == "ddp":  # an end of patience would end runs whose first process computes alone for long
+        node["strategy"] = DDPStrategy(timeout=timedelta(days=30))  # ``Processes`` sees to what has died
     if node.get("accelerator") == "auto":
         node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
     nodes = {name: callback for name, callback in config["callbacks"].items() if callback}

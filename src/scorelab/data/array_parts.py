@@ -100,14 +100,13 @@ def classes_of(parts: dict[str, Part]) -> tuple[dict[str, Tensor], list[str], st
     found = {name: _labels(part) for name, part in parts.items()}
     why = ", ".join(str(part.labels) for part in parts.values())
     together = np.concatenate(list(found.values()))
-    if together.dtype.kind in "US":
-        names, index = np.unique(together, return_inverse=True)
-        shown = [str(each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each) for each in names]
-    else:
+    if together.dtype.kind not in "US":
+        together = together.astype(np.int64)
         least, most = int(together.min()), int(together.max())
         if least < 0 or most >= max(len(together), 2):
             raise Refusal(f"labels in {why} are {least} ... {most} for {len(together)} items; classes are 0 ... K - 1")
-        index, shown = together.astype(np.int64), [str(k) for k in range(most + 1)]
+    names, index = np.unique(together, return_inverse=True)  # of numbers those that are there, so no class is empty
+    shown = [str(each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each) for each in names]
     if len(shown) < 2:
         return none, [], f"none: {why} holds one class"
     cut = np.cumsum([len(each) for each in found.values()])[:-1]

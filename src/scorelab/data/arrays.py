@@ -27,7 +27,7 @@ class Arrays(Source):
     Bytes (N, H, W), (N, H, W, C) or (N, C, H, W) are images; floats (N, D) or (N,) are points, floats (N, H, W, C) or
     (N, C, H, W) images. Of four axes, channels are the second or the last: the one beside two that are equal, else the
     shortest, where it is at most 4 or half of each side. Floats of any precision become float32. Labels are whole
-    numbers 0 ... K - 1, or names, whose classes are sorted.
+    numbers from 0 on, or names; classes are those that are there, sorted: of 0, 1 and 7 the third is 7.
 
     In a .npz, arrays x_train, x_test and x_val with labels y_train ... (or train_images, train_labels ...) are the
     set's own splits; else one array is called x, images, data, values or samples, or is the only one, and labels are

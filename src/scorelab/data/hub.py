@@ -119,13 +119,15 @@ class HuggingFace(Source):
             some = ", ".join(f"{row} ({why})" for row, why in list(lost.items())[:3])
             number = self._notes["unreadable"]
             log.warning("%s: %s pictures cannot be read and are left out: %s", self.tables.told, f"{number:,}", some)
-        return _cut(stored)
+        return _cut(stored, self._numbers)
 
     def told(self) -> dict[str, Any]:
         """What it is, where its columns and splits were found, what could not be read."""
         label = f"column {self.label.name}: {self.label.why}" if self.label else "no column of classes"
         found = {"set": self.tables.path, "trained_on": self.split}
-        columns = {"images_from": f"column {self.image.name}: {self.image.why}", "labels_from": label}
+        columns: dict[str, Any] = {"images_from": f"column {self.image.name}: {self.image.why}", "labels_from": label}
+        if self._numbers is not None:
+            columns["class_names"] = [str(number) for number in self._numbers[:MOST_NAMED].tolist()]
         return found | columns | {"preprocessing": self.rules.told()} | self._notes
 
     def _key(self) -> dict[str, Any]:
@@ -152,7 +154,8 @@ class HuggingFace(Source):
         raise Refusal(f"{self.tables.told}: its split {self.split} holds no picture that can be read")
 
     def _classes(self) -> int | None:
-        """How many classes there are: as the feature says, else one more than the largest label."""
+        """How many classes there are: as the feature says, else the numbers that are there, in their order."""
+        self._numbers: Tensor | None = None
         if self.label is None or (known := self.tables.classes(self.label)) is not None:
             return None if self.label is None else known
         used = [self.split, *filter(None, (self._own(VAL), self._own(TEST)))]
@@ -161,7 +164,8 @@ class HuggingFace(Source):
         if most >= max(len(labels), 2):
             told = f"column {self.label.name} holds numbers up to {most:,} in {len(labels):,} rows"
             raise Refusal(f"{self.tables.told}: {told}, which are no classes: data.label=NAME names another column")
-        return most + 1
+        self._numbers = labels[labels >= 0].unique()
+        return max(1, len(self._numbers))
 
     def _own(self, names: tuple[str, ...]) -> str | None:
         """The set's own split of one of these names."""
@@ -216,7 +220,7 @@ class HuggingFace(Source):
         total = sum(self.tables.count(p.split) if p.rows is None else len(p.rows) for p in parts.values())
         size, resized, block = torch.Size(self.shape).numel(), 0, list[Tensor]()
         labels: dict[str, list[int]] = {name: [] for name in NAMES}
-        lost: dict[str, str] = {}
+        lost, lost_of = dict[str, str](), dict[str, str]()
         rows: deque[Row] = deque()
         with closing(decoded(self._contents(parts, rows), self.rules, total)) as found:
             for each in found:
@@ -229,6 +233,7 @@ class HuggingFace(Source):
                     raise Refusal(self._not_readable(row.called, str(each)))
                 else:
                     lost[row.called] = str(each)
+                    lost_of.setdefault(row.part, f"{row.called} ({each})")
                 if len(block) * size >= BLOCK:
                     put(torch.stack(block))
                     block.clear()
@@ -236,7 +241,8 @@ class HuggingFace(Source):
             put(torch.stack(block))
         for name, kept in labels.items():
             if not kept:
-                raise Refusal(f"{self.tables.told}: no picture of the {name} split can be read")
+                first = f", the first is {lost_of[name]}" if name in lost_of else ""
+                raise Refusal(f"{self.tables.told}: no picture of the {name} split can be read{first}")
         origin = {f"{name}_from": parts[name].why for name in ("val", "test")}
         some = dict(list(lost.items())[:MOST_NAMED])
         told = origin | {"resized": resized, "unreadable": len(lost), "unreadable_files": some}
@@ -281,11 +287,12 @@ def _trained_on(tables: Tables, asked: str) -> str:
     raise Refusal(f"{tables.told} has no split {asked}: type data.split={'|'.join(tables.splits)}")
 
 
-def _cut(stored: Stored) -> dict[str, Split]:
-    """The splits, one behind the other in what is stored."""
+def _cut(stored: Stored, numbers: Tensor | None) -> dict[str, Split]:
+    """The splits, one behind the other in what is stored; of labels that are numbers, which of them each is."""
     start, found = 0, {}
     for name in NAMES:
         labels = torch.tensor(stored.notes["labels"][name], dtype=torch.int64)
+        labels = labels if numbers is None else torch.searchsorted(numbers, labels)
         values = stored.values[start : start + len(labels)]
         found[name] = Split(values, labels, chance=float(stored.notes["own"][name]))
         start += len(labels)

@@ -59,15 +59,19 @@ class Batches(Sampler[Tensor]):
         epoch, order = -1, torch.empty(0, dtype=torch.long)
         for step in count(self.start):
             place = (step * self.world + self.rank) * self.batch_size
-            end, parts = place + self.batch_size, list[Tensor]()
-            while place < end:
-                number, start = divmod(place, self.rows)
+            rows, filled = (
+                torch.empty(self.batch_size, dtype=torch.long),
+                0,
+            )  # at once: too many fail at once
+            while filled < self.batch_size:
+                number, start = divmod(place + filled, self.rows)
                 if number != epoch:
                     epoch = number
                     order = torch.randperm(self.rows, generator=generator("order", self.seed, epoch))
-                parts.append(order[start : start + end - place])
-                place += len(parts[-1])
-            yield torch.cat(parts)
+                part = order[start : start + self.batch_size - filled]
+                rows[filled : filled + len(part)] = part
+                filled += len(part)
+            yield rows
 
 
 class ByValue(Sampler[list[int]]):
@@ -162,17 +166,6 @@ class DataModule(LightningDataModule):
             self.splits["train"] = part(self.splits["train"], limit, half)
 
     @property
-    def training(self) -> Split:
-        """What is trained on where it is finite: the train split, with mirror images where they are asked for.
-
-        With those it is made in memory each time it is asked for; batches are drawn without it.
-        """
-        train = self.splits["train"]
-        if not self.flip:
-            return train
-        return Split(torch.cat([train.values, train.values.flip(-1)]), train.labels.repeat(2), train.chance)
-
-    @property
     def chance(self) -> float | None:
         """How much chance the class counts of the train split hold; None where nothing tells of classes."""
         return self.splits["train"].chance if self.classes or self.law() is not None else None
@@ -182,8 +175,9 @@ class DataModule(LightningDataModule):
         law = self.law()
         if self.endless and law is not None:
             return law
-        train = self.training
-        return FiniteSet(train.values, train.labels if self.classes else None, levels=self.levels)
+        train = self.splits["train"]
+        labels = train.labels if self.classes else None
+        return FiniteSet(train.values, labels, levels=self.levels, mirrored=self.flip)
 
     def law(self) -> Law | None:
         """The law of held-out data, where it is known."""

@@ -74,7 +74,7 @@ class EvaluationContext:
             that is drawn from endlessly; None where there is none.
         exact_held_out: that of the law held-out data follow, where it is known.
         other: another run's denoiser, to compare with.
-        training: what is trained on, where that is more than the train split: mirror images too.
+        mirrored: whether the train split's mirror images are trained on too.
         conditional: whether samples have the labels they are given; else their classes are drawn by chance.
         chance: how much chance the train split's class counts hold, as ``Split`` says; None where it is not known.
     """
@@ -93,7 +93,7 @@ class EvaluationContext:
     exact_train: Exact | None = None
     exact_held_out: Exact | None = None
     other: Denoiser | None = None
-    training: Tensor | None = None
+    mirrored: bool = False
     conditional: bool = False
     chance: float | None = None
 
@@ -187,7 +187,8 @@ class TableRow:
 
 
 class Yardstick(ABC):
-    """One thing to evaluate. ``names`` are its numbers; ``of_samples`` says whether it looks at the context's samples.
+    """One thing to evaluate. ``names`` are its numbers; ``of_samples`` says whether it looks at the context's samples,
+    ``of_features`` whether through the extractor's features, without which it has no number.
 
     A number is of the test split, where its name does not say another. ``rows`` are those that the table shows.
     """
@@ -195,6 +196,7 @@ class Yardstick(ABC):
     names: tuple[str, ...]
     rows: tuple[TableRow, ...] = ()
     of_samples: bool = False
+    of_features: bool = False
 
     def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:
         """Refuse a denoiser this yardstick cannot evaluate in this way, before anything is trained.
@@ -211,6 +213,10 @@ class Yardstick(ABC):
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Which of its numbers such a context has."""
         return self.names
+
+    def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
+        """How the table shows the numbers of such a context: by other words where they mean another thing."""
+        return self.rows
 
     @abstractmethod
     def cost(self, context: EvaluationContext) -> int:

@@ -72,6 +72,7 @@ class FrechetDino(Frechet):
         model: which, where none is given: see ``DinoExtractor``.
     """
 
+    of_features = False  # of the extractor's
     names = ("fd_dino", "fd_dino_floor", "fd_dino_excess")
     rows = (
         TableRow(

@@ -5,21 +5,43 @@ from typing import Any
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
-from scorelab.likelihood import FEW, PILOT, exact_bound, sampled_bound
+from scorelab.likelihood import FEW, PILOT, REPEATED, bound_figure, exact_bound, repeated, sampled_bound
+
+PARTS = "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"
+
+
+def no_density(context: EvaluationContext) -> str | None:
+    """Why bits/dim would mean nothing of such data: they have neither levels nor a density."""
+    if context.denoiser.levels is not None:
+        return None
+    if (known := context.exact_held_out) is not None:
+        return None if known.law.has_density else "the law of this data has no density"
+    if (share := repeated(context.held_out)) <= REPEATED:
+        return None
+    return (
+        f"{share:.0%} of the held-out numbers are repeated, so these floats have no density to tell bits/dim of: "
+        "save what lies on levels as uint8, and leave out what is constant or there twice"
+    )
 
 
 class HeldOutBound(Yardstick):
-    """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts."""
+    """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts.
+
+    Of levels where the data has them; else of a density, where there is one. The records say which (``Figure``).
+    """
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
-    rows = (
-        TableRow(
-            "vlb",
-            "bound, bits/dim",
-            "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}",
-            1,
-        ),
-    )
+    rows = (TableRow("vlb", "bound, bits/dim", PARTS, 1),)
+
+    def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
+        """A density's by that name."""
+        if context.denoiser.levels is not None:
+            return self.rows
+        return (TableRow("vlb", "bound of a density", f"{PARTS}, bits/dim in the data's units", 1),)
+
+    def inapplicable(self, context: EvaluationContext) -> str | None:
+        """Where there are neither levels nor a density."""
+        return no_density(context)
 
     def check(self, denoiser: Denoiser, settings: EvaluationSettings) -> None:
         """Refuse a schedule without steps between prior and decoder, and a sum over steps where there are none.
@@ -65,8 +87,7 @@ class HeldOutBound(Yardstick):
             "steps": context.denoiser.schedule.num_steps,
             "log_snr": context.denoiser.log_snr_range(),
             "x0_clipped": context.denoiser.levels is not None,
-            "decoder": "levels" if context.denoiser.levels is not None else "density",
-        }
+        } | bound_figure(context.denoiser, x0).record()
         if bound.by_step:
             records["by_step"] = [float(f"{value:.6g}") for value in bound.by_step]
         return Result(dict(zip(self.names, values, strict=True)), records, bound.evaluations)

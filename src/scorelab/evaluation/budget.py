@@ -26,6 +26,7 @@ class ErrorBudget(SampleYardstick):
         Refusal: for steps < 1.
     """
 
+    of_features = True
     names = ("budget_run", "budget_sampler", "budget_network", "budget_floor")
     rows = (
         TableRow(

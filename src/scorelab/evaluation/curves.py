@@ -16,7 +16,8 @@ from scorelab.tensors import generator, mean_except_batch
 class Mean:
     """A mean over items, and its standard error: the scatter over fresh items, each with fresh noise; or None of both.
 
-    The same noise stands at the same places in every run: over fresh items alone the mean scatters less, if anything.
+    One item alone has a mean and no error. The same noise stands at the same places in every run: over fresh items
+    alone the mean scatters less, if anything.
     """
 
     value: float | None = None
@@ -24,12 +25,12 @@ class Mean:
 
     def scaled(self, by: Callable[[float], float]) -> "Mean":
         """Both in another unit; ``by`` multiplies."""
-        return self if self.value is None or self.se is None else Mean(by(self.value), by(self.se))
+        return Mean(*(None if each is None else by(each) for each in (self.value, self.se)))
 
 
-def standard_error(each: Tensor) -> float:
-    """Of the mean of independent items (N,)."""
-    return float(each.std()) / math.sqrt(len(each))
+def standard_error(each: Tensor) -> float | None:
+    """Of the mean of independent items (N,); None of one alone."""
+    return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class ByBin:
 
     @property
     def se(self) -> Tensor:
-        """Of the mean in one bin, (40,)."""
-        return self.each.std(1) / math.sqrt(self.each.shape[1])
+        """Of the mean in one bin, (40,); NaN of one item alone."""
+        n = self.each.shape[1]
+        return self.each.std(1) / math.sqrt(n) if n > 1 else torch.full_like(self.mean, torch.nan)
 
     def reaches(self, bins: slice) -> bool:
         """Whether the schedule reaches all of these bins."""

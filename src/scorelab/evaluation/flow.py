@@ -7,8 +7,9 @@ import torch
 from scorelab.denoisers import Denoiser
 from scorelab.errors import OverBudget, Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
+from scorelab.evaluation.bound import no_density
 from scorelab.evaluation.curves import standard_error
-from scorelab.likelihood import bits_per_dim, flow_log_prob, lattice_gap
+from scorelab.likelihood import bits_per_dim, flow_figure, flow_log_prob, lattice_gap
 from scorelab.tensors import generator
 
 BLOCK = 256  # items that share noise and the solver's steps, whatever the chunk
@@ -39,7 +40,15 @@ class FlowLikelihood(Yardstick):
         TableRow(
             "ode_nll",
             "−log p by the ODE",
-            "bits/dim of held-out data by the probability flow; their own law has {ode_nll_exact}",
+            "bits/dim of held-out levels at most, by the probability flow and a decoder",
+            6,
+        ),
+    )
+    density = (
+        TableRow(
+            "ode_nll",
+            "−log p by the ODE",
+            "bits/dim of a density in the data's units, by the flow; their own law has {ode_nll_exact}",
             6,
         ),
     )
@@ -49,6 +58,14 @@ class FlowLikelihood(Yardstick):
         if (items is not None and items < 2) or not tolerance > 0:
             raise Refusal(f"at least 2 items and a tolerance above 0 are needed, got {items} and {tolerance}")
         self.items, self.tolerance, self.exact_dims = items, tolerance, exact_dims
+
+    def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
+        """A density's by that name."""
+        return self.density if context.denoiser.levels is None else self.rows
+
+    def inapplicable(self, context: EvaluationContext) -> str | None:
+        """Where there are neither levels nor a density; under a known law x_t always has one, that stands beside it."""
+        return None if context.exact_held_out is not None else no_density(context)
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """The law's own where it is known."""
@@ -102,7 +119,7 @@ class FlowLikelihood(Yardstick):
         each = torch.cat(found)
         metrics: dict[str, float | None] = {"ode_nll": float(each.mean())}
         records: dict[str, object] = {"items": len(each), "se": standard_error(each)}
-        records |= {"log_snr": log_snr, "kind": "density" if context.denoiser.levels is None else "bound over levels"}
+        records |= {"log_snr": log_snr} | flow_figure(context.denoiser, log_snr).record()
         if exact:
             metrics["ode_nll_exact"] = float(torch.cat(exact).mean())
             records["difference_se"] = standard_error(each - torch.cat(exact))

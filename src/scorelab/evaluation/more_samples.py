@@ -39,6 +39,7 @@ class KernelDistance(SampleYardstick):
         Refusal: for subsets of fewer than 2, or none.
     """
 
+    of_features = True
     names = ("kid", "kid_floor")
     rows = (TableRow("kid", "kernel distance", "floor {kid_floor} ± {kid_floor_se}", 16),)
 
@@ -83,6 +84,7 @@ class PrecisionRecall(SampleYardstick):
         Refusal: for neighbours < 1.
     """
 
+    of_features = True
     names = ("precision", "recall", "precision_control", "recall_control")
     rows = (
         TableRow(

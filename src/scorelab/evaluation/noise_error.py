@@ -18,7 +18,7 @@ from scorelab.evaluation.curves import (
     squared,
     standard_error,
 )
-from scorelab.likelihood import bits_per_dim, level_decoder_nll, marginal_kl
+from scorelab.likelihood import bits_per_dim, common_figure, level_decoder_nll, marginal_kl
 from scorelab.log_snr import COMMON, SIMPLE, ends
 from scorelab.tensors import generator
 
@@ -102,4 +102,5 @@ class NoiseError(Yardstick):
         if context.denoiser.levels is not None:
             bound = common_bound(context.denoiser, curve, x0)
             metrics["vlb_common"], records["vlb_common_se"] = bound.value, bound.se
+            records["vlb_common"] = common_figure(context.denoiser, ends(COMMON)[1]).record()
         return Result(metrics, records | {"n": len(x0), "simple_se": simple.se}, self.cost(context))

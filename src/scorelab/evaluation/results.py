@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scorelab.denoisers import Exact
-from scorelab.errors import OverBudget, Refusal, Unavailable, short_of_memory
+from scorelab.errors import OverBudget, Refusal, Unavailable, UserError, short_of_memory
 from scorelab.evaluation.base import EvaluationContext, Result, Yardstick
 from scorelab.evaluation.curves import bins_in_range
 from scorelab.log_snr import LOWEST, WIDTH
@@ -43,7 +43,7 @@ def run_yardsticks(
 
     What is left out is so by name, and never shrunk: a yardstick that does not apply to the context has no numbers; one
     that does not fit the budget, or finds that it cannot tell its numbers, has None; so has one that fails, which does
-    not take the others along. The reason is said, and in records. Memory that is short ends all.
+    not take the others along. The reason is said, and in records. What the machine does, short memory too, ends all.
 
     Says the cost and the seconds to expect before starting; ``shown`` is told the cost, and is open meanwhile.
     """
@@ -59,7 +59,7 @@ def run_yardsticks(
         result = evaluation.results[name]
         results.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(evaluation.seconds.get(name, 0.0), 2)}
-        rows = [asdict(row) for row in yardsticks[name].rows if row.number in result.metrics]
+        rows = [asdict(row) for row in yardsticks[name].rows_of(context) if row.number in result.metrics]
         results.records[name] = result.records | spent | ({"rows": rows} if rows else {})
     return results
 
@@ -108,7 +108,7 @@ class Evaluation:
                 record: dict[str, Any] = {"skipped": f"{error}{hint}"}
                 self.say(f"{name} skipped: {record['skipped']}")
             except Exception as error:
-                if short_of_memory(error):
+                if short_of_memory(error) or isinstance(error, UserError):
                     raise
                 spent = 0
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -148,16 +148,25 @@ class Cost:
         shares: of them, by part.
         exact: items that exact denoisers are asked about.
         seconds: that all of this lasts.
+        most: evaluations that it may take at the most, where some part goes on until it is content; None is no limit.
+        most_seconds: that those last.
+        longer: the parts that may take more than they say.
     """
 
     evaluations: int
     shares: dict[str, int]
     exact: int
     seconds: float
+    most: int | None
+    most_seconds: float
+    longer: tuple[str, ...]
 
 
 def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) -> Cost:
-    """What these yardsticks would take at least, at the speed of one call of each denoiser measured now."""
+    """What these yardsticks would take at least, at the speed of one call of each denoiser measured now.
+
+    Those that take a turn after the first go on for as long as the budget lets them.
+    """
     costs = Evaluation(context, lambda _: None).costs(yardsticks)
     shares = {name: cost for name, cost in costs.items() if not yardsticks[name].of_samples}
     if sampled := [name for name in costs if yardsticks[name].of_samples]:
@@ -167,17 +176,32 @@ def expected_cost(yardsticks: dict[str, Yardstick], context: EvaluationContext) 
     for name in costs:
         asked.update(yardsticks[name].questions(context))
     seconds = [items * seconds_per_question(context, exact) for exact, items in asked.items()]
-    return Cost(total, shares, sum(asked.values()), total / evaluations_per_second(context) + sum(seconds))
+    longer, budget = tuple(name for name in costs if yardsticks[name].turn(context.settings)), context.settings.budget
+    most = max(total, budget) if longer and budget is not None else None if longer else total
+    rate = evaluations_per_second(context)
+    of_all, of_most = (n / rate + sum(seconds) for n in (total, math.inf if most is None else most))
+    return Cost(total, shares, sum(asked.values()), of_all, most, of_most, longer)
 
 
 def forecast(cost: Cost, budget: int | None) -> str:
-    """One line: what each yardstick costs at least, and how long all of it lasts."""
+    """One line: what each yardstick costs at least, and how long all of it lasts; at most what, where parts go on."""
     listed = ", ".join(f"{name} {share:,}" for name, share in cost.shares.items() if share)
     exact = f" and {cost.exact:,} of exact scores" if cost.exact else ""
     limit = "no limit" if budget is None else f"budget {budget:,}"
     lasts = f", about {cost.seconds:.0f} s" if math.isfinite(cost.seconds) else ""
     told = "; ".join(filter(None, (listed, limit)))
-    return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){exact}{lasts}"
+    return f"evaluating: at least {cost.evaluations:,} network evaluations ({told}){exact}{lasts}{at_most(cost)}"
+
+
+def at_most(cost: Cost) -> str:
+    """What more some parts may take; empty where none does, or where the budget is spent by the others."""
+    names = ", ".join(cost.longer)
+    if cost.most is None:
+        return f"; {names} may take more, without a limit"
+    if cost.most == cost.evaluations:
+        return ""
+    lasts = f", {cost.most_seconds:.0f} s" if math.isfinite(cost.most_seconds) else ""
+    return f"; {names} may take more, all together at most {cost.most:,}{lasts}"
 
 
 def evaluations_per_second(context: EvaluationContext) -> float:

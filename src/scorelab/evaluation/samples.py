@@ -3,6 +3,7 @@
 import math
 from statistics import stdev
 
+import torch
 from torch import Tensor
 
 from scorelab.errors import Refusal
@@ -60,6 +61,7 @@ class SampleYardstick(Yardstick):
 class Frechet(SampleYardstick):
     """``fid`` of the samples to the train split, its floor at this size, and the excess over it."""
 
+    of_features = True
     names = ("fid", "fid_floor", "fid_excess")
     rows = (TableRow("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
 
@@ -146,7 +148,7 @@ class Memorization(SampleYardstick):
 
     def known(self, context: EvaluationContext) -> Tensor:
         """What is trained on."""
-        return context.train if context.training is None else context.training
+        return torch.cat([context.train, context.train.flip(-1)]) if context.mirrored else context.train
 
 
 class Recognition(SampleYardstick):

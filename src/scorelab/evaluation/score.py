@@ -18,7 +18,7 @@ from scorelab.evaluation.curves import (
     squared,
     standard_error,
 )
-from scorelab.likelihood import bits_per_dim
+from scorelab.likelihood import bits_per_dim, law_figure
 from scorelab.log_snr import COMMON, SIMPLE, WIDTH
 from scorelab.tensors import generator
 
@@ -166,7 +166,7 @@ class ExactLikelihood(Yardstick):
         TableRow(
             "exact_nll",
             "exact −log p",
-            "bits/dim of held-out data under their own law: no bound is below it on average",
+            "bits/dim of a density in the data's units, their own law: no bound is below it on average",
             5,
         ),
     )
@@ -187,4 +187,4 @@ class ExactLikelihood(Yardstick):
         x0, labels = context.held_out_data()
         nats = -context.exact_held_out.law.log_prob(x0, context.exact_held_out.label_for_law(labels))
         each = bits_per_dim(nats, x0[0].numel())
-        return Result({"exact_nll": float(each.mean())}, {"se": standard_error(each)})
+        return Result({"exact_nll": float(each.mean())}, {"se": standard_error(each)} | law_figure().record())

@@ -75,6 +75,8 @@ class FiniteSet(Law):
         labels: of the points (N,), or None.
         chunk: points per product, at most; fewer where they have many dimensions.
         levels: of pixels, for points that are such.
+        mirrored: whether the mirror image of every point, along its last axis, is in the set too: point N + i is that
+            of point i, and carries its label. It is made of it a chunk at a time.
 
     Raises:
         ValueError: without points, or for another number of labels.
@@ -92,38 +94,55 @@ class FiniteSet(Law):
         labels: Tensor | None = None,
         chunk: int = 8192,
         levels: int | None = None,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         if not len(points):
             raise ValueError("a finite set needs at least one point")
         if labels is not None and len(labels) != len(points):
             raise ValueError(f"{len(points)} points, but {len(labels)} labels")
-        self.shape, self.levels = points.shape[1:], levels
+        self.shape, self.levels, self.size = points.shape[1:], levels, (1 + mirrored) * len(points)
+        if mirrored and labels is not None:
+            labels = labels.repeat(2)
         dims = points[0].numel()
         self.chunk = min(chunk, max(1, LARGEST // dims))
         buffers = {"points": points.flatten(1), "labels": labels, "centred": None, "squares": None}
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
         self.register_buffer("centre", self._mean(), persistent=False)
-        if len(points) * dims <= SMALL:
+        if self.size * dims <= SMALL:
             self.centred = torch.cat([self._centred(here, torch.float32) for here in self._chunks()])
-        self.squares = torch.empty(len(points), dtype=torch.float64, device=points.device)
+        self.squares = torch.empty(self.size, dtype=torch.float64, device=points.device)
         for here in self._chunks(max(1, BLOCK // dims)):  # into one tensor: small ones between large ones hold memory
             self.squares[here] = self._centred(here, torch.float32).double().square().sum(1)
 
     def _chunks(self, size: int | None = None) -> Iterator[slice]:
         """All points, so many at a time."""
         size = size or self.chunk
-        for start in range(0, len(self.points), size):
-            yield slice(start, min(start + size, len(self.points)))
+        for start in range(0, self.size, size):
+            yield slice(start, min(start + size, self.size))
 
     def _mean(self) -> Tensor:
         """Of all points, float64 (d,)."""
-        if self.levels is None and len(self.points) <= self.chunk:
-            return self.points.mean(0, dtype=torch.float64)
-        size = None if self.points.numel() <= SMALL else max(1, BLOCK // self.points.shape[1])
-        sums = (self._data(Reader(self.points).between(here.start, here.stop)) for here in self._chunks(size))
-        return sum((part.sum(0, dtype=torch.float64) for part in sums), torch.zeros(())) / len(self.points)
+        dims = self.points.shape[1]
+        if self.levels is None and self.size <= self.chunk:
+            return self._between(slice(0, self.size)).mean(0, dtype=torch.float64)
+        size = None if self.size * dims <= SMALL else max(1, BLOCK // dims)
+        sums = (self._data(self._between(here)) for here in self._chunks(size))
+        return sum((part.sum(0, dtype=torch.float64) for part in sums), torch.zeros(())) / self.size
+
+    def _between(self, here: slice) -> Tensor:
+        """Some of the points as they were given (n, d), mirror images behind all others."""
+        reader, n = Reader(self.points), len(self.points)
+        own = reader.between(min(here.start, n), min(here.stop, n))
+        if here.stop <= n:
+            return own
+        mirrored = self._mirror(reader.between(max(here.start - n, 0), here.stop - n))
+        return torch.cat([own, mirrored]) if len(own) else mirrored
+
+    def _mirror(self, values: Tensor) -> Tensor:
+        """The mirror images of points (n, d)."""
+        return values.unflatten(1, self.shape).flip(-1).flatten(1)
 
     def _data(self, values: Tensor) -> Tensor:
         """Some of the points as data, float32 or as they were given."""
@@ -136,7 +155,7 @@ class FiniteSet(Law):
             ValueError: for a label that no point has.
         """
         flat, chosen = x.double().flatten(1), self.chosen(label)
-        count = len(self.points) if chosen is None else chosen.sum(1)
+        count = self.size if chosen is None else chosen.sum(1)
         asked = Queries(flat, flat - alpha[:, None] * self.centre, alpha, sigma, None if chosen is None else label)
         error = asked.error(float(self.squares.max()))
         sums = Sums.empty(len(flat), flat.shape[1], flat.device)
@@ -153,12 +172,12 @@ class FiniteSet(Law):
 
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """N of the points, each any of them."""
-        rows = torch.randint(len(self.points), (n,), generator=generator).to(self.points.device)
+        rows = torch.randint(self.size, (n,), generator=generator).to(self.points.device)
         return self._at(rows)
 
     def references(self, n: int, generator: Generator | None) -> Drawn:
         """N distinct points; all where there are no more."""
-        rows = torch.randperm(len(self.points), generator=generator)[:n].to(self.points.device)
+        rows = torch.randperm(self.size, generator=generator)[:n].to(self.points.device)
         return self._at(rows)
 
     def _at(self, rows: Tensor) -> Drawn:
@@ -179,14 +198,18 @@ class FiniteSet(Law):
 
     def _rows(self, rows: Tensor) -> Tensor:
         """Some points as data (n, d)."""
-        return self._data(Reader(self.points)[rows])
+        n = len(self.points)
+        values = Reader(self.points)[rows % n]
+        if self.size > n:
+            values = torch.where((rows >= n)[:, None], self._mirror(values), values)
+        return self._data(values)
 
     def _centred(self, here: slice, dtype: torch.dtype) -> Tensor:
         """Centred points: as they are kept, rounded, or in float64 from those that were given."""
         if dtype == torch.float32 and self.centred is not None:
             return self.centred[here]
-        values = Reader(self.points).between(here.start, here.stop)
-        if dtype == torch.float32 and self.levels is not None and self.points.numel() > SMALL:
+        values = self._between(here)
+        if dtype == torch.float32 and self.levels is not None and self.size * self.points.shape[1] > SMALL:
             # rounded three times and not once, by no more than a product of many terms is: see FACTOR
             return values.float().mul_(2.0 / (self.levels - 1)).sub_((self.centre + 1).float())
         return torch.sub(self._data(values), self.centre).to(dtype)
@@ -218,7 +241,7 @@ class FiniteSet(Law):
         """
         top, reach = torch.full_like(error, -math.inf), REACH + 2 * error
         count = torch.zeros_like(error)
-        most = max(256, len(self.points) // (CROWD_UNKEPT if self.centred is None else CROWD))
+        most = max(256, self.size // (CROWD_UNKEPT if self.centred is None else CROWD))
         listed = [torch.zeros(2, 0, dtype=torch.long, device=error.device)]
         for part in self._logits(asked, torch.float32) if len(error) else ():
             logits = part.logits

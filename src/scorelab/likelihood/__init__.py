@@ -1,6 +1,16 @@
 """Likelihoods: Gaussian terms and decoders, the variational bound and its estimates, the probability flow."""
 
 from scorelab.likelihood.bound import FEW, PILOT, Bound, exact_bound, sampled_bound
+from scorelab.likelihood.figures import (
+    REPEATED,
+    Figure,
+    bound_figure,
+    common_figure,
+    flow_figure,
+    lattice,
+    law_figure,
+    repeated,
+)
 from scorelab.likelihood.formulas import (
     FlowDensity,
     bits_per_dim,
@@ -20,20 +30,28 @@ from scorelab.likelihood.formulas import (
 __all__ = [
     "FEW",
     "PILOT",
+    "REPEATED",
     "Bound",
+    "Figure",
     "FlowDensity",
     "bits_per_dim",
+    "bound_figure",
     "bound_rate",
     "bound_term",
+    "common_figure",
     "decoder_nll",
     "exact_bound",
+    "flow_figure",
     "flow_log_prob",
     "gaussian_log_prob",
+    "lattice",
     "lattice_gap",
     "lattice_log_prob",
+    "law_figure",
     "level_decoder_nll",
     "marginal_kl",
     "prior_kl",
+    "repeated",
     "sampled_bound",
     "step_kl",
 ]

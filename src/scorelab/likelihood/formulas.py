@@ -108,14 +108,19 @@ def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:
 
     A law over pixel levels where the denoiser has levels, a Gaussian density where it has none.
     """
-    schedule = denoiser.schedule
-    zero, one, two = schedule.grid()[:3].to(x0.device).unsqueeze(1).expand(-1, len(x0))
-    log_variance = denoiser.variance.log_decoder_variance(
-        schedule.transition(zero, one), schedule.transition(one, two), denoiser.levels is not None, estimate
-    )
+    log_variance = decoder_log_variance(denoiser, estimate)
     if denoiser.levels is None:
         return -sum_except_batch(gaussian_log_prob(x0, estimate.x0, log_variance))
     return -sum_except_batch(lattice_log_prob(x0, estimate.x0, log_variance, denoiser.levels))
+
+
+def decoder_log_variance(denoiser: Denoiser, estimate: Estimate) -> Tensor:
+    """Log s^2 of p(x_0|x_1), broadcastable to x_0, for an estimate made at t_1."""
+    schedule, x0 = denoiser.schedule, estimate.x0
+    zero, one, two = schedule.grid()[:3].to(x0.device).unsqueeze(1).expand(-1, len(x0))
+    return denoiser.variance.log_decoder_variance(
+        schedule.transition(zero, one), schedule.transition(one, two), denoiser.levels is not None, estimate
+    )
 
 
 def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) -> Tensor:

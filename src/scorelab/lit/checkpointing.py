@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scorelab.errors import Interrupted, Refusal
 from scorelab.lit.actions import EverySteps, RunContext
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.guard import DivergenceGuard
+from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import of_memory
 from scorelab.run.processes import see_complete
 from scorelab.run.signals import SIGNALS
@@ -23,6 +25,8 @@ from scorelab.tracking.logger import RunLogger
 
 class Checkpointing(Callback):
     """Keeps a run: does what is due, writes last.ckpt after it (but not for a line of the log), best.ckpt if it is.
+
+    Of several processes the first does it; all compute what it asks the network (``spread``).
 
     A checkpoint is also written when ``minutes`` have passed since the last one, and when a signal asks the run to
     stop; when it is written changes nothing of what is computed. A signal cuts short what is done between steps: the
@@ -61,7 +65,7 @@ class Checkpointing(Callback):
         """See that all processes are there; have a way for them to agree that keeps no GPU waiting."""
         see_complete(trainer.num_devices)
         if trainer.world_size > 1:
-            self.group = distributed.new_group(backend="gloo")
+            self.group = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Make up for what an interruption came before. Lightning has just taken SIGTERM; it is ours again."""
@@ -115,8 +119,16 @@ class Checkpointing(Callback):
             self.guard.look()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning attaches it without declaring it
         run = RunContext(module, data, self.logger, Path(trainer.default_root_dir))
-        for each in due:
-            if trainer.is_global_zero:
+        shared = any(not each.brief for each in due)
+        if not trainer.is_global_zero:
+            with evaluating(module):
+                if shared:
+                    serve(module.evaluated)
+            for each in due:
+                each.done = step
+            return shared
+        with spread(module.evaluated) if shared else nullcontext():
+            for each in due:
                 try:
                     with SIGNALS.waiting(each.brief), evaluating(module), self.aside(not each.brief):
                         each.act(run, step)
@@ -126,8 +138,8 @@ class Checkpointing(Callback):
                     if short := of_memory(error, each.memory):
                         raise short from error
                     raise
-            each.done = step
-            acted = acted or not each.brief
+                each.done = step
+                acted = acted or not each.brief
         return acted
 
     def all_reduce_max(self, *mine: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from scorelab.lit.record import StepRecord
 from scorelab.losses import Example, Loss, TimestepSampler
 from scorelab.run.signals import SIGNALS
 from scorelab.samplers import Sampler
-from scorelab.tensors import generator
+from scorelab.tensors import generator, share_of, standard_normal
 
 
 class DiffusionModule(LightningModule):
@@ -96,16 +96,18 @@ class DiffusionModule(LightningModule):
         trainer = self.trainer
         step, parts = trainer.global_step, trainer.accumulate_grad_batches
         part, rank, world = index % parts, trainer.global_rank, trainer.world_size
-        key = self.seed, step, rank, part
-        torch.manual_seed(generator("dropout", *key).initial_seed())
-        # ranks and accumulated batches share one draw of times, so that a law over the whole batch holds
-        share, times = (rank * parts + part, world * parts), generator("times", self.seed, step)
-        draw = self.timesteps.draw(self.denoiser.schedule, len(x0), step, *share, times)
+        torch.manual_seed(generator("dropout", self.seed, step, rank, part).initial_seed())
+        # ranks and accumulated batches are shares of one draw, in the order of the data: what is trained on, and a law
+        # of times over the whole batch, are those of one process that takes it at once
+        share, shares = part * world + rank, parts * world
+        times = generator("times", self.seed, step)
+        draw = self.timesteps.draw(self.denoiser.schedule, len(x0), step, share, shares, times)
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
-        noise = generator("noise", *key, device=x0.device)
-        eps = torch.randn(x0.shape, generator=noise, device=x0.device, dtype=x0.dtype)
+        noise = share_of("noise", self.seed, step, rows=len(x0), share=share, shares=shares, device=x0.device)
+        eps = standard_normal(x0.shape, noise, device=x0.device, dtype=x0.dtype)
         example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
-        terms = self.loss(self.denoiser, example, generator("loss", *key))
+        own = share_of("loss", self.seed, step, rows=len(x0), share=share, shares=shares)
+        terms = self.loss(self.denoiser, example, own)
         loss = (weight * terms.loss).mean()
         record = StepRecord.of(terms, t, weight, self.all_gather)
         self.timesteps.update(record.t, record.losses)

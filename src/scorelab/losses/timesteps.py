@@ -22,9 +22,10 @@ class Timesteps:
 class TimestepSampler(nn.Module, ABC):
     """Draws one rank's n times of a batch that all ranks share.
 
-    Every rank passes a generator in the same state, draws for all ``world`` ranks, and keeps its share, so laws over
-    the whole batch (stratified) hold across ranks. ``divides_by_density`` says whether the weight undoes the law
-    (the objective stays what it was) or the law is part of the objective.
+    Every rank passes a generator in the same state, draws for all ``world`` ranks, and keeps its share (``of_rank``),
+    so laws over the whole batch (stratified) hold across ranks, and one rank with all of it draws the same times.
+    ``divides_by_density`` says whether the weight undoes the law (the objective stays what it was) or the law is part
+    of the objective.
     """
 
     divides_by_density: bool = True
@@ -45,12 +46,17 @@ class TimestepSampler(nn.Module, ABC):
         return
 
 
+def of_rank(draws: Tensor, n: int, rank: int) -> Tensor:
+    """One rank's n of the draws (..., n * world) for a whole batch, in its order."""
+    return draws[..., rank * n : (rank + 1) * n]
+
+
 class Uniform(TimestepSampler):
     """Independent t ~ U over the schedule's training times."""
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
         """Grid times (floor(T u) + 1) / T, u ~ U[0, 1)."""
-        u = torch.rand(n * world, generator=generator, dtype=torch.float64)[rank::world]
+        u = of_rank(torch.rand(n * world, generator=generator, dtype=torch.float64), n, rank)
         return Timesteps(schedule.training_time(u), torch.ones(n))
 
 
@@ -58,9 +64,9 @@ class Stratified(TimestepSampler):
     """u_i = (u + i/B) mod 1: one random offset, the batch spread evenly (Kingma et al. 2021, appendix I.1)."""
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
-        """B = n * world places, this rank's every world-th."""
+        """B = n * world places, this rank's n of them."""
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        places = torch.arange(rank, n * world, world, dtype=torch.float64) / (n * world)
+        places = torch.arange(rank * n, (rank + 1) * n, dtype=torch.float64) / (n * world)
         return Timesteps(schedule.training_time((offset + places) % 1.0), torch.ones(n))
 
 
@@ -73,7 +79,7 @@ class LogSNRUniform(TimestepSampler):
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
         """Independent times, the mean weight 1 under this law."""
-        u = torch.rand(n * world, generator=generator, dtype=torch.float64)[rank::world]
+        u = of_rank(torch.rand(n * world, generator=generator, dtype=torch.float64), n, rank)
         low, high = schedule.log_snr_range()
         if schedule.num_steps is None:
             t = schedule.inverse(low + u * (high - low))
@@ -132,7 +138,7 @@ class Importance(TimestepSampler):
         self.first, self.last = (0.0, 1.0) if schedule.num_steps is not None else (schedule.t_min, schedule.t_max)
         if len(self.seen) != bins:
             self.losses, self.seen = self.losses.new_zeros(bins, self.history), self.seen.new_zeros(bins)
-        u = torch.rand(2, n * world, generator=generator, dtype=torch.float64)[:, rank::world]
+        u = of_rank(torch.rand(2, n * world, generator=generator, dtype=torch.float64), n, rank)
         drawn = pick(self.probabilities(), u[0])
         if schedule.num_steps is not None:
             return drawn

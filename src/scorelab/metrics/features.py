@@ -52,6 +52,14 @@ class Extractor(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} recognises no classes")
 
+    def check(self) -> None:
+        """Refuse to compare anything, where that cannot be done, before anything is trained.
+
+        Raises:
+            Refusal: one sentence that says what to change.
+        """
+        return
+
     @property
     def classifies(self) -> bool:
         """Whether it is a classifier."""
@@ -92,6 +100,43 @@ class Coordinates(Extractor):
         if flat.shape[1] != self.num_features:
             raise Refusal(f"expected data of {self.num_features} coordinates, not {flat.shape[1]}")
         return flat
+
+
+class NoFeatures(Extractor):
+    """For points of too many coordinates: there is no space in which their samples are compared.
+
+    Args:
+        dims: how many coordinates they have.
+
+    """
+
+    of_bytes = False
+    hash = ""
+    num_features = 0
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims, self.name = dims, "none"
+
+    def check(self) -> None:
+        """Refuse it to whoever needs features.
+
+        Raises:
+            Refusal: always.
+        """
+        raise Refusal(
+            f"this data names no extractor, and {self.dims:,} coordinates of its own are too many to compare: set "
+            "data.extractor in the data's YAML, or leave it out of metrics=[...]"
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """There are none.
+
+        Raises:
+            Refusal: always.
+        """
+        self.check()
+        raise AssertionError
 
 
 class Thumbnails(Extractor):

@@ -57,7 +57,7 @@ class Pretrained(Extractor):
                 self.net = self.load(file).eval().requires_grad_(False)
         except NOT_OF_ITS_KIND as error:
             told = f"weights={file} is no file of {type(self).__name__}'s"
-            change = f"take {published.url}" if weights else "remove it to fetch it again"
+            change = f"take {published.called}" if weights else "remove it to fetch it again"
             raise Refusal(f"{told}: {change}") from error
         self.name = f"{self.kind()}-{self.hash}"
 
@@ -149,8 +149,7 @@ class DinoExtractor(Pretrained):
         if model not in cls.models:
             raise Refusal(f"model must be one of {', '.join(cls.models)}, not {model}")
         short = model.replace("-vit-", "_vit").replace("-14", "14")
-        name = f"{short}_pretrain.pth"
-        return Published(f"https://dl.fbaipublicfiles.com/dinov2/{short}/{name}", name)
+        return Published("facebookresearch/dinov2", f"{short}_pretrain.pth", model=short)
 
     def load(self, file: Path) -> nn.Module:
         """Torch-fidelity's resizing and normalising about the network of this file."""

@@ -16,11 +16,21 @@ PATIENCE = 30  # seconds without a byte after which fetching is given up
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights: where it is to be had, torch's name for it, how its SHA-256 begins where that is known."""
+    """A file of weights: where it is to be had, torch's name for it, how its SHA-256 begins where that is known.
 
-    url: str
+    Where ``model`` is given, ``source`` is a repository whose ``hubconf.py`` fetches the file with the model so called;
+    else it is the file's address.
+    """
+
+    source: str
     name: str
     begins: str | None = None
+    model: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What to look for."""
+        return self.source if self.model is None else f"{self.name} of {self.source}"
 
     @property
     def kept(self) -> Path:
@@ -35,7 +45,9 @@ class Published:
         """
         if weights is not None:
             if not (given := Path(weights).expanduser()).is_file():
-                raise Refusal(f"weights={weights} is no file: name a copy of {self.url}, or leave it out to fetch it")
+                raise Refusal(
+                    f"weights={weights} is no file: name a copy of {self.called}, or leave it out to fetch it"
+                )
             return given
         if not self.kept.is_file():
             self._fetch()
@@ -46,13 +58,16 @@ class Published:
         socket.setdefaulttimeout(PATIENCE)
         try:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                self.url, str(self.kept), self.begins
-            )  # under another name until it is whole
+            if self.model is not None:  # as torch-fidelity does; the network it builds is not used
+                torch.hub.load(f"{self.source}:main", self.model, trust_repo=True, verbose=False)
+            else:  # under another name until it is whole
+                torch.hub.download_url_to_file(self.source, str(self.kept), self.begins)
         except (OSError, HTTPException, RuntimeError) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
             told = f"its weights are not here and cannot be fetched ({reason})"
-            raise Refusal(f"{told}: set its weights=FILE to a copy of {self.url}, or put one at {self.kept}") from error
+            raise Refusal(
+                f"{told}: set its weights=FILE to a copy of {self.called}, or put one at {self.kept}"
+            ) from error
         finally:
             socket.setdefaulttimeout(before)
 
