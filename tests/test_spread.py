@@ -13,12 +13,14 @@ from conftest import SMALL, type_in
 from torch import Tensor, distributed, multiprocessing, nn
 
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
+from scorelab.errors import short_of_memory
 from scorelab.lit.spread import Spread, serve, spread
 from scorelab.run.processes import free_port
 from scorelab.schedules import Cosine
 
 SIZES = (1, 2, 3, 4, 7, 64)
 WORLD = 3
+BAD = 13  # what the network does not take
 
 
 class Counting(nn.Module):
@@ -31,7 +33,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, label: Tensor | None = None) -> Tensor:
         self.shown += len(x)
-        if len(x) == 13:
+        if (x == BAD).any():
             raise MemoryError
         return self.scale * x + condition[:, None] + (0 if label is None else label[:, None])
 
@@ -61,17 +63,25 @@ def work(rank: int, port: int, folder: str) -> None:
         with torch.no_grad(), spread(denoiser):
             found = [denoiser.network(*call) for call in calls()]
         with torch.no_grad(), spread(denoiser):
-            x = torch.ones(13 * WORLD, 2)
-            with pytest.raises(MemoryError):  # of the first's own part: the others are left in their call
-                denoiser.network(x, torch.zeros(len(x)))
-            alone = denoiser.network(x[:4], torch.zeros(4))
-        torch.save((found, alone), Path(folder) / "found.pt")
+            failed = [failure(denoiser, rows) for rows in ([0], [5], [0, 5])]
+            after = denoiser.network(torch.ones(4, 2), torch.zeros(4))
+        torch.save((found, failed, after), Path(folder) / "found.pt")
         assert denoiser.network is network
     (Path(folder) / f"{rank}.json").write_text(json.dumps(network.shown))
-    os._exit(0)  # no goodbye to processes that are left in a call
+    distributed.destroy_process_group()
 
 
-def test_a_call_that_is_shared_says_what_it_would_alone_and_each_image_is_shown_once(tmp_path: Path) -> None:
+def failure(denoiser: NetworkDenoiser, rows: list[int]) -> str:
+    """What a shared call of six images, two by each process, says where some are bad."""
+    x = torch.ones(2 * WORLD, 2)
+    x[rows] = BAD
+    with pytest.raises((MemoryError, RuntimeError)) as told:
+        denoiser.network(x, torch.zeros(len(x)))
+    assert short_of_memory(told.value)
+    return f"{told.type.__name__}: {told.value}"
+
+
+def test_a_call_that_is_shared_says_what_it_would_alone_whoever_fails_in_between(tmp_path: Path) -> None:
     port = free_port()
     processes = [
         multiprocessing.get_context("spawn").Process(target=work, args=(rank, port, str(tmp_path)))
@@ -79,15 +89,18 @@ def test_a_call_that_is_shared_says_what_it_would_alone_and_each_image_is_shown_
     ]
     for each in processes:
         each.start()
-    processes[0].join(100)
-    for each in processes[1:]:
-        each.kill()
-        each.join()
-    found, alone = torch.load(tmp_path / "found.pt")
+    for each in processes:
+        each.join(100)
+    assert [each.exitcode for each in processes] == [0] * WORLD
+    found, failed, after = torch.load(tmp_path / "found.pt")
     network = Counting(2.0)
     for said, call in zip(found, calls(), strict=True):
         assert torch.equal(said, network(*call))
-    assert torch.equal(alone, torch.full((4, 2), 2.0))
+    own, others = "MemoryError: ", "OtherProcessError: out of memory: MemoryError:  (in rank2.log)"
+    assert failed == [own, others, own]
+    assert torch.equal(after, torch.full((4, 2), 2.0))
+    # 64 images are 22 for each; with those of the failed calls, and of the last, two of each for each
+    assert json.loads((tmp_path / "2.json").read_text()) == 2 * (1 + 2 + 3 + 22) + 3 * 2 + 2
 
 
 def test_of_one_process_and_without_a_network_nothing_is_shared() -> None:

@@ -1,13 +1,14 @@
 """A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Processes``."""
 
 import sys
+import traceback
 from pathlib import Path
 
 import yaml
 
 from scorelab.config.build import build
 from scorelab.config.trainer import build_trainer, quiet
-from scorelab.errors import Interrupted
+from scorelab.errors import Interrupted, UserError
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.spread import serve
 from scorelab.run.machine import BATCH, machine_error
@@ -37,5 +38,7 @@ if __name__ == "__main__":
     except Interrupted as stop:
         sys.exit(stop.status)
     except Exception as error:
-        known = machine_error(error, Path(sys.argv[4]), BATCH)
+        known = error if isinstance(error, UserError) else machine_error(error, Path(sys.argv[4]), BATCH)
+        if known is None:
+            traceback.print_exc()
         sys.exit(" ".join(str(known or error).split()) or type(error).__name__)

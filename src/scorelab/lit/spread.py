@@ -1,5 +1,6 @@
 """Calls of a network split over the processes of a run: the first evaluates, each computes its part of every batch."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from scorelab.denoisers import Denoiser, NetworkDenoiser
-from scorelab.errors import MachineError
+from scorelab.errors import MachineError, short_of_memory
 from scorelab.run.signals import SIGNALS
 
 
@@ -22,10 +23,11 @@ class Spread(nn.Module):
 
     Whoever calls it knows nothing of the others: noise, times and sums are its own, so figures are those of one process
     up to the rounding of a network that is shown fewer at once. Every image is computed by one process, but where
-    their number does not divide a batch, some of its last rows by two, of which one is thrown away. A call that keeps
-    gradients, or has fewer rows than there are processes, is not shared.
+    their number does not divide a batch, the last one by several, of which one counts. A call that keeps gradients, or
+    has fewer rows than there are processes, is not shared.
 
-    ``whole`` says that the others wait for a call: not so after one that an error has cut off.
+    An error in anyone's part is the call's, and the next call is shared again. ``whole`` says that the others are
+    there to be asked: not so once one of them has been lost.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -36,17 +38,18 @@ class Spread(nn.Module):
         """The output for the whole batch."""
         if torch.is_grad_enabled() or len(x) < processes() or not self.whole:
             return self.network(x, condition, label)
-        self.whole = False
         with SIGNALS.waiting():  # a call that has begun is finished: the others are in it
-            output = _shared(self.network, [x, condition, label], x.device)
-            self.whole = True
-        return output
+            try:
+                return _shared(self.network, [x, condition, label], x.device)
+            except MachineError:
+                self.whole = False
+                raise
 
 
 def _shared(network: nn.Module, given: list[Tensor | None], device: torch.device) -> Tensor:
     """One call, by all processes; what is given is the first one's, of the others only how many there are."""
     first = distributed.get_rank() == 0
-    try:
+    with _together():
         forms = [[None if each is None else (each.shape, each.dtype) for each in given]]
         distributed.broadcast_object_list(forms, 0, device=device)
         if forms[0] == []:
@@ -58,18 +61,58 @@ def _shared(network: nn.Module, given: list[Tensor | None], device: torch.device
             if mine is not None:
                 distributed.broadcast(mine, 0)
             batch.append(mine)
-    except RuntimeError as error:
-        raise MachineError(f"the processes of this run have lost each other while evaluating: {error}") from error
     rows = len(batch[0]) if batch[0] is not None else 0
     share = -(-rows // processes())
     here = (distributed.get_rank() * share + torch.arange(share, device=device)).clamp(max=rows - 1)
-    output = network(*(each if each is None else each[here] for each in batch)).contiguous()
-    parts = [torch.empty_like(output) for _ in range(processes())]
+    error, parts = None, []
     try:
+        output = network(*(each if each is None else each[here] for each in batch)).contiguous()
+        parts = [torch.empty_like(output) for _ in range(processes())]
+    except Exception as failed:
+        error = failed
+    _see_well(error, device)
+    with _together():
         distributed.all_gather(parts, output)
+    return torch.cat(parts)[:rows]
+
+
+def _see_well(error: Exception | None, device: torch.device) -> None:
+    """See that nobody's part has failed, so that none waits for one that has.
+
+    Raises:
+        Exception: this process's own error.
+        OtherProcessError: another's.
+    """
+    with _together():
+        well = torch.tensor(0 if error else 1, device=device)
+        distributed.all_reduce(well, distributed.ReduceOp.MIN)
+        if well:
+            return
+        told: list[Any] = [None] * processes()
+        distributed.all_gather_object(told, error and _in_a_line(error))
+    if error is not None:
+        raise error
+    rank, why = next((rank, why) for rank, why in enumerate(told) if why)
+    raise OtherProcessError(f"{why} (in rank{rank}.log)")
+
+
+def _in_a_line(error: Exception) -> str:
+    return (
+        f"{'out of memory: ' if short_of_memory(error) else ''}{type(error).__name__}: {' '.join(str(error).split())}"
+    )
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What needs all processes.
+
+    Raises:
+        MachineError: when one of them is gone.
+    """
+    try:
+        yield
     except RuntimeError as error:
         raise MachineError(f"the processes of this run have lost each other while evaluating: {error}") from error
-    return torch.cat(parts)[:rows]
 
 
 def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -78,6 +121,10 @@ def _empty(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tenso
 
 class _Over(Exception):
     """No call follows."""
+
+
+class OtherProcessError(RuntimeError):
+    """Another process's part of a call has failed: what it says of it."""
 
 
 @contextmanager
@@ -103,15 +150,21 @@ def spread(denoiser: Denoiser) -> Iterator[None]:
 
 @torch.no_grad()
 def serve(denoiser: Denoiser) -> None:
-    """In another process: compute its part of each call, until the first has no more."""
+    """In another process: compute its part of each call, until the first has no more. What fails is its to judge."""
     if not isinstance(denoiser, NetworkDenoiser):
         return
     _same(denoiser.network)
-    try:
-        while True:
+    while True:
+        try:
             _shared(denoiser.network, [None] * 3, _device(denoiser.network))
-    except _Over:
-        return
+        except _Over:
+            return
+        except MachineError:
+            raise
+        except OtherProcessError:
+            continue
+        except Exception:
+            traceback.print_exc()
 
 
 def _same(network: nn.Module) -> None:

@@ -121,7 +121,7 @@ def known_error(error: Exception, job: Job) -> UserError | None:
     found: UserError | None = (
         error if isinstance(error, UserError) else machine_error(error, run.path, "evaluation.chunk")
     )
-    if found is None and (fallen := job.fallen()) and BROKEN.search(str(error)):
+    if found in (None, error) and (fallen := job.fallen()) and BROKEN.search(str(error)):
         found = MachineError(fallen)
     if state == "running" and found is not error and of_memory(error, BATCH):
         found = UserError(str(of_memory(error, BATCH)))
