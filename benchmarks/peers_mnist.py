@@ -138,7 +138,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("loop", choices=LOOPS)
     asked.add_argument("--seconds", type=float, default=1200)
-    asked.add_argument("--samples", type=int, default=1000)
+    asked.add_argument("--samples", type=int, default=500)
     asked.add_argument("--data", default="../shared/data/mnist")
     asked.add_argument("--picture", type=Path, default=None)
     given = asked.parse_args()

@@ -79,12 +79,14 @@ def house(package: Path = PACKAGE) -> House:
 
 
 def places(built: House) -> dict[str, tuple[float, float]]:
-    """Where each room's middle stands: on its floor, the workshop to the left, the others about the middle."""
+    """Where each room's middle stands: on its floor, the workshop to the left of all others, those about the middle."""
     floors: dict[tuple[int, bool], list[str]] = {}
     for room in sorted(built.lines, reverse=True):
         floors.setdefault((built.floor(room), room in WORKSHOP), []).append(room)
+    wide = {workshop: max(len(rooms) for (_, of), rooms in floors.items() if of == workshop) for workshop in (0, 1)}
+    left = 2.1 * (wide[0] + wide[1]) / 2
     return {
-        room: (2.1 * (number - (len(rooms) - 1) / 2) - 6.6 * workshop, 1.25 * floor)
+        room: (2.1 * (number - (len(rooms) - 1) / 2) - left * workshop, 1.25 * floor)
         for (floor, workshop), rooms in floors.items()
         for number, room in enumerate(rooms)
     }
@@ -94,7 +96,7 @@ def draw(built: House, path: Path) -> None:
     """One box a room, with its share of the lines."""
     at, total = places(built), sum(built.lines.values())
     width, height = 1.7, 0.62
-    figure = Figure(figsize=(11, 10), dpi=100)
+    figure = Figure(figsize=(13, 10), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     for room, other in built.arrows():
         (x, y), (x_below, y_below) = at[room], at[other]

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL, type_in
@@ -143,3 +145,30 @@ def test_two_processes_train_and_evaluate_as_one_does_with_the_same_global_batch
         assert of_two[name]["evaluations"] == of_one[name]["evaluations"]
     here, there = (tmp_path / "logs" / "train" / name / "samples" for name in ("one", "two"))
     assert sorted(each.name for each in here.iterdir()) == sorted(each.name for each in there.iterdir())
+
+
+@pytest.mark.slow
+def test_a_stored_run_is_evaluated_and_sampled_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    trained(tmp_path, "a")
+    run = tmp_path / "logs" / "train" / "a"
+    found = []
+    for devices in (1, 2):
+        words = (f"run={run}", f"devices={devices}")
+        said = type_in(tmp_path, "eval", *words, "metrics=[fid,simple]", "evaluation.samples=30")
+        assert said.status == 0, said.last
+        (evaluated,) = (run / "eval").glob("*/metrics.json")  # one folder: devices are no part of what is asked
+        figures = json.loads(evaluated.read_text())["metrics"]
+        said = type_in(tmp_path, "sample", *words, "n=37", "evaluation.chunk=16")
+        assert said.status == 0, said.last
+        (drawn,) = (run / "sample").glob("*/samples.npz")
+        found.append((figures, np.load(drawn)["arr_0"].astype(int)))
+        shutil.rmtree(drawn.parent)
+    (one, images), (two, others) = found
+    agree(one, two)
+    assert abs(images - others).max() <= 255 // 16 + 1 and (images != others).mean() < 0.01
+
+
+def test_as_many_devices_as_cannot_be_are_refused_in_a_line(tmp_path: Path) -> None:
+    trained(tmp_path, "a", "trainer.max_steps=2")
+    said = type_in(tmp_path, "sample", f"run={tmp_path / 'logs' / 'train' / 'a'}", "devices=0")
+    assert said.status == 2 and said.last.startswith("error: devices=0: possible: 1")

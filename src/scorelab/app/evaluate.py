@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from scorelab.app.request import read_request, typed_words
 from scorelab.app.sample import DRAWN
+from scorelab.app.several import several
 from scorelab.config.build import Experiment, build, build_data, sized, source_of
 from scorelab.config.check import completed
 from scorelab.config.stored import (
@@ -72,7 +73,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
         on_its_device(experiment.module)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
         context = experiment.context(experiment.module.evaluated, other)
-        return evaluated(experiment, context, typed_words(), config, request.run / "eval" / slug(typed_words()))
+        folder = request.run / "eval" / slug(typed_words())
+        with several(request.own["devices"], config, weights, context.denoiser):
+            return evaluated(experiment, context, typed_words(), config, folder)
 
 
 def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:

@@ -43,4 +43,4 @@ def read_request(cfg: DictConfig, allowed: tuple[str, ...]) -> Request:
 def typed_words() -> list[str]:
     """What was typed of what is to be computed."""
     words = HydraConfig.get().overrides.task
-    return [word.lstrip("+") for word in words if not is_machine(key_of(word))]
+    return [word.lstrip("+") for word in words if not is_machine(key_of(word)) and key_of(word) != "devices"]

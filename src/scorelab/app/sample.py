@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scorelab.app.kept import Arrays, Images, Kept, batches_missing, joined
 from scorelab.app.request import read_request
+from scorelab.app.several import several
 from scorelab.config.build import build_data
 from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug, trained_denoiser
@@ -64,7 +65,8 @@ def sample(cfg: DictConfig) -> None:
             kept.room(0)
         lock.take()
         try:
-            draw(drawing, kept, name, request.own | {"sampler": config["sampler"], "run": str(request.run)})
+            with several(request.own["devices"], config, weights, denoiser):
+                draw(drawing, kept, name, request.own | {"sampler": config["sampler"], "run": str(request.run)})
         finally:
             lock.release()
 

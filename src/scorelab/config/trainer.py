@@ -4,7 +4,6 @@ import inspect
 import logging
 import warnings
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.loggers import ForLightning
+from scorelab.run.processes import FOREVER
 from scorelab.tracking.logger import RunLogger
 
 NEEDED = {"validation": "says when to save", "keep": "writes the checkpoints", "guard": "stops at NaN"}
@@ -67,8 +67,8 @@ def build_trainer(
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
     node = dict(config["trainer"])
-    if node["strategy"] == "ddp":  # an end of patience would end runs whose first process computes alone for long
-        node["strategy"] = DDPStrategy(timeout=timedelta(days=30))  # ``Processes`` sees to what has died
+    if node["strategy"] == "ddp":  # its own patience ends runs whose first process computes alone for half an hour
+        node["strategy"] = DDPStrategy(timeout=FOREVER)
     if node.get("accelerator") == "auto":
         node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64
     nodes = {name: callback for name, callback in config["callbacks"].items() if callback}

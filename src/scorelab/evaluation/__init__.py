@@ -2,13 +2,14 @@
 
 from scorelab.evaluation.agreement import Agreement
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
+from scorelab.evaluation.borrowed import FrechetDino, InceptionScore
 from scorelab.evaluation.bound import HeldOutBound
 from scorelab.evaluation.budget import ErrorBudget
 from scorelab.evaluation.distances import Distances
 from scorelab.evaluation.exact_gap import ExactGap
 from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
-from scorelab.evaluation.more_samples import Colour, InceptionScore, KernelDistance, PrecisionRecall
+from scorelab.evaluation.more_samples import Colour, KernelDistance, PrecisionRecall
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
 from scorelab.evaluation.objectives import Objectives
 from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
@@ -26,6 +27,7 @@ __all__ = [
     "ExactLikelihood",
     "FlowLikelihood",
     "Frechet",
+    "FrechetDino",
     "GradientNoise",
     "HeldOutBound",
     "InceptionScore",

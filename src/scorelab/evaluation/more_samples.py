@@ -1,4 +1,4 @@
-"""Further yardsticks of samples, for ``metrics=[kid, prc, is, colour]``."""
+"""Further yardsticks of samples, for ``metrics=[kid, prc, colour]``."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from scorelab.evaluation.curves import bins_in_range, by_bin
 from scorelab.evaluation.samples import SampleYardstick, circumstances
 from scorelab.mapped import in_chunks
 from scorelab.metrics.colour import parts, root, statistics
-from scorelab.metrics.compared import inception_score, kernel_distance, precision_recall
+from scorelab.metrics.compared import kernel_distance, precision_recall
 from scorelab.metrics.fidelity import Floor, class_chance, floor_kind, floor_of_halves
 from scorelab.tensors import generator
 
@@ -122,27 +122,6 @@ class PrecisionRecall(SampleYardstick):
         found = precision_recall(features, self.reference(context, len(features)), self.neighbours)
         records = circumstances(context) | {"n": len(features), "neighbours": self.neighbours}
         return Result({"precision_control": found.precision, "recall_control": found.recall}, records)
-
-
-class InceptionScore(SampleYardstick):
-    """``is``: the inception score of samples by the extractor's own classifier, that of held-out images beside it."""
-
-    names = ("is", "is_control")
-    rows = (TableRow("is", "inception score", "held-out images {is_control}, by {is_classes} classes at most", 18),)
-
-    def inapplicable(self, context: EvaluationContext) -> str | None:
-        """Where there is no classifier."""
-        return None if context.extractor.classifies else f"{type(context.extractor).__name__} recognises no classes"
-
-    def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
-        """The score."""
-        return {"is": inception_score(context.extractor.logits(context.features_input(samples)))}
-
-    def beside(self, context: EvaluationContext) -> Result:
-        """That of held-out images."""
-        logits = context.extractor.logits(context.features_input(context.held_out))
-        records = circumstances(context) | {"is_classes": logits.shape[1], "control_n": len(logits)}
-        return Result({"is_control": inception_score(logits)}, records)
 
 
 class Colour(SampleYardstick):

@@ -65,9 +65,14 @@ class Frechet(SampleYardstick):
     names = ("fid", "fid_floor", "fid_excess")
     rows = (TableRow("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
 
+    def seen(self, context: EvaluationContext) -> EvaluationContext:
+        """The context with the features that are compared."""
+        return context
+
     def look(self, context: EvaluationContext, samples: Tensor) -> dict[str, float]:
         """The distance."""
-        return {"fid": frechet_between(context.features(samples), context.train_features)}
+        seen = self.seen(context)
+        return {self.names[0]: frechet_between(seen.features(samples), seen.train_features)}
 
     def beside(self, context: EvaluationContext) -> Result:
         """The floor, and what a distance depends on.
@@ -75,14 +80,16 @@ class Frechet(SampleYardstick):
         ``excess_se`` is that of one set of samples, and of the mean over several: of the floor's parts, that of samples
         shrinks with the sets.
         """
-        floor, of_floor = floor_of(context)
+        seen = self.seen(context)
+        floor, of_floor = floor_of(seen)
         sets = context.settings.repeats
         of_floor["excess_se"] = math.hypot(floor.se, floor.samples / math.sqrt(sets), floor.references)
-        return Result({"fid_floor": floor.value}, circumstances(context) | of_floor)
+        return Result({self.names[1]: floor.value}, circumstances(seen) | of_floor)
 
     def combined(self, metrics: dict[str, float | None]) -> dict[str, float | None]:
         """With the excess."""
-        return {**metrics, "fid_excess": metrics["fid"] - metrics["fid_floor"]}  # type: ignore[operator]
+        distance, floor, excess = self.names
+        return {**metrics, excess: metrics[distance] - metrics[floor]}  # type: ignore[operator]
 
 
 def circumstances(context: EvaluationContext) -> dict[str, object]:

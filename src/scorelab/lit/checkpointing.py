@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.guard import DivergenceGuard
 from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import of_memory
-from scorelab.run.processes import see_complete
+from scorelab.run.processes import FOREVER, see_complete
 from scorelab.run.signals import SIGNALS
 from scorelab.tracking.logger import RunLogger
 
@@ -65,7 +64,7 @@ class Checkpointing(Callback):
         """See that all processes are there; have a way for them to agree that keeps no GPU waiting."""
         see_complete(trainer.num_devices)
         if trainer.world_size > 1:
-            self.group = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+            self.group = distributed.new_group(backend="gloo", timeout=FOREVER)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Make up for what an interruption came before. Lightning has just taken SIGTERM; it is ours again."""

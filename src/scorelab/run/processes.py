@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from scorelab.run.signals import ENDING
 from scorelab.run.surroundings import without_launcher
 
 HOST = "127.0.0.1"
+FOREVER = timedelta(days=30)  # how long one waits for another's call: ``Processes`` sees to what has died
 PATIENCE = 20  # seconds between another process's death and the end of this one, if nothing else has ended it
 
 
@@ -103,6 +105,13 @@ class Processes:
             if (dead := self._dead()) and not self.over.wait(PATIENCE):
                 self.lost(dead)  # this process waits for the dead one, in a call that no signal ends
                 os._exit(1)
+
+
+def meet(rank: int, port: int, processes: int) -> None:
+    """Find the others, where nothing else (Lightning, in training) does it."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    where = f"tcp://{HOST}:{port}"
+    distributed.init_process_group(backend, init_method=where, timeout=FOREVER, world_size=processes, rank=rank)
 
 
 def free_port() -> int:
