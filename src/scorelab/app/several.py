@@ -19,7 +19,7 @@ from scorelab.errors import UserError
 from scorelab.files import plain
 from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import machine_error
-from scorelab.run.processes import Processes, die_with, free_port, meet, share_cores
+from scorelab.run.processes import Processes, die_with, free_port, heed_signals, meet, share_cores
 from scorelab.run.signals import SIGNALS
 
 SERVER = "scorelab.app.several"
@@ -65,6 +65,7 @@ def main(rank: int, port: int, directory: Path, checkpoint: Path) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
     with SIGNALS.listening(), SIGNALS.waiting():
+        heed_signals()
         denoiser = trained_denoiser(config, build_data(config), checkpoint)
         meet(rank, port, config["devices"])
         serve(denoiser)

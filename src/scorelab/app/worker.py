@@ -1,6 +1,5 @@
 """A run's other process: python -m scorelab.app.worker PARENT RANK PORT RUN [CHECKPOINT], started by ``Processes``."""
 
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -13,8 +12,8 @@ from scorelab.errors import Interrupted, UserError
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.spread import serve
 from scorelab.run.machine import BATCH, machine_error
-from scorelab.run.processes import die_with, share_cores
-from scorelab.run.signals import ENDING, SIGNALS
+from scorelab.run.processes import die_with, heed_signals, share_cores
+from scorelab.run.signals import SIGNALS
 from scorelab.tracking.logger import RunLogger
 
 
@@ -24,7 +23,7 @@ def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = No
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
     with SIGNALS.listening(), SIGNALS.waiting():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # which ``Processes`` has blocked until here
+        heed_signals()
         experiment = build(config)
         trainer = build_trainer(config, directory, RunLogger(), place).trainer
         module = experiment.module

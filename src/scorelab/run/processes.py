@@ -60,7 +60,7 @@ class Processes:
         self.threads = torch.get_num_threads()
         share_cores(self.devices)
         given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # what comes in while they start waits for them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until ``heed_signals``
         try:
             for rank in range(1, self.devices):
                 with (self.directory / f"rank{rank}.log").open("w") as said:
@@ -127,6 +127,11 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         sys.exit("the first process has ended")
+
+
+def heed_signals() -> None:
+    """In another process, once it handles the ending signals: take what has come in since it was started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def share_cores(processes: int) -> None:
