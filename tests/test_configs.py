@@ -88,6 +88,8 @@ def test_the_seed_of_a_run_decides_the_order_of_its_data(limit: list[str]) -> No
 NEEDS = {
     "variance=learned": "loss=vlb",  # nothing trains it under the default loss
     "model=mlp": "data=moons",  # for points, and the default data are images
+    "extractor=mnist": f"++data.source={{_target_: {__name__}.Blank, shape: [1, 28, 28]}}",
+    "extractor=cifar": f"++data.source={{_target_: {__name__}.Blank, shape: [3, 32, 32]}}",
 }
 
 
@@ -350,6 +352,11 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++trainer.accelerator=abacus", "trainer.accelerator: You selected an invalid accelerator name"),
         ("++trainer.strategy=hope", "trainer.strategy: You selected an invalid strategy name"),
         ("++trainer.profiler=x", "trainer.profiler: When passing string value"),
+        ("extractor=mnist", "this extractor looks at images (1, 28, 28), and the data are (1, 8, 8): extractor=auto"),
+        (
+            "data=moons extractor=digits",
+            "this extractor compares images, and the data are points: leave extractor= out",
+        ),
         ("++model.channels=true", "model.channels=True: expected int"),
         ("++model.multipliers=[true,1]", "model.multipliers=[True, 1]: expected Sequence[int]"),
         ("++model.dropout=true", "model.dropout=True: expected float"),

@@ -243,6 +243,12 @@ def test_without_weights_and_a_network_one_line_says_which_file_is_needed(
     assert not list(Path.cwd().glob("logs/train/*")) and not list(alone.glob("*"))
 
 
+def test_images_of_other_channels_are_refused_before_anything_is_trained(dino: Path) -> None:
+    extractor = DinoExtractor(dino)
+    assert extractor.unfit((3, 5, 7)) is extractor.unfit((1, 28, 28)) is None
+    assert "the data have 2" in str(extractor.unfit((2, 8, 8))) and "are points" in str(extractor.unfit((2,)))
+
+
 @pytest.mark.parametrize("kind", [InceptionExtractor, DinoExtractor, ClipExtractor])
 def test_a_file_of_something_else_is_refused_in_one_sentence(kind: Any, files: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("none")

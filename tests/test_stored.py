@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import type_in
+from conftest import SMALL, type_in
 
 from scorelab.config.build import sized
 from scorelab.config.check import UserError, checked
@@ -472,3 +472,9 @@ def test_a_run_without_labels_takes_none(typed, run: Path) -> None:
     said = typed("sample", "run=logs/train/a", "label=1")
     assert said.status == 2
     assert "label=1: this run was trained without labels; model.conditional=true trains with them" in said.last
+
+
+def test_a_run_without_yardsticks_is_evaluated_with_none(typed) -> None:
+    assert typed("train", "run=a", *SMALL[:-2], "metrics=[]", "logger=none", "trainer.max_steps=2").status == 0
+    said = typed("eval", "run=logs/train/a")
+    assert said.status == 0, said.last

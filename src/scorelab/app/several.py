@@ -15,7 +15,7 @@ from scorelab.config.build import build_data
 from scorelab.config.stored import trained_denoiser
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser
-from scorelab.errors import UserError
+from scorelab.errors import Interrupted, UserError
 from scorelab.files import plain
 from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import machine_error
@@ -76,6 +76,8 @@ if __name__ == "__main__":
     die_with(parent)
     try:
         main(number, at, *map(Path, sys.argv[4:6]))
+    except Interrupted as stop:
+        sys.exit(stop.status)
     except Exception as error:
         known = machine_error(error, Path(sys.argv[4]), "evaluation.chunk")
         sys.exit(" ".join(str(known or error).split()) or type(error).__name__)

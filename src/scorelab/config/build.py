@@ -157,8 +157,8 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     lightning.seed_everything(config["seed"], verbose=False)
     extractor = instantiate(config["extractor"], "extractor")
     data = build_data(config, source=source or source_of(config), extractor=extractor, seed=config["seed"])
-    if data.extractor.of_bytes and len(data.shape) != 3:
-        raise UserError("this extractor compares images, and the data are points: leave extractor= out")
+    if (why := data.extractor.unfit(data.shape)) is not None:
+        raise UserError(why)
     denoiser = build_denoiser(config, data)
     conditional = bool(config["model"].get("conditional"))
     timesteps = instantiate(config["timesteps"], "timesteps")

@@ -120,6 +120,8 @@ def _own(config: dict[str, Any], group: str, file: Path, replaceable: bool) -> A
     Raises:
         UserError: when it is not there, or of another version of this program.
     """
+    if group == "metrics" and group not in config:  # metrics=[] leaves no key
+        return {}
     if group not in config:
         raise UserError(f"{file} is damaged, it says nothing of {group}: {STORED}")
     value = config[group]

@@ -169,8 +169,10 @@ def serve(denoiser: Denoiser) -> None:
 
 def _same(network: nn.Module) -> None:
     """Give every process the first one's weights: theirs are the same, unless something has gone wrong."""
-    for value in network.state_dict().values():
-        distributed.broadcast(value, 0)
+    for value in (*network.parameters(), *network.buffers()):
+        sent = value.detach().contiguous()
+        distributed.broadcast(sent, 0)
+        value.detach().copy_(sent)
 
 
 def _device(network: nn.Module) -> torch.device:

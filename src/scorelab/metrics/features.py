@@ -60,6 +60,12 @@ class Extractor(nn.Module, ABC):
         """
         return
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        """Why it cannot look at data of this shape, and what to change; None where it can."""
+        if self.of_bytes and len(shape) != 3:
+            return "this extractor compares images, and the data are points: leave extractor= out"
+        return None
+
     @property
     def classifies(self) -> bool:
         """Whether it is a classifier."""
@@ -213,6 +219,13 @@ class ClassifierExtractor(Extractor):
         self.accuracy = _said(data).get("test accuracy")
         self.net.to(self.precision).requires_grad_(False)
         self.net.scale = self.net.scale.double()
+
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        """For data of another shape."""
+        if len(shape) == 3 and tuple(shape) != self.kind.shape:
+            told = f"this extractor looks at images {self.kind.shape}, and the data are {tuple(shape)}"
+            return f"{told}: extractor=auto, or data of that size"
+        return super().unfit(shape)
 
     def features(self, images: Tensor) -> Tensor:
         """Scaled features (N, num_features), float64, of bytes (N, C, H, W)."""

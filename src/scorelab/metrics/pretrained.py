@@ -69,6 +69,12 @@ class Pretrained(Extractor):
     def kind(self) -> str:
         """What network it is, in a word."""
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        """For images of other channels."""
+        if len(shape) == 3 and shape[0] not in (1, 3):
+            return f"this extractor looks at images of 1 or 3 channels, and the data have {shape[0]}: extractor=auto"
+        return super().unfit(shape)
+
     def features(self, images: Tensor) -> Tensor:
         """Features (N, num_features), float64, of bytes (N, 1 or 3, H, W), where the images are."""
         return self._answers(images, 0)
