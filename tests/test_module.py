@@ -156,3 +156,12 @@ def test_what_a_loss_has_of_its_own_is_trained_beside_the_network_and_what_is_fi
     found = [p for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]]
     wanted = [*list(module.denoiser.parameters())[1:], module.loss.scale]
     assert [id(p) for p in found] == [id(p) for p in wanted]
+
+
+def test_a_law_of_times_learns_from_a_whole_accumulated_batch_at_once() -> None:
+    module = module_of(accumulate_grad_batches=2)
+    for index in range(2):
+        module.loss.scale.data.fill_(1 + index)
+        module.training_step(BATCH, index)
+        assert len(module.timesteps.learned) == index
+    assert [each.tolist() for each in module.timesteps.learned] == [[2, 3, 5, 4, 6, 10]]

@@ -110,8 +110,9 @@ class DiffusionModule(LightningModule):
         terms = self.loss(self.denoiser, example, own)
         loss = (weight * terms.loss).mean()
         record = StepRecord.of(terms, t, weight, self.all_gather)
-        self.timesteps.update(record.t, record.losses)
         self.record = record.after(self.record) if part else record
+        if part == parts - 1:  # of the whole batch at once, as one process does
+            self.timesteps.update(self.record.t, self.record.losses)
         return loss / self.normalizer
 
     def configure_gradient_clipping(
