@@ -7,7 +7,7 @@ Each trains a network of its own of about the size that ``data=mnist`` has on a 
 batch, optimiser, schedule, averaging and prediction of its own defaults: diffusers those of its unconditional training
 example, denoising-diffusion-pytorch those of its README and its ``Trainer``. Then ``--samples`` images of averaged
 weights by 50 steps of its own DDIM, compared as ``metrics=[fid]`` compares them: the Fréchet distance of the MNIST
-classifier's features to the 60,000 images of the train split, after rounding to bytes. Seconds are of this process
+classifier's features to the 54,000 images of the train split, after rounding to bytes. Seconds are of this process
 (``time.process_time``), loading the data aside.
 """
 
