@@ -206,8 +206,11 @@ def test_sizes_and_channels_are_those_asked_for(tmp_path: Path) -> None:
     source = HuggingFace(str(tmp_path), size=[3, 5])
     assert source.shape == (1, 3, 5) and source.checked_splits()["val"].values.shape[1:] == (1, 3, 5)
     assert source.told()["resized"] == 47
-    with pytest.raises(Refusal, match=r"size is one number"):
-        HuggingFace(str(tmp_path), size=0)
+    for size in (0, [2, 3, 4], ["a", "b"], "32"):
+        with pytest.raises(Refusal, match=r"size is one number of pixels or two"):
+            HuggingFace(str(tmp_path), size=size)
+    with pytest.raises(Refusal, match="size=20000 is more pixels than max_pixels"):
+        HuggingFace(str(tmp_path), size=20000)
 
 
 def test_what_is_decoded_is_found_again_until_a_file_changes(tmp_path: Path, own_cache: Path) -> None:

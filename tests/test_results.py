@@ -24,6 +24,7 @@ from scorelab.evaluation import (
     Yardstick,
     run_yardsticks,
 )
+from scorelab.evaluation.results import fastest
 from scorelab.laws import FiniteSet
 from scorelab.losses import Simple, Uniform
 from scorelab.metrics.features import Coordinates
@@ -178,7 +179,7 @@ def test_samples_belong_to_the_first_part_that_drew_them_even_if_it_fails():
     named = {"first": Samples(ValueError("no")), "second": Samples()}
     results = run_yardsticks(named, case(watched, EvaluationSettings(chunk=16)), lambda line: None)
     assert [results.records[name]["evaluations"] for name in named] == [40 * 5, 0]
-    assert watched.images == 2 * 16 + 40 * 5
+    assert watched.images == 3 * 16 + 40 * 5
     assert results.metrics["test/said"] == 0
 
 
@@ -350,3 +351,14 @@ def test_a_sweep_tells_which_run_has_a_failed_part(typed, tmp_path: Path):
     said = typed("train", *words)
     assert said.status == 1
     assert said.out.count("failed: mine failed (RuntimeError: a fault of its own)") >= 2
+
+
+def test_a_call_is_as_long_as_the_fastest_of_three_and_a_long_one_is_not_repeated(monkeypatch) -> None:
+    for lasts, expected in (([1.5, 0.5, 1.0], (0.5, 3)), ([5.0], (5.0, 1)), ([1.0, 3.0, 2.0], (1.0, 3))):
+        clock, left = [0.0], list(lasts)
+
+        def call(clock: list[float] = clock, left: list[float] = left) -> None:
+            clock[0] += left.pop(0)
+
+        monkeypatch.setattr("scorelab.evaluation.results.time.perf_counter", lambda clock=clock: clock[0])
+        assert (fastest(call), len(lasts) - len(left)) == expected

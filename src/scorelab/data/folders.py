@@ -15,7 +15,7 @@ from scorelab.data.cache import Stored, TensorCache
 from scorelab.data.division import by_class
 from scorelab.errors import Refusal
 from scorelab.formats.decoding import decoded
-from scorelab.formats.pictures import Header, Picture, Rules, Unreadable, header
+from scorelab.formats.pictures import Header, Picture, Rules, Unreadable, header, sides_of
 from scorelab.formats.tree import Entry, digest, entries, layout, shown
 
 BLOCK = 4 << 20  # bytes that are put into the cache together
@@ -89,18 +89,14 @@ class ImageFolder(Source):
 
     def _asked(self, size: int | Sequence[int] | None, channels: int | None) -> tuple[tuple[int, int], Any]:
         """The size and channels that were asked for; the first image's own where they were not."""
-        sides = [size, size] if isinstance(size, int) else list(size) if size is not None else None
-        if sides is not None and not (len(sides) == 2 and all(isinstance(s, int) and s > 0 for s in sides)):
-            raise Refusal(f"size is one number of pixels or two, [height,width], got {size}")
-        if sides is not None and sides[0] * sides[1] > self.max_pixels:
-            raise Refusal(f"size={size} is more pixels than max_pixels={self.max_pixels}")
+        sides = sides_of(size, self.max_pixels)
         if channels not in (None, 1, 3):
             raise Refusal(f"channels is 1 for grey or 3 for RGB, got {channels}")
         if sides is None or channels is None:
             first = self._first
-            sides = sides or [first.height, first.width]
+            sides = sides or (first.height, first.width)
             channels = channels or (1 if first.grey else 3)
-        return (sides[0], sides[1]), channels
+        return sides, channels
 
     @cached_property
     def _first(self) -> Header:

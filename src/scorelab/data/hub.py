@@ -17,7 +17,7 @@ from scorelab.data.division import by_class
 from scorelab.data.tables import Tables, opened
 from scorelab.errors import Refusal
 from scorelab.formats.decoding import decoded
-from scorelab.formats.pictures import Picture, Rules, Unreadable, header
+from scorelab.formats.pictures import Picture, Rules, Unreadable, header, sides_of
 
 NAMES = ("train", "val", "test")
 BLOCK = 4 << 20  # bytes that are put into the cache together
@@ -142,9 +142,7 @@ class HuggingFace(Source):
         Raises:
             Refusal: where none is readable, and for a size that is none.
         """
-        asked = [size, size] if isinstance(size, int) else size
-        if asked is not None and (len(asked) != 2 or min(asked) < 1):
-            raise Refusal(f"size is one number of pixels, or [height, width], got {size}")
+        asked = sides_of(size, max_pixels)
         for rows in self.tables.rows(self.split, [self.image.name]):
             for cell in rows[self.image.name]:
                 with suppress(Unreadable):

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scorelab.errors import Refusal
+
 VERSION = 1  # of the rules below; another one gives other bytes
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")  # none that would run a program
 TURNS = {
@@ -32,6 +34,22 @@ MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # of a JPEG, between its c
 
 class Unreadable(ValueError):
     """A file that is no whole picture; says why in a few words."""
+
+
+def sides_of(size: Any, max_pixels: int) -> tuple[int, int] | None:
+    """Height and width as they were asked for: by one number or two; None where nothing was.
+
+    Raises:
+        Refusal: for what is no size, or one that no picture may have.
+    """
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise Refusal(f"size is one number of pixels or two, [height,width], got {size}")
+    if sides[0] * sides[1] > max_pixels:
+        raise Refusal(f"size={size} is more pixels than max_pixels={max_pixels}")
+    return sides[0], sides[1]
 
 
 @dataclass(frozen=True)
