@@ -24,7 +24,7 @@ from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import CheckpointError, UserError
 from scorelab.files import plain
-from scorelab.lit.actions import EverySteps, RunContext
+from scorelab.lit.actions import EverySteps, RunContext, affordable
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
@@ -495,3 +495,24 @@ def test_a_run_refused_before_it_began_leaves_no_directory(tmp_path: Path) -> No
     (run.path / "config.yaml").unlink()
     run.discard()
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("every", "batch", "parts", "world", "cost", "steps"),
+    [
+        (50, 64, 1, 1, 20, 50),
+        (50, 64, 1, 1, 50, 50),
+        (7, 5, 3, 2, 9, 7),
+        (10**6, 16, 1, 1, 3, 10),
+        (None, 16, 1, 1, 3, 10),
+    ],
+)
+def test_what_is_done_between_steps_takes_as_much_as_fits_into_a_tenth_of_their_work(
+    every: int | None, batch: int, parts: int, world: int, cost: int, steps: int
+) -> None:
+    """A step shows the network every image three times, there and back."""
+    module = module_of(small())
+    module.trainer = SimpleNamespace(max_steps=max(10, steps), accumulate_grad_batches=parts, world_size=world)
+    run = RunContext(module, SimpleNamespace(batch_size=batch), RunLogger(), Path())
+    found = affordable(run, every, cost)
+    assert found * cost <= 3 * steps * batch * parts * world / 10 < (found + 1) * cost
