@@ -14,7 +14,8 @@ import pytest
 from conftest import type_in
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from scorelab.app.sweep import Sweep, job_directory
+from scorelab.app.names import job_directory
+from scorelab.app.sweep import Sweep
 from scorelab.errors import UserError
 from scorelab.report.table import SweepRow, best, sweep_table
 from scorelab.run.directory import RunDir

@@ -2,16 +2,13 @@
 
 import os
 import re
-import shlex
 import sys
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from scorelab.app.again import TYPED
+from scorelab.app.task import Task
+from scorelab.app.told import choices_of, one_line
 from scorelab.app.words import Line, value_of
 from scorelab.config.check import nearest
 from scorelab.errors import Interrupted, UserError
@@ -31,11 +28,12 @@ OWN = {
     ),
     **dict.fromkeys(("hydra.job.override_dirname", "hydra.runtime", "hydra.overrides"), "Hydra itself says this"),
 }
-PLUGINS = (
-    "pip install hydra-submitit-launcher (submitit_slurm, submitit_local), hydra-joblib-launcher (joblib) or "
-    "hydra-ray-launcher (ray)"
-)
-FAULT = "a fault of the program, not of what was typed"
+EXTRA = {  # choices that come with the extra "cluster", by the plugin that has them
+    ("hydra/launcher", "submitit_slurm"): "hydra_submitit_launcher",
+    ("hydra/launcher", "submitit_local"): "hydra_submitit_launcher",
+    ("hydra/launcher", "joblib"): "hydra_joblib_launcher",
+    ("hydra/sweeper", "optuna"): "hydra_optuna_sweeper",
+}
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,119}")
 
 
@@ -54,27 +52,6 @@ def entry(configs: Path, name: str, job: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors through, to be told below
 
     folders = [configs]
-    failed: list[Exception] = []
-    failures: dict[str, str] = {}  # of a sweep, by the job's directory
-
-    def call(cfg: Any) -> object:
-        from hydra.core.hydra_config import HydraConfig
-
-        from scorelab.config.choices import file_folders, with_choices
-
-        module, function = job.split(":")
-        try:
-            return getattr(import_module(module), function)(with_choices(cfg, file_folders(HydraConfig.get())))
-        except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
-            if (place := _place_in_sweep()) is not None:
-                if full:
-                    traceback.print_exc()
-                failures[place] = one_line(error, folders).text
-                print(f"{place} failed: {failures[place]}", file=sys.stderr)
-            else:  # of a sweep's job only the line is kept: an error holds its run's lock and all it had in memory
-                failed.append(error)
-            return None
-
     try:
         line = Line.typed(sys.argv[1:])
         folders += line.directories
@@ -88,13 +65,19 @@ def entry(configs: Path, name: str, job: str) -> None:
         _refuse(line, folders, name)
         line = line.for_hydra(name)
         sys.argv[1:] = line.argv()
-        main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(call)
+        from hydra_plugins.scorelab_launchers import register
+
+        register()
+        task = Task(job, folders, full)
+        main = hydra.main(version_base="1.3", config_path=str(configs), config_name=name)(task)
         if name == "train" and line.several and not line.shows:
-            sys.exit(_sweep(main, line.words, configs, name, failures))
+            from scorelab.app.sweeping import sweep
+
+            sys.exit(sweep(main, task, line.words, configs, name))
         main()
-        if failed:
-            raise failed[0]
-        if failures:
+        if task.error is not None:
+            raise task.error
+        if task.failures:
             sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -114,87 +97,6 @@ def _without_run(words: list[str]) -> bool:
     """Whether eval is to compose like train: a model is named, and no run."""
     keys = {word.partition("=")[0] for word in words}
     return "model" in keys and "run" not in keys
-
-
-def _sweep(main: Callable[[], None], words: list[str], configs: Path, name: str, failures: dict[str, str]) -> int:
-    """Check every job, run those that are not finished, print one table; the exit status."""
-    from scorelab.app.sweep import Sweep
-
-    sweep = Sweep.planned(words, configs, name)
-    if not sweep.finished({}) or any(job.config["overwrite"] for job in sweep.jobs):
-        sys.argv.append(f"hydra.sweep.dir={sweep.path}")
-        main()
-    print(sweep.table(failures))
-    return 0 if sweep.finished(failures) else 1
-
-
-def _place_in_sweep() -> str | None:
-    """The directory's name of this job where it is one of several."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from scorelab.app.sweep import job_directory
-
-    hydra = HydraConfig.get()
-    return job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else None
-
-
-@dataclass(frozen=True)
-class ErrorLine:
-    """An error in one line, and the exit status that goes with it."""
-
-    text: str
-    status: int
-
-
-def one_line(error: Exception, folders: list[Path]) -> ErrorLine:
-    """What the person at the keyboard is told of an error."""
-    from scorelab.errors import EvaluationFailed
-    from scorelab.run.machine import BATCH, machine_error
-
-    if isinstance(error, UserError):
-        return ErrorLine(str(error), 2)
-    if isinstance(error, EvaluationFailed):
-        return ErrorLine(str(error), 1)
-    if (told := composition_error(error, folders)) is not None:
-        return ErrorLine(told, 2)
-    if (known := machine_error(error, Path.cwd(), BATCH)) is not None:
-        return ErrorLine(str(known), 2)
-    where = " ".join(getattr(error, "__notes__", ())) or "debug=true shows where"
-    return ErrorLine(f"{type(error).__name__}: {' '.join(str(error).split())}: {FAULT} ({where})", 1)
-
-
-def composition_error(error: Exception, folders: list[Path]) -> str | None:
-    """What Hydra's refusal of an override comes to, in one line; None for an error that is no such refusal."""
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from scorelab.config.refusals import of_omegaconf
-
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__) is not None:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, OverrideParseException):
-            return _unreadable(cause.override)
-        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
-            choices = choices_of(group, folders) | set(cause.options or ())
-            told = f"{group}={choice}: no such choice; choices: {', '.join(sorted(choices))}"
-            return told + (f"; others come with {PLUGINS}" if group == "hydra/launcher" else "")
-    if isinstance(error, OmegaConfBaseException):
-        return of_omegaconf(error)
-    return " ".join(str(error).split()) if isinstance(error, HydraException) else None
-
-
-def _unreadable(word: str) -> str:
-    """What is told of a word that Hydra's grammar has no room for."""
-    key, equals, value = word.partition("=")
-    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key):
-        return f"{word}: not of the form key=value"
-    quote = "'" if '"' in value else '"'
-    typed = shlex.quote(f"{key.lstrip('+')}={quote}{value}{quote}")
-    return f"{word.lstrip('+')}: such a value needs quotes that the shell leaves: type {typed}"
 
 
 def _refuse(line: Line, folders: list[Path], name: str) -> None:
@@ -228,7 +130,12 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
             raise UserError(f"{word}: a choice is needed; choices: {', '.join(sorted(choices))}")
         if word.startswith("~") and key == top:
             raise UserError(f"{word}: {key} has to have a value: {key}=...")
-        if name == "train" and key in ("name", "best_of") and value != "null" and not line.several:
+        if (
+            name == "train"
+            and key in ("name", "best_of", "detach")
+            and value not in ("null", "false")
+            and not line.several
+        ):
             raise UserError(f"{word}: {key} belongs to a sweep (-m, or sweep=...); a single run is named with run=")
         if key in ("run", "name") and name in ("train", "exact") and not RUN_NAME.fullmatch(value):
             what = {"run": "a run", "name": "a sweep" if name == "train" else "an evaluation"}[key]
@@ -237,18 +144,15 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
 
 def _of_hydra(key: str, value: str) -> str | None:
     """Why one of Hydra's keys would break what the program means by a run and its place; None where it would not."""
-    if key == "hydra/sweeper" and value != "basic":
-        return "only hydra/sweeper=basic is supported"
+    if key == "hydra/sweeper" and value not in ("basic", "optuna"):
+        return "possible: hydra/sweeper=basic, optuna"
+    if (key, value) in EXTRA and find_spec(f"hydra_plugins.{EXTRA[key, value]}") is None:
+        return "not installed: type make cluster, or pip install '.[cluster]'"
     if key in ("hydra", "hydra.job"):
         return "set its keys one by one"
     if key == "hydra.job.chdir" and value.lower() in ("false", "null"):
         return None
     return next((told for own, told in OWN.items() if key == own or key.startswith(f"{own}.")), None)
-
-
-def choices_of(group: str, folders: list[Path]) -> set[str]:
-    """The names of a group's files."""
-    return {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
 
 
 def known_keys(configs: Path, name: str) -> set[str]:

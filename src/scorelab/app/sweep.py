@@ -1,9 +1,8 @@
 """Sweeps: the runs of one command, checked before the first of them starts, told in one table after the last."""
 
-import hashlib
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,83 +10,61 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, open_dict
 
+from scorelab.app.names import LONGEST, digest, identity, job_directory
 from scorelab.app.words import value_of
 from scorelab.config.build import build, sized
 from scorelab.config.check import completed
 from scorelab.config.choices import file_folders, with_choices
+from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import UserError
 from scorelab.report.table import SweepRow, sweep_table
 from scorelab.run.directory import RunDir
-from scorelab.run.identity import is_machine, key_of
-from scorelab.run.status import read_status
+from scorelab.run.identity import is_machine, key_of, read_config
+from scorelab.run.status import read_status, told
 from scorelab.tracking.logger import RunLogger
-
-LONGEST = 120
-
-
-def identity(overrides: list[str]) -> list[str]:
-    """The overrides that say what a run is, as key=value: choices of groups, then single values."""
-    pairs = [(key_of(word), value_of(word)) for word in overrides if not is_machine(key_of(word))]
-    return [f"{key}={value}" for key, value in sorted(pairs, key=lambda pair: ("." in pair[0], pair))]
-
-
-def job_directory(overrides: list[str]) -> str:
-    """A directory's name that says a job's overrides and can be typed back: loss-vlb_schedule-cosine.
-
-    What Hydra's grammar or a file system would trip over becomes a dash; a hash then tells such names apart.
-    """
-    words = identity(overrides)
-    whole = "_".join(word.replace("=", "-", 1) for word in words) or "default"
-    clean = re.sub(r"[^\w.+-]", "-", whole)
-    if clean == whole and len(clean) <= LONGEST:
-        return clean
-    return f"{clean[: LONGEST - 7]}-{digest(words)}"
-
-
-def digest(words: list[str]) -> str:
-    """Six hex digits of a list of words."""
-    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One run of a sweep: its overrides, its whole config, its directory."""
+    """One run of a sweep: its overrides, its whole config, its directory, how many weights it trains."""
 
     overrides: list[str]
     config: dict[str, Any]
     path: Path
+    weights: int = 0
 
     @property
     def results(self) -> dict[str, Any]:
         """What metrics.json says; empty where there is none."""
         return RunDir(self.path).results()
 
-    def failure(self, failures: Mapping[str, str]) -> str | None:
-        """Why this run has no figures: from ``failures`` by directory, or as stored; None where it has some."""
-        refused, ended = failures.get(self.path.name), self.results.get("status")
-        if ended == "finished" and not (refused and self.config["overwrite"]):
-            return None
+    @property
+    def failure(self) -> str | None:
+        """Why this run has no figures, by what it has left on disk; None where it has some."""
         status = read_status(self.path)
-        if refused or (status is not None and status.state == "failed"):
-            return f"failed: {refused or status}"
-        return str(status) if status else "not started"
+        if self.results.get("status") == "finished" and (status is None or status.state != "failed"):
+            return None
+        return told(status) if status else "not started"
 
 
 @dataclass(frozen=True)
 class Sweep:
     """The runs of one command under logs/sweeps/NAME.
 
-    ``best_of`` is the swept key whose best value the table shows.
+    ``best_of`` is the swept key whose best value the table shows. Of a search (``searches``) the runs are not known
+    before it is over: ``jobs`` holds one, whose other values lie in the same ranges.
     """
 
     path: Path
     jobs: list[SweepJob]
+    swept: list[str]
     best_of: str | None
+    searches: bool = False
 
     @classmethod
     def planned(cls, words: list[str], configs: Path, name: str) -> "Sweep":
@@ -103,13 +80,13 @@ class Sweep:
 
     @classmethod
     def _planned(cls, words: list[str], name: str) -> "Sweep":
-        jobs = _expanded(words, name)
+        expanded = _expanded(words, name)
         path_of_choices = [word for word in words if key_of(word) == "hydra.searchpath"]
-        configs_of = [_composed(name, [*path_of_choices, *overrides]) for overrides in jobs]
-        swept = _varied(jobs)
-        path = Path("logs/sweeps") / _named(words, swept)
+        configs_of = [_composed(name, [*path_of_choices, *overrides]) for overrides in expanded.jobs]
+        path = Path("logs/sweeps") / _named(words, expanded.swept)
         planned: dict[Path, SweepJob] = {}
-        for overrides, cfg in zip(jobs, configs_of, strict=True):
+        sound: dict[str, int] = {}
+        for overrides, cfg in zip(expanded.jobs, configs_of, strict=True):
             place = path / job_directory(overrides)
             if place in planned:
                 both = " and ".join(
@@ -117,57 +94,94 @@ class Sweep:
                 )
                 raise UserError(f"two jobs of this sweep would be one run ({both}): sweep what makes runs differ")
             try:
-                planned[place] = SweepJob(overrides, _checked(cfg, place), place)
+                planned[place] = _checked(SweepJob(overrides, completed(cfg), place), sound)
             except UserError as error:
                 raise UserError(f"{place.name}: {error}") from error
         best_of = configs_of[0].best_of
-        if best_of is not None and best_of not in swept:
-            raise UserError(
-                f"best_of={best_of}: not swept; swept: {', '.join(swept) or 'nothing'} (null shows every run)"
-            )
-        return cls(path, list(planned.values()), best_of)
+        if best_of is not None and best_of not in expanded.swept:
+            swept = ", ".join(expanded.swept) or "nothing"
+            raise UserError(f"best_of={best_of}: not swept; swept: {swept} (null shows every run)")
+        return cls(path, list(planned.values()), expanded.swept, best_of, expanded.searches)
 
-    def finished(self, failures: Mapping[str, str]) -> bool:
+    @property
+    def finished(self) -> bool:
         """Whether every run is, by this command or an earlier one."""
-        return all(job.failure(failures) is None for job in self.jobs)
+        return all(job.failure is None for job in self.jobs)
 
-    def table(self, failures: Mapping[str, str]) -> str:
+    def found(self) -> "Sweep":
+        """The same with the runs that a search has made, by what they have left."""
+        if not self.searches:
+            return self
+        made = []
+        for file in sorted(self.path.glob("*/config.yaml")):
+            config = read_config(file)
+            made.append(SweepJob([f"{key}={_value_in(config, key)}" for key in self.swept], config, file.parent))
+        return replace(self, jobs=made)
+
+    def table(self) -> str:
         """The yardsticks of every run, or why it has none."""
+        if not self.jobs:
+            return f"{self.path}: no run has begun"
         rows = []
         for job in self.jobs:
             choices = {key_of(word): value_of(word) for word in job.overrides if not is_machine(key_of(word))}
-            rows.append(SweepRow(choices, job.results.get("metrics", {}), job.failure(failures)))
+            rows.append(SweepRow(choices, job.results.get("metrics", {}), job.failure))
         limited = [job.path.name for job in self.jobs if job.results.get("time_limited")]
         note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
         return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
 
 
-def _expanded(words: list[str], name: str) -> list[list[str]]:
-    """Every job's overrides, as Hydra's own sweeper makes them.
+def _value_in(config: dict[str, Any], key: str) -> str:
+    """What a run has of a swept key: a number or word, or the name of a choice."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return called(key, value).partition("=")[2] if isinstance(value, dict) else str(value)
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """Every job's overrides, the keys that differ between jobs, in the order typed, and whether they are searched."""
+
+    jobs: list[list[str]]
+    swept: list[str]
+    searches: bool
+
+
+def _expanded(words: list[str], name: str) -> Expanded:
+    """What Hydra's own sweeper makes of the words, or one job within the ranges that a search has.
 
     Raises:
-        UserError: for a sweep of names, and for another sweeper than Hydra's own.
+        UserError: for a sweep of names, for a sweeper that is not known, for what does not go with the launcher.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     plain = [word for word in words if not parser.parse_override(word).is_sweep_override()]
     master = compose(name, plain, return_hydra_config=True)
-    if not str(master.hydra.sweeper._target_).endswith("BasicSweeper"):
-        raise UserError(
-            f"hydra.sweeper._target_={master.hydra.sweeper._target_}: only hydra/sweeper=basic is supported"
-        )
+    sweeper, launcher = str(master.hydra.sweeper._target_), str(master.hydra.launcher._target_)
+    searches = sweeper.endswith(".OptunaSweeper")
+    if not (searches or sweeper.endswith(".BasicSweeper")):
+        raise UserError(f"hydra.sweeper._target_={sweeper}: possible: hydra/sweeper=basic, optuna")
+    if master.detach and (searches or not launcher.endswith(".SlurmLauncher")):
+        who = "a search asks its jobs for results" if searches else "the jobs of another would end with the terminal"
+        raise UserError(f"detach=true goes with hydra/launcher=submitit_slurm and no search: {who}")
     params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     for word in words:
         if key_of(word) == "run":
             raise UserError(f"{word}: run names a single run; a sweep is named with name=")
-        if key_of(word) in ("name", "best_of", "sweep") and parser.parse_override(word).is_sweep_override():
+        if key_of(word) in ("name", "best_of", "sweep", "detach") and parser.parse_override(word).is_sweep_override():
             raise UserError(f"{word}: one {key_of(word)} for the whole sweep")
-    parsed = parser.parse_overrides([*params, *words])
-    values = {  # one typed twice counts as the last of the two, in the place of the first
-        word.get_key_element(): _values(word) for word in parsed if not str(word.key_or_group).startswith("hydra")
-    }
-    return [
+    parsed = [
+        word for word in parser.parse_overrides([*params, *words]) if not str(word.key_or_group).startswith("hydra")
+    ]
+    of = _one_value if searches else _values
+    values = {word.get_key_element(): of(word) for word in parsed}  # one typed twice counts as the last of the two
+    jobs = [
         [f"{key}={value}" for key, value in zip(values, chosen, strict=True)] for chosen in product(*values.values())
     ]
+    if searches:
+        swept = [key_of(str(word.key_or_group)) for word in parsed if word.is_sweep_override()]
+        return Expanded(jobs, list(dict.fromkeys(swept)), True)
+    return Expanded(jobs, _varied(jobs), False)
 
 
 def _values(word: Override) -> list[str]:
@@ -179,8 +193,17 @@ def _values(word: Override) -> list[str]:
     if not word.is_sweep_override():
         return [word.get_value_element_as_str()]
     if not word.is_discrete_sweep():
-        raise UserError(f"{word.input_line}: a sweep needs its values one by one: {word.key_or_group}=A,B,...")
+        told = f"{word.key_or_group}=A,B,... (hydra/sweeper=optuna searches in intervals)"
+        raise UserError(f"{word.input_line}: a sweep needs its values one by one: {told}")
     return list(word.sweep_string_iterator())
+
+
+def _one_value(word: Override) -> list[str]:
+    """A value that a search may try: the first of a list, the lower end of a range."""
+    found = word.value()
+    if isinstance(found, ChoiceSweep | RangeSweep):
+        return [next(iter(word.sweep_string_iterator()))]
+    return [str(found.start) if isinstance(found, IntervalSweep) else word.get_value_element_as_str()]
 
 
 def _composed(name: str, overrides: list[str]) -> DictConfig:
@@ -207,14 +230,20 @@ def _named(words: list[str], swept: list[str]) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', slug)[:LONGEST]}-{hashed}"
 
 
-def _checked(cfg: DictConfig, place: Path) -> dict[str, Any]:
-    """A job's whole config, once everything in it has been built and its directory looked at."""
-    config = sized(completed(cfg))
-    experiment = build(config)
-    build_trainer(config, place, RunLogger())  # to see that it can be; the job's own is built where it runs
-    run = RunDir(place)
+def _checked(job: SweepJob, sound: dict[str, int]) -> SweepJob:
+    """A job with its whole config, once everything in it has been built and its directory looked at.
+
+    Jobs that differ in their seed alone are built once; ``sound`` remembers how many weights those had.
+    """
+    config = sized(job.config)
+    kind = json.dumps(config | {"seed": 0}, sort_keys=True, default=str)
+    starts = config["init_from"] and (config["overwrite"] or RunDir(job.path).newest() is None)
+    if kind not in sound or starts:
+        experiment = build(config)
+        build_trainer(config, job.path, RunLogger())  # to see that it can be; the job's own is built where it runs
+        sound[kind] = sum(each.numel() for each in experiment.module.denoiser.parameters())
+        if starts:
+            start_from(experiment.module, Path(config["init_from"]), config["prediction"])
     if not config["overwrite"]:
-        run.check(config, of_today)
-    if config["init_from"] and (config["overwrite"] or run.newest() is None):
-        start_from(experiment.module, Path(config["init_from"]), config["prediction"])
-    return config
+        RunDir(job.path).check(config, of_today)
+    return replace(job, config=config, weights=sound[kind])

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
 from scorelab.app.expected import expectation
-from scorelab.app.sweep import job_directory
+from scorelab.app.names import place_in_sweep
 from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.refusals import called
@@ -89,9 +89,7 @@ def what_is_there(directory: Path) -> list[str]:
 
 def run_directory() -> Path:
     """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
-    hydra = HydraConfig.get()
-    place = Path(hydra.runtime.output_dir)
-    return place / job_directory(list(hydra.overrides.task)) if hydra.mode == RunMode.MULTIRUN else place
+    return place_in_sweep() or Path(HydraConfig.get().runtime.output_dir)
 
 
 def taken(run: RunDir) -> RunDir:
@@ -259,7 +257,7 @@ def fit(objects: Ready, processes: Processes) -> None:
 
 def say_where_it_starts(origin: dict[str, Any] | None, run: RunDir, found: Newest | None) -> None:
     """How the job before ended, which checkpoints are damaged, and the step this one begins at."""
-    if run.left_by is not None:
+    if run.left_by is not None and run.left_by.state != "waiting":
         step = "" if run.left_by.step is None else f" at step {run.left_by.step:,}"
         log.info("%s was left by an earlier job: %s%s", display_path(run.path), run.left_by.state, step)
     for damaged in found.damaged.values() if found else ():

@@ -16,6 +16,8 @@ TYPES: dict[str, Any] = {
     "label": int | None,
     "format": Literal["npz", "png"],
     "debug": bool,
+    "detach": bool,
+    "optimized_metric": str,
     "overwrite": bool,
     "deterministic": bool,
     "on_nan": Literal["stop", "skip"],

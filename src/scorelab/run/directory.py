@@ -183,6 +183,18 @@ class RunDir:
             raise
         self.say(status, step, reason=reason)
 
+    def refused(self, reason: str, began: float) -> None:
+        """Say why a job that began then failed, where it could not itself; not where another job is at work."""
+        try:
+            self.lock()
+        except UserError:
+            return
+        before = self.left_by
+        if before is None or (before.time < began and before.state != "finished"):
+            self.started = time.time()
+            self.say("failed", before.step if before else None, reason=reason)
+        self.release()
+
     def say(self, state: str, step: int | None, it_per_s: float | None = None, reason: str | None = None) -> None:
         """Write status.json, if it can be: a run does not end because it cannot say how it does."""
         with suppress(OSError):

@@ -14,6 +14,8 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "best_of",
     "overwrite",
     "debug",
+    "detach",
+    "optimized_metric",
     "logger",
     "trainer.accelerator",  # another device may round otherwise
     "trainer.strategy",

@@ -18,12 +18,14 @@ class Status:
     """What a run's job says of itself.
 
     Attributes:
-        state: running, evaluating, finished, failed, interrupted; lost, where a job that was at work no longer is.
+        state: waiting (submitted), running, evaluating, finished, failed, interrupted; lost, where a job that was at
+            work no longer is.
         step: optimiser steps taken.
         it_per_s: of them per second, since the last time it said so.
         time: when it said so, in seconds since 1970.
         seconds: what all jobs of the run have taken so far.
         reason: why it failed.
+        job: what a cluster calls the job ("slurm 12_3"); None elsewhere.
     """
 
     state: str
@@ -34,13 +36,28 @@ class Status:
     time: float
     seconds: float
     reason: str | None = None
+    job: str | None = None
 
     def __str__(self) -> str:
         """As told to a person."""
         if self.state in ("failed", "finished"):
             return self.reason or self.state
-        place = f" on {self.host}, pid {self.pid}" if self.state in AT_WORK else ""
-        return self.state + ("" if self.step is None else f" at step {self.step:,}") + place
+        step = "" if self.step is None else f" at step {self.step:,}"
+        if self.state == "waiting":
+            return f"waiting in the queue ({self.job}){step}"
+        return self.state + step + (f" on {self.host}, pid {self.pid}" if self.state in AT_WORK else "")
+
+
+def told(status: Status) -> str:
+    """A status in a list of others: its name, and what belongs to it."""
+    return f"failed: {status}" if status.state == "failed" else str(status)
+
+
+def cluster_job() -> str | None:
+    """What Slurm calls the job that this process belongs to."""
+    array, number = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{array}_{number}" if array and number else os.environ.get("SLURM_JOB_ID")
+    return f"slurm {name}" if name else None
 
 
 def write_status(
@@ -50,10 +67,15 @@ def write_status(
     it_per_s: float | None = None,
     seconds: float = 0,
     reason: str | None = None,
+    job: str | None = None,
 ) -> None:
-    """Write status.json for this process. Over the old one where a full disk has no room for another."""
+    """Write status.json for this process, or for a ``job`` of a cluster's.
+
+    Over the old one where a full disk has no room for another.
+    """
     speed = None if it_per_s is None else round(it_per_s, 3)
-    status = Status(state, step, speed, socket.gethostname(), os.getpid(), time.time(), round(seconds, 1), reason)
+    host, pid, now = socket.gethostname(), os.getpid(), time.time()
+    status = Status(state, step, speed, host, pid, now, round(seconds, 1), reason, job or cluster_job())
     file = directory / "status.json"
     try:
         write_json(file, asdict(status))

@@ -1,0 +1,122 @@
+"""The command of a sweep: what is still to be done is told and done, and one table says what came of it."""
+
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import initialize_config_dir
+
+from scorelab.app.expected import span
+from scorelab.app.sweep import Sweep, SweepJob
+from scorelab.app.task import Task
+from scorelab.run.jobs import write_jobs
+from scorelab.run.queue import queued
+from scorelab.run.status import AT_WORK, read_status, told
+
+BYTES = 2 * 16  # of a weight: last.ckpt and best.ckpt hold it, its average and two moments in 4 bytes each
+PICTURES = 3e6  # bytes of all else that a run leaves, W&B's copies of the pictures too
+
+
+def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path, name: str) -> int:
+    """Check every job, do what is not done, print one table; the exit status.
+
+    ``main`` has Hydra call ``task`` for each job; ``words`` are what was typed.
+    """
+    planned = Sweep.planned(words, configs, name)
+    detached = planned.jobs[0].config["detach"]
+    stands = {} if planned.searches else {job.path.name: standing(job) for job in planned.jobs}
+    task.left = frozenset(name for name, stand in stands.items() if stand.left)
+    if planned.searches or len(task.left) < len(planned.jobs) or not all(stand.done for stand in stands.values()):
+        say(planned, stands)
+        if not planned.searches:
+            write_jobs(planned.path, [job.path.name for job in planned.jobs])
+        sys.argv.append(f"hydra.sweep.dir={planned.path}")
+        with first_of(planned.jobs, task.left):
+            main()
+    if detached:
+        print(f"python src/compare.py {planned.path} status=true shows how they stand; the same command waits for them")
+        return 0
+    with initialize_config_dir(str(configs), version_base="1.3"):  # what choices are called
+        planned = planned.found()
+    print(planned.table())
+    return 0 if planned.finished else 1
+
+
+class Standing:
+    """How a job stands before the sweep begins, as a line tells it, and whether it is left alone."""
+
+    def __init__(self, line: str | None = None, left: bool = False, done: bool = False) -> None:
+        self.line, self.left, self.done = line, left, done
+
+
+def standing(job: SweepJob) -> Standing:
+    """How an earlier command has left a job: finished, at work elsewhere, to be gone on with, or not begun."""
+    status = read_status(job.path)
+    if job.failure is None and not job.config["overwrite"]:
+        return Standing("finished, skipped", left=True, done=True)
+    if status is None:
+        return Standing()
+    if status.state in AT_WORK:
+        return Standing(f"{status}: left alone", left=True)
+    if status.state == "waiting":
+        return Standing(f"{status}: left alone", left=True) if status.job in queued() else Standing()
+    if job.config["overwrite"]:
+        return Standing("begun anew")
+    return Standing(f"{told(status)}: tried again" if status.state == "failed" else f"{told(status)}: resumed")
+
+
+def say(sweep: Sweep, stands: Mapping[str, Standing]) -> None:
+    """Tell how many jobs there are, what they will leave on disk, and of each that has a past how it stands."""
+    if sweep.searches:
+        print(f"{sweep.path}: a search, {size(sweep.jobs[0].weights)} a run at most")
+        return
+    todo = [job for job in sweep.jobs if not stands[job.path.name].left]
+    expected = size(sum(job.weights for job in todo), len(todo))
+    left = f", {len(todo)} of them to be done" if len(todo) < len(sweep.jobs) else ""
+    print(f"{sweep.path}: {len(sweep.jobs)} jobs{left}; about {expected} on disk")
+    for name, stand in stands.items():
+        if stand.line is not None:
+            print(f"  {name}: {stand.line}")
+    sys.stdout.flush()
+
+
+def size(weights: int, jobs: int = 1) -> str:
+    """The disk that runs of so many weights together need, as one says it."""
+    size = BYTES * weights + jobs * PICTURES
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+@contextmanager
+def first_of(jobs: Sequence[SweepJob], left: frozenset[str]) -> Iterator[None]:
+    """Say, once the first of several jobs is finished, how long the others will take; in a thread that watches disks.
+
+    Whoever runs the jobs, at most as many as have been seen at work at one time are taken to go on side by side.
+    """
+    todo = [job for job in jobs if job.path.name not in left]
+    over = threading.Event()
+    finished = {job.path.name for job in todo if job.failure is None}
+
+    def watch() -> None:
+        beside = 1
+        while not over.wait(max(1.0, len(todo) / 100)):
+            states = {job.path.name: read_status(job.path) for job in todo}
+            beside = max(beside, sum(each is not None and each.state in AT_WORK for each in states.values()))
+            for name, status in states.items():
+                if status is not None and status.state == "finished" and name not in finished:
+                    rest = sum(each is None or each.state not in ("finished", "failed") for each in states.values())
+                    if rest:
+                        seconds = status.seconds * math.ceil(rest / beside)
+                        at = f", {beside} at a time" if beside > 1 else ""
+                        print(f"first job done in {span(status.seconds)}; {rest} to go{at}: about {span(seconds)}")
+                        sys.stdout.flush()
+                    return
+
+    if len(todo) > 1:
+        threading.Thread(target=watch, name="first of a sweep", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
