@@ -7,13 +7,15 @@ STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train sync test test-slow test-faults lint figures format clean
+.PHONY: help train cluster sync test test-slow test-faults lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 train: $(VENV)/.ready  ## train and evaluate a model: make train ARGS="loss=vlb schedule=cosine"
 	$(RUN) src/train.py $(ARGS)
+
+cluster: $(VENV)/.ready-cluster  ## install the launchers and the search of sweeps: joblib, submitit (Slurm), optuna
 
 sync: $(VENV)/.ready  ## upload to W&B what runs kept on disk: make sync ARGS="logs/train/NAME"
 	@$(RUN) -m scorelab.tracking.sync $(ARGS)
@@ -54,6 +56,10 @@ $(VENV)/.ready: $(VENV)/bin/python $(PINS)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+$(VENV)/.ready-cluster: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	touch $@
+
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster]'
 	touch $@

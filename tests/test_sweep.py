@@ -338,13 +338,17 @@ def test_without_a_validation_figure_no_rate_is_called_best() -> None:
     assert told.splitlines()[1].split()[0] == "?"
 
 
-def test_a_refused_job_counts_as_failed_only_where_it_is_not_finished(tmp_path: Path) -> None:
+def test_a_refused_job_is_told_by_its_directory_unless_it_is_finished(tmp_path: Path) -> None:
     from scorelab.app.sweep import SweepJob
 
+    job = SweepJob([], {}, tmp_path)
+    assert job.failure == "not started"
+    RunDir(tmp_path).refused("no such data", time.time())
+    assert job.failure == "failed: no such data"
     RunDir(tmp_path).close("finished", {})
-    refused = {tmp_path.name: "being worked on by another"}
-    assert SweepJob([], {"overwrite": False}, tmp_path).failure(refused) is None
-    assert SweepJob([], {"overwrite": True}, tmp_path).failure(refused) == "failed: being worked on by another"
+    assert job.failure is None
+    RunDir(tmp_path).refused("no such data", time.time())
+    assert job.failure is None
     (tmp_path / "metrics.json").write_text('{"status": ')
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):
-        _ = SweepJob([], {"overwrite": False}, tmp_path).results
+        _ = job.results

@@ -189,6 +189,7 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
     """Train and evaluate, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
     loggers, trainer = objects.loggers, objects.training.trainer
+    others = set(multiprocessing.active_children())  # a launcher's, say
     job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN), loggers)
     with recorded(job):
         if config["overwrite"]:
@@ -210,7 +211,8 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
                         heartbeat.enter("evaluating")
                         results = evaluated(objects, run)
             finally:
-                for worker in multiprocessing.active_children():  # left where an error is, deaf to gentler words
+                left = set(multiprocessing.active_children()) - others
+                for worker in left:  # where an error is, and deaf to gentler words
                     worker.kill()
                     worker.join()
             job.metrics, job.records, job.failed = results.metrics, results.records, results.failed
