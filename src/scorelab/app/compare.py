@@ -83,7 +83,9 @@ def standing(run: Path, status: Status | None, expected: bool, queue: Mapping[st
         return Standing(run.name, "waiting" if expected else "not begun")
     if status.state == "waiting":
         there = queue.get(status.job or "")
-        return Standing(run.name, *(("waiting", f"{status.job}, {there}") if there else ("lost", f"was {status}")))
+        if there is None:
+            return Standing(run.name, "lost", f"was {status}")
+        return Standing(run.name, "waiting", f"{status.job}, {'starting' if there == 'RUNNING' else there.lower()}")
     if status.state == "failed":
         return Standing(run.name, "failed", status.reason or "")
     step = "" if status.step is None else f"step {status.step:,}"
@@ -111,27 +113,32 @@ def span(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
-def shown(found: Sequence[Standing], title: str) -> str:
-    """How many runs stand how, then a line each: those at work first, the finished last."""
+def counted(found: Sequence[Standing], title: str) -> str:
+    """How many runs stand how."""
     counts = Counter(each.state for each in found)
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{title}: {len(found)} runs: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
+
+
+def lines(found: Sequence[Standing]) -> list[str]:
+    """A line for each run: those at work first, the finished last."""
     width = max(len(each.name) for each in found)
     order = sorted(found, key=lambda each: STATES.index(each.state))
-    lines = [f"  {each.name.ljust(width)}  {each.state:<11} {each.told}".rstrip() for each in order]
-    return "\n".join([f"{title}: {len(found)} runs: {told}", *lines])
+    return [f"  {each.name.ljust(width)}  {each.state:<11} {each.told}".rstrip() for each in order]
 
 
 def watch(places: Sequence[Path], title: str) -> None:
-    """Show how the runs stand until none is at work or waiting; on a terminal in place, else whenever it changes."""
-    last = ""
+    """Show how the runs stand until none is at work or waiting; on a terminal in place, else what has changed."""
+    before: set[str] = set()
     while True:
         found = standings(places)
-        text = shown(found, title)
-        if text != last:
-            print(f"\033[H\033[J{text}" if sys.stdout.isatty() else text, flush=True)
+        now = lines(found)
+        if sys.stdout.isatty():
+            print("\n".join(["\033[H\033[J" + counted(found, title), *now]), flush=True)
+        elif set(now) != before:
+            print("\n".join([counted(found, title), *(line for line in now if line not in before)]), flush=True)
         if not any(each.state in (*AT_WORK, "waiting") for each in found):
             return
-        last = text
+        before = set(now)
         time.sleep(EVERY)
 
 
@@ -172,7 +179,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if keys.watch:
             watch(places, title)
         else:
-            print(shown(standings(places), title))
+            found = standings(places)
+            print("\n".join([counted(found, title), *lines(found)]))
     except UserError as error:
         sys.exit(_refused(error))
     except KeyboardInterrupt:
