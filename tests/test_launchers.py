@@ -12,8 +12,9 @@ from conftest import CONFIGS, type_in
 from scorelab.app.compare import main, standings
 from scorelab.app.submitting import mark_waiting, say_end
 from scorelab.app.sweep import Sweep, SweepJob
-from scorelab.app.sweeping import standing
+from scorelab.app.sweeping import queue, standing
 from scorelab.app.task import Outcome
+from scorelab.errors import UserError
 from scorelab.run.directory import RunDir
 from scorelab.run.jobs import write_jobs
 from scorelab.run.status import write_status
@@ -129,7 +130,11 @@ def test_a_search_takes_a_job_without_the_figure_for_failed() -> None:
         float(Outcome(failure="out of memory"))
 
 
-def test_each_job_that_has_a_past_is_told_and_only_those_to_be_done_are_worked_on(tmp_path: Path) -> None:
+def test_each_job_that_has_a_past_is_told_and_only_those_to_be_done_are_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
+
     def stands(state: str | None, overwrite: bool = False, **more: object) -> tuple[str | None, bool]:
         place = tmp_path / f"{state}{overwrite}"
         if state == "finished":
@@ -181,10 +186,23 @@ def test_how_a_sweep_stands_is_told_with_speed_time_left_and_reasons(tmp_path: P
     assert lines[5].endswith("out of memory: lower data.batch_size")
 
 
-def test_a_job_that_slurm_does_not_know_any_more_is_lost(tmp_path: Path) -> None:
+def test_a_job_that_slurm_does_not_know_any_more_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
     write_status(tmp_path, "waiting", job="slurm 12_3")
     (found,) = standings([tmp_path])
     assert (found.state, found.told) == ("lost", "was waiting in the queue (slurm 12_3)")
+
+
+def test_where_slurm_does_not_answer_a_job_goes_on_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    write_status(tmp_path, "waiting", job="slurm 12_3")
+    (found,) = standings([tmp_path])
+    assert (found.state, found.told) == ("waiting", "slurm 12_3, slurm does not answer")
+    queue.cache_clear()
+    with pytest.raises(UserError, match="which does not answer: no controller"):
+        standing(SweepJob([], {"overwrite": False}, tmp_path))
 
 
 def test_looking_on_ends_when_nothing_is_at_work(tmp_path: Path, capsys) -> None:

@@ -1,9 +1,10 @@
 """What runs have come to, by what they have left on disk: nothing is imported that trains."""
 
 import argparse
+import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -49,9 +50,17 @@ def standings(places: Sequence[Path]) -> list[Standing]:
     for run, expected in runs_in(places):
         status = read_status(run)
         if status is not None and status.state == "waiting" and queue is None:
-            queue = queued()
-        found.append(standing(run, status, expected, queue or {}))
+            queue = queued_or_silent()
+        found.append(standing(run, status, expected, {} if queue is None else queue))
     return found
+
+
+def queued_or_silent() -> Mapping[str, str]:
+    """Slurm's queue; where it does not answer, every job is taken to be there."""
+    try:
+        return queued()
+    except (ConnectionError, subprocess.TimeoutExpired):
+        return defaultdict(lambda: "Slurm does not answer")
 
 
 def runs_in(places: Sequence[Path]) -> list[tuple[Path, bool]]:
@@ -82,10 +91,10 @@ def standing(run: Path, status: Status | None, expected: bool, queue: Mapping[st
     if status is None:
         return Standing(run.name, "waiting" if expected else "not begun")
     if status.state == "waiting":
-        there = queue.get(status.job or "")
-        if there is None:
+        if (job := status.job or "") not in queue and not isinstance(queue, defaultdict):
             return Standing(run.name, "lost", f"was {status}")
-        return Standing(run.name, "waiting", f"{status.job}, {'starting' if there == 'RUNNING' else there.lower()}")
+        state = queue[job]
+        return Standing(run.name, "waiting", f"{job}, {'starting' if state == 'RUNNING' else state.lower()}")
     if status.state == "failed":
         return Standing(run.name, "failed", status.reason or "")
     step = "" if status.step is None else f"step {status.step:,}"

@@ -1,10 +1,13 @@
 """The command of a sweep: what is still to be done is told and done, and one table says what came of it."""
 
 import math
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -12,6 +15,7 @@ from hydra import initialize_config_dir
 from scorelab.app.expected import span
 from scorelab.app.sweep import Sweep, SweepJob
 from scorelab.app.task import Task
+from scorelab.errors import UserError
 from scorelab.run.jobs import write_jobs
 from scorelab.run.queue import queued
 from scorelab.run.status import AT_WORK, read_status, told
@@ -62,10 +66,23 @@ def standing(job: SweepJob) -> Standing:
     if status.state in AT_WORK:
         return Standing(f"{status}: left alone", left=True)
     if status.state == "waiting":
-        return Standing(f"{status}: left alone", left=True) if status.job in queued() else Standing()
+        return Standing(f"{status}: left alone", left=True) if status.job in queue() else Standing()
     if job.config["overwrite"]:
         return Standing("begun anew")
     return Standing(f"{told(status)}: tried again" if status.state == "failed" else f"{told(status)}: resumed")
+
+
+@cache
+def queue() -> Mapping[str, str]:
+    """Slurm's queue as it is when a sweep begins.
+
+    Raises:
+        UserError: when it does not answer: what waits there would be submitted twice.
+    """
+    try:
+        return queued()
+    except (ConnectionError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"jobs of this sweep wait in Slurm's queue, which does not answer: {error}") from error
 
 
 def say(sweep: Sweep, stands: Mapping[str, Standing]) -> None:
@@ -100,7 +117,7 @@ def first_of(jobs: Sequence[SweepJob], left: frozenset[str]) -> Iterator[None]:
     finished = {job.path.name for job in todo if job.failure is None}
 
     def watch() -> None:
-        beside = 1
+        beside, began = 1, time.time()
         while not over.wait(max(1.0, len(todo) / 100)):
             states = {job.path.name: read_status(job.path) for job in todo}
             beside = max(beside, sum(each is not None and each.state in AT_WORK for each in states.values()))
@@ -108,9 +125,10 @@ def first_of(jobs: Sequence[SweepJob], left: frozenset[str]) -> Iterator[None]:
                 if status is not None and status.state == "finished" and name not in finished:
                     rest = sum(each is None or each.state not in ("finished", "failed") for each in states.values())
                     if rest:
-                        seconds = status.seconds * math.ceil(rest / beside)
+                        seconds = min(status.seconds, time.time() - began)  # of this command: it may have been resumed
                         at = f", {beside} at a time" if beside > 1 else ""
-                        print(f"first job done in {span(status.seconds)}; {rest} to go{at}: about {span(seconds)}")
+                        left = span(seconds * math.ceil(rest / beside))
+                        print(f"first job done in {span(seconds)}; {rest} to go{at}: about {left}")
                         sys.stdout.flush()
                     return
 
