@@ -47,14 +47,16 @@ with suppress(ImportError):
         """Jobs side by side in processes of this machine, each with its share of the cores (joblib sees to that)."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            """No more at a time than there are jobs to be done: they have more cores each then."""
+            """No more at a time than there are jobs to be done: they have more cores then. Ctrl-C waits for them."""
             import joblib
+
+            from scorelab.app.beside import patient
 
             task: Any = self.task_function
             todo = sum(not task.leaves(overrides) for overrides in job_overrides)
             self.joblib["n_jobs"] = max(1, min(joblib.effective_n_jobs(self.joblib["n_jobs"]), todo))
             task.quiet = True
-            with environment(TQDM_DISABLE="1"):
+            with environment(TQDM_DISABLE="1"), patient():
                 return super().launch(job_overrides, initial_job_idx)
 
     @dataclass

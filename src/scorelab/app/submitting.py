@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -40,13 +41,15 @@ def side_by_side(launcher: Any, job_overrides: Sequence[Sequence[str]], first: i
             while waiting or jobs:
                 while waiting and len(jobs) < max(1, cores // each):
                     place = next(iter(waiting))
-                    jobs[place] = executor.submit(launcher, *waiting.pop(place))
+                    with deaf():
+                        jobs[place] = executor.submit(launcher, *waiting.pop(place))
                 time.sleep(0.2)
                 for place in [place for place, job in jobs.items() if job.done()]:
                     say_end(place, jobs.pop(place).job_id)
     finally:
         for job in jobs.values():
-            job.cancel()
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)  # which its controller hands on; SIGINT would kill at once
         while not all(job.done() for job in jobs.values()):
             time.sleep(0.2)
     return returns(launcher, job_overrides)
@@ -161,6 +164,16 @@ def say_end(place: Path, job: str) -> None:
         RunDir(place).refused(lines[-1].strip() if lines else "the job ended without a word", time.time())
         status = read_status(place)
     print(f"{place.name}: {told(status) if status else 'not begun'}", flush=True)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Have processes started meanwhile not hear the terminal's Ctrl-C: they are told by this one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

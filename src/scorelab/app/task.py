@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from scorelab.app.again import TYPED
+from scorelab.app.beside import OVER, end_with, job_at_work
 from scorelab.app.told import one_line
 from scorelab.errors import Interrupted
 from scorelab.run.surroundings import settle
 
 PROCESS = uuid.uuid4().hex  # a job taken elsewhere finds another one there
+WATCHED: list[str] = []  # whose process this one, which a launcher keeps for several jobs, will not outlive
 OWN_PROCESS = "SUBMITIT_EXECUTOR"  # set where a launcher has given a job a process of its own, whose status counts
 
 
@@ -81,14 +83,18 @@ class Task:
             return on_disk(place, wanted)
         if self.process != PROCESS:
             self._settle_elsewhere()
+        if OVER.is_set():
+            return Outcome(failure="not begun")
         if self.quiet:
             hush()
         began = time.time()
         module, function = self.job.split(":")
         try:
             cfg = with_choices(cfg, file_folders(HydraConfig.get()))
-            results = getattr(import_module(module), function)(cfg)
+            with job_at_work():
+                results = getattr(import_module(module), function)(cfg)
         except Interrupted as stop:
+            OVER.set()
             if self.process == PROCESS:
                 raise
             return self._ended(stop.told, stop.status)
@@ -131,6 +137,9 @@ class Task:
         settle()
         TYPED.program, TYPED.words = self.program, list(self.words)
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        if self.quiet and not WATCHED:
+            WATCHED.append(self.process)
+            end_with(os.getppid())
 
 
 def hush() -> None:
