@@ -94,9 +94,9 @@ class Task:
             with job_at_work():
                 results = getattr(import_module(module), function)(cfg)
         except Interrupted as stop:
-            OVER.set()
             if self.process == PROCESS:
                 raise
+            OVER.set()
             return self._ended(stop.told, stop.status)
         except Exception as error:  # Hydra would print it in its own way, and end a sweep with a traceback
             if place is None:
