@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from scorelab.app.again import TYPED
 from scorelab.app.expected import expectation
 from scorelab.app.names import place_in_sweep
+from scorelab.app.requeued import going_on, taken
 from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.refusals import called
@@ -34,12 +35,12 @@ from scorelab.lit.spread import spread
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
 from scorelab.run.checkpoints import Newest
-from scorelab.run.directory import RunDir, first_free
+from scorelab.run.directory import RunDir
 from scorelab.run.failures import Job, lost, recorded
 from scorelab.run.heartbeat import Heartbeat
-from scorelab.run.identity import key_of
 from scorelab.run.processes import Processes, free_port, see_complete
 from scorelab.run.signals import SIGNALS
+from scorelab.run.slurm import requeued, time_for_a_step
 from scorelab.tracking.history import History, flat
 from scorelab.tracking.logger import Loggers, RunLogger
 
@@ -60,8 +61,8 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         config = completed(cfg)
         source = source_of(config)
         config = sized(config, source)
-        run = taken(run)
-        config = named(config, run.path)
+        run = taken(run, config)
+        config = named(going_on(config, run), run.path)
         if not config["overwrite"]:
             run.check(config, of_today)
             if run.finished:
@@ -72,7 +73,7 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     except BaseException:
         run.discard()
         raise
-    with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)):
+    with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)), requeued():
         job = attempt(objects, config, run)
     log.info("%s", table(job.metrics, job.records))
     log.info("%s: %s", display_path(run.path), ", ".join(what_is_there(run.path)))
@@ -90,19 +91,6 @@ def what_is_there(directory: Path) -> list[str]:
 def run_directory() -> Path:
     """Where this job works: what Hydra says; in a sweep, a directory there that its overrides name."""
     return place_in_sweep() or Path(HydraConfig.get().runtime.output_dir)
-
-
-def taken(run: RunDir) -> RunDir:
-    """The directory locked; a free one beside it where nobody chose its name and another run has it.
-
-    Raises:
-        UserError: when the name was chosen, and another job works there.
-    """
-    hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN and "run" not in map(key_of, hydra.overrides.task):
-        return first_free(run.path)
-    run.lock()
-    return run
 
 
 def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -191,7 +179,7 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
     loggers, trainer = objects.loggers, objects.training.trainer
     others = set(multiprocessing.active_children())  # a launcher's, say
     job = Job(run, config, TYPED.again(run.path.name, HydraConfig.get().mode == RunMode.MULTIRUN), loggers)
-    with recorded(job):
+    with recorded(job), time_for_a_step(run.checkpoints):
         if config["overwrite"]:
             run.clear()
         run.claim(config)
