@@ -7,7 +7,7 @@ STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train cluster sync test test-slow test-faults lint figures format clean
+.PHONY: help train cluster sync test test-slow test-faults test-cluster lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -28,6 +28,9 @@ test-slow: $(VENV)/.ready-test  ## run the long tests: kills, whole sweeps, seve
 
 test-faults: $(VENV)/.ready-test  ## kill runs at random and compare: FAULTS_SEED= FAULTS_KILLS= make test-faults
 	$(RUN) -m pytest tests/faults -m faults -n 2 --dist loadgroup $(ARGS)
+
+test-cluster: $(VENV)/.ready-test  ## run jobs on a real Slurm, the one that is there; INSTALL=1 installs one (Debian)
+	@$(RUN) tests/cluster/slurm.py tests/cluster -m cluster -n 0 $(ARGS)
 
 lint: $(VENV)/.ready-test  ## check style and types
 	$(VENV)/bin/ruff check $(STYLED)

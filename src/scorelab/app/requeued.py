@@ -1,4 +1,4 @@
-"""What a command means whose job Slurm has requeued: go on with what this very job has begun, and begin nothing anew."""
+"""What a command means whose job Slurm has requeued: go on with what this very job has begun, not begin anew."""
 
 import logging
 from typing import Any

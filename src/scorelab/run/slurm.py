@@ -65,7 +65,7 @@ def time_for_a_step(checkpoints: Path) -> Iterator[None]:
 
 
 def requeue(job: str) -> str:
-    """Have Slurm start a job again, unless it was cancelled or is no batch job; what came of it, as a sentence's end."""
+    """Have Slurm start a job again, unless it was cancelled or is no batch job; what came of it, as a clause."""
     shown = asked("show", "job", "-o", job)
     known = dict(word.partition("=")[::2] for word in shown.stdout.split())
     state = known.get("JobState")

@@ -1,0 +1,198 @@
+"""What Slurm does to jobs, done by a real one (``make test-cluster``): every run ends as if nothing had happened."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = (sys.executable, str(ROOT / "src" / "train.py"))
+STEPS = 16
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+
+
+def words(seconds: float = 0.5) -> list[str]:
+    """A run of small steps, each followed by so many seconds."""
+    return [
+        "data=moons",
+        "model.width=8",
+        f"trainer.max_steps={STEPS}",
+        "callbacks=minimal",
+        "callbacks.validation.every=2",
+        f"+callbacks.dawdler={{_target_:dawdler.Dawdler,every:1,seconds:{seconds}}}",
+        "metrics=[]",
+        "logger=csv",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a test's commands are typed; its jobs do not outlive it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]))
+    yield tmp_path
+    for job in tmp_path.glob("job-*.out"):
+        subprocess.run(["scancel", "-f", job.stem.removeprefix("job-")], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of the run that nothing interrupts, trained outside of Slurm."""
+    place = tmp_path_factory.mktemp("whole")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+    subprocess.run([*TRAIN, "run=a", *words(0)], cwd=place, env=env, check=True, capture_output=True, timeout=300)
+    return weights(place / "logs" / "train" / "a")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a run has learned, by its last checkpoint."""
+    kept = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    assert kept["global_step"] == STEPS
+    return kept["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def submitted(*options: str, step: bool = True, command: tuple[str, ...] = TRAIN, typed: list[str]) -> str:
+    """Submit a command as a batch job, as a step of it (srun) or as its script; the job's number."""
+    script = shlex.join([*(["srun"] if step else ["exec"]), *command, *typed])
+    said = ["sbatch", "--parsable", "-p", "main", "-o", "job-%j.out", "--open-mode=append", *options, "--wrap", script]
+    return subprocess.run(said, capture_output=True, text=True, check=True).stdout.strip().partition(";")[0]
+
+
+def job(number: str) -> dict[str, str]:
+    """What Slurm knows of a job."""
+    said = subprocess.run(["scontrol", "show", "job", "-o", number], capture_output=True, text=True, check=True).stdout
+    return dict(word.partition("=")[::2] for word in said.split())
+
+
+def until(true: Callable[[], Any], number: str, seconds: float = 200) -> None:
+    """Wait for something that a job is to do."""
+    end = time.monotonic() + seconds
+    while not true():
+        log = Path(f"job-{number}.out")
+        assert time.monotonic() < end, f"{job(number)}: {log.read_text()[-2000:] if log.exists() else 'not begun'}"
+        time.sleep(0.3)
+
+
+def ended(number: str) -> dict[str, str]:
+    """What Slurm knows of a job once it is over."""
+    until(lambda: job(number)["JobState"] in OVER, number)
+    return job(number)
+
+
+def under_way(number: str, place: Path) -> None:
+    """Wait until a job has made its second step, whose validation is on disk."""
+
+    def two_steps() -> bool:
+        file = place / "metrics.csv"
+        return file.exists() and len(file.read_text().splitlines()) > 1
+
+    until(two_steps, number)
+
+
+def status(place: Path) -> dict[str, Any]:
+    return json.loads((place / "status.json").read_text())
+
+
+def said(number: str) -> str:
+    return Path(f"job-{number}.out").read_text()
+
+
+def test_preempt_a_job_that_gives_way_saves_comes_back_and_goes_on(folder: Path, whole) -> None:
+    place = folder / "logs" / "train" / "a"
+    number = submitted("-w", "node1", "-c", "2", typed=["run=a", *words()])
+    under_way(number, place)
+    other = submitted("-p", "high", "-w", "node1", "-c", "2", command=("sleep", "1"), typed=[])
+    end = ended(number)
+    assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1"), said(number)
+    assert "interrupted by SIGTERM" in said(number) and f"job {number} is requeued" in said(number)
+    assert "resumed at step" in said(number) and ended(other)["JobState"] == "COMPLETED"
+    assert status(place)["job"] == f"slurm {number}" and same(weights(place), whole)
+
+
+def test_requeue_a_command_without_a_name_and_with_overwrite_goes_on_with_what_it_began(folder: Path, whole) -> None:
+    runs = folder / "logs" / "train"
+    number = submitted(step=False, typed=["overwrite=true", *words()])
+    until(lambda: any(runs.glob("*/status.json")), number)
+    (place,) = runs.iterdir()
+    under_way(number, place)
+    subprocess.run(["scontrol", "requeue", number], check=True)
+    end = ended(number)
+    assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1"), said(number)
+    assert "Slurm has requeued job" in said(number) and "overwrite=true is done" in said(number)
+    assert "resumed at step" in said(number)
+    assert list(runs.iterdir()) == [place] and same(weights(place), whole)
+
+
+def test_timeout_a_job_longer_than_its_limit_is_done_in_several(folder: Path, whole) -> None:
+    number = submitted("-t", "1", "--signal=USR2@5", typed=["run=a", *words(4)])
+    end = ended(number)
+    assert end["JobState"] == "COMPLETED" and int(end["Restarts"]) >= 1, said(number)
+    assert "interrupted by SIGUSR2" in said(number) and "resumed at step" in said(number)
+    assert same(weights(folder / "logs" / "train" / "a"), whole)
+
+
+def test_kill_a_killed_job_has_failed_and_the_same_command_finishes_it(folder: Path, whole) -> None:
+    place = folder / "logs" / "train" / "a"
+    number = submitted(typed=["run=a", *words()])
+    under_way(number, place)
+    os.kill(status(place)["pid"], 9)
+    assert ended(number)["JobState"] == "FAILED"
+    again = submitted(typed=["run=a", *words()])
+    assert ended(again)["JobState"] == "COMPLETED", said(again)
+    assert same(weights(place), whole)
+
+
+@pytest.mark.parametrize("step", [True, False], ids=["srun", "script"])
+def test_cancel_a_cancelled_job_saves_and_stays_cancelled(folder: Path, step: bool) -> None:
+    place = folder / "logs" / "train" / "a"
+    number = submitted(step=step, typed=["run=a", *words()])
+    under_way(number, place)
+    subprocess.run(["scancel", number], check=True)
+    end = ended(number)
+    assert (end["JobState"], end["Restarts"]) == ("CANCELLED", "0"), said(number)
+    assert f"not requeued, for job {number} was ended" in said(number)
+    assert status(place)["state"] == "interrupted" and (place / "checkpoints" / "last.ckpt").exists()
+
+
+def array(*typed: str) -> subprocess.CompletedProcess[str]:
+    """A sweep whose jobs Slurm runs."""
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=main", "hydra.launcher.timeout_min=20"]
+    command = [*TRAIN, "-m", "name=s", *typed, *launcher, *words(0)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+
+def test_array_four_jobs_of_a_sweep_end_as_they_do_alone(folder: Path, whole) -> None:
+    done = array("loss=simple,vlb", "schedule=linear,cosine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    places = sorted((folder / "logs" / "sweeps" / "s").glob("*/status.json"))
+    states = [json.loads(file.read_text()) for file in places]
+    assert [each["state"] for each in states] == ["finished"] * 4
+    assert len({each["job"].partition("_")[0] for each in states}) == 1, "one array"
+    assert sum(same(weights(file.parent), whole) for file in places) == 1, "loss=simple schedule=cosine"
+
+
+def test_fail_one_job_of_four_fails_alone(folder: Path) -> None:
+    done = array("optimizer.lr=1e-3,2e-3,3e-3,1e30")
+    assert done.returncode == 1, done.stdout + done.stderr
+    states = {
+        file.parent.name: status(file.parent) for file in (folder / "logs" / "sweeps" / "s").glob("*/status.json")
+    }
+    failed = {name: each for name, each in states.items() if each["state"] != "finished"}
+    assert len(states) == 4 and len(failed) == 1
+    ((name, last),) = failed.items()
+    assert "1e30" in name.replace("+", "") and last["state"] == "failed"
+    assert job(last["job"].removeprefix("slurm "))["JobState"] == "FAILED"
