@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 pytestmark = pytest.mark.cluster
 
@@ -188,11 +189,9 @@ def test_array_four_jobs_of_a_sweep_end_as_they_do_alone(folder: Path, whole) ->
 def test_fail_one_job_of_four_fails_alone(folder: Path) -> None:
     done = array("optimizer.lr=1e-3,2e-3,3e-3,1e30")
     assert done.returncode == 1, done.stdout + done.stderr
-    states = {
-        file.parent.name: status(file.parent) for file in (folder / "logs" / "sweeps" / "s").glob("*/status.json")
-    }
-    failed = {name: each for name, each in states.items() if each["state"] != "finished"}
-    assert len(states) == 4 and len(failed) == 1
-    ((name, last),) = failed.items()
-    assert "1e30" in name.replace("+", "") and last["state"] == "failed"
-    assert job(last["job"].removeprefix("slurm "))["JobState"] == "FAILED"
+    places = [file.parent for file in (folder / "logs" / "sweeps" / "s").glob("*/status.json")]
+    failed = [place for place in places if status(place)["state"] != "finished"]
+    assert len(places) == 4 and len(failed) == 1, done.stdout
+    config = yaml.safe_load((failed[0] / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 1e30 and status(failed[0])["state"] == "failed"
+    assert job(status(failed[0])["job"].removeprefix("slurm "))["JobState"] == "FAILED"

@@ -75,7 +75,10 @@ def requeue(job: str) -> str:
         return "not requeued, for it is no batch job"
     if int(known.get("Restarts", 0)) > restarts():
         return f"Slurm has requeued job {job}, which goes on by itself"
-    if state != "RUNNING":  # cancelled, or killed for its time: what the person, or the limit, says stands
+    if known.get("Reason") == "TimeLimit" and state != "RUNNING":
+        later = f"the same command, or scontrol requeue {job}, goes on"
+        return f"not requeued, for its time is up: --signal=USR2@60 would have warned it; {later}"
+    if state != "RUNNING":  # by a person, mostly
         return f"not requeued, for job {job} was ended ({state.lower()})"
     done = asked("requeue", job)
     if done.returncode:
