@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,15 @@ def job(number: str) -> dict[str, str]:
 
 def until(true: Callable[[], Any], number: str, seconds: float = 200) -> None:
     """Wait for something that a job is to do."""
+    log = Path(f"job-{number}.out")
+    wait_for(true, lambda: f"{job(number)}: {log.read_text()[-2000:] if log.exists() else 'not begun'}", seconds)
+
+
+def wait_for(true: Callable[[], Any], why: Callable[[], str] = lambda: "", seconds: float = 200) -> None:
+    """Wait until something is true."""
     end = time.monotonic() + seconds
     while not true():
-        log = Path(f"job-{number}.out")
-        assert time.monotonic() < end, f"{job(number)}: {log.read_text()[-2000:] if log.exists() else 'not begun'}"
+        assert time.monotonic() < end, why()
         time.sleep(0.3)
 
 
@@ -169,10 +175,10 @@ def test_cancel_a_cancelled_job_saves_and_stays_cancelled(folder: Path, step: bo
     assert status(place)["state"] == "interrupted" and (place / "checkpoints" / "last.ckpt").exists()
 
 
-def array(*typed: str) -> subprocess.CompletedProcess[str]:
+def array(*typed: str, seconds: float = 0) -> subprocess.CompletedProcess[str]:
     """A sweep whose jobs Slurm runs."""
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=main", "hydra.launcher.timeout_min=20"]
-    command = [*TRAIN, "-m", "name=s", *typed, *launcher, *words(0)]
+    command = [*TRAIN, "-m", "name=s", *typed, *launcher, *words(seconds)]
     return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
@@ -195,3 +201,20 @@ def test_fail_one_job_of_four_fails_alone(folder: Path) -> None:
     config = yaml.safe_load((failed[0] / "config.yaml").read_text())
     assert config["optimizer"]["lr"] == 1e30 and status(failed[0])["state"] == "failed"
     assert job(status(failed[0])["job"].removeprefix("slurm "))["JobState"] == "FAILED"
+
+
+def test_requeue_a_job_of_an_array_whose_time_is_nearly_up_goes_on_alone(folder: Path, whole) -> None:
+    sweep = folder / "logs" / "sweeps" / "s"
+    with ThreadPoolExecutor() as beside:
+        done = beside.submit(array, "seed=0,1", seconds=1)
+        wait_for(lambda: done.done() or len(list(sweep.glob("*/metrics.csv"))) == 2)
+        (place,) = (
+            file.parent for file in sweep.glob("*/config.yaml") if yaml.safe_load(file.read_text())["seed"] == 0
+        )
+        number = status(place)["job"].removeprefix("slurm ")
+        under_way(number, place)
+        subprocess.run(["scancel", "--signal=USR2", number], check=True)
+    assert done.result().returncode == 0, done.result().stdout + done.result().stderr
+    numbers = [status(file.parent)["job"].removeprefix("slurm ") for file in sweep.glob("*/status.json")]
+    assert sorted(job(each)["Restarts"] for each in numbers) == ["0", "1"] and job(number)["Restarts"] == "1"
+    assert same(weights(place), whole)
