@@ -99,7 +99,7 @@ def running() -> Iterator[None]:
         start(stack, folder, "slurmctld", "-D", "-i")
         for node in NODES:
             start(stack, folder, "slurmd", "-D", "-N", node)
-        stack.callback(subprocess.run, ["scancel", "--full", "--user", getpass.getuser()], timeout=60, check=False)
+        stack.callback(end_jobs)
         wait_until_idle(folder)
         yield
 
@@ -144,6 +144,16 @@ def stop(daemon: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
+
+
+def end_jobs() -> None:
+    """End what still runs there, and wait until it has ended: its daemons would leave it behind."""
+    for _ in range(30):
+        subprocess.run(["scancel", "--full", "--signal=KILL", "--user", getpass.getuser()], timeout=60, check=False)
+        if not subprocess.run(["squeue", "-h"], capture_output=True, text=True, timeout=60, check=False).stdout:
+            return
+        subprocess.run(["scancel", "--user", getpass.getuser()], timeout=60, check=False)
+        time.sleep(1)
 
 
 def restore(name: str, value: str | None) -> None:
