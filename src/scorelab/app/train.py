@@ -2,9 +2,6 @@
 
 import logging
 import multiprocessing
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,9 @@ from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
 from scorelab.app.expected import expectation
+from scorelab.app.log_file import log_file
 from scorelab.app.names import place_in_sweep
+from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
 from scorelab.config.build import Experiment, build, sized, source_of
 from scorelab.config.check import completed, instantiate
@@ -29,7 +28,7 @@ from scorelab.errors import EvaluationFailed, UserError
 from scorelab.evaluation import Results, run_yardsticks
 from scorelab.files import display_path, plain
 from scorelab.lit.bar import evaluations_shown
-from scorelab.lit.environment import ProcessEnvironment
+from scorelab.lit.environment import ProcessEnvironment, launched_place
 from scorelab.lit.pictures import draw_results
 from scorelab.lit.spread import spread
 from scorelab.report.card import draw_cards, write_card
@@ -38,6 +37,7 @@ from scorelab.run.checkpoints import Newest
 from scorelab.run.directory import RunDir
 from scorelab.run.failures import Job, lost, recorded
 from scorelab.run.heartbeat import Heartbeat
+from scorelab.run.nodes import Leader
 from scorelab.run.processes import Processes, free_port, see_complete
 from scorelab.run.signals import SIGNALS
 from scorelab.run.slurm import requeued, time_for_a_step
@@ -56,6 +56,11 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
         Interrupted: when a signal ended it, all that it had reached saved.
     """
     quiet()
+    return over_nodes(cfg, lead)
+
+
+def lead(cfg: DictConfig, others: Leader | None = None) -> dict[str, float | None]:
+    """What ``train`` does, in the first of a run's processes; ``others`` are those on several nodes."""
     run = RunDir(run_directory())
     try:
         config = completed(cfg)
@@ -69,12 +74,12 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
                 results = run.finish()
                 log.info("%s is finished:\n%s", display_path(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
-        objects = ready(config, run, source)
+        objects = ready(config, run, source, others)
     except BaseException:
         run.discard()
         raise
     with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)), requeued():
-        job = attempt(objects, config, run)
+        job = attempt(objects, config, run, others)
     log.info("%s", table(job.metrics, job.records))
     log.info("%s: %s", display_path(run.path), ", ".join(what_is_there(run.path)))
     if job.reason is not None:
@@ -120,7 +125,7 @@ class Ready:
     title: str
 
 
-def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> Ready:
+def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, others: Leader | None = None) -> Ready:
     """All objects of a run that may begin, or go on.
 
     Raises:
@@ -130,7 +135,8 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> 
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
     loggers, port = Loggers(), 0 if config["trainer"]["devices"] == 1 else free_port()
-    training = build_trainer(config, run.path, loggers, ProcessEnvironment(0, port))
+    place = launched_place(others.here) if others else ProcessEnvironment(0, port)
+    training = build_trainer(config, run.path, loggers, place)
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
         start_from(experiment.module, Path(config["init_from"]), config["prediction"])
     one, other = (
@@ -140,40 +146,7 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None) -> 
     return Ready(experiment, training, loggers, port, f"{one},\n{other}")
 
 
-class LogFile(logging.FileHandler):
-    """A log that says nothing of a disk that does not take it: whatever else meets it will."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write, if the file can be opened."""
-        with suppress(OSError):
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Go on; the terminal has the line too."""
-
-
-@contextmanager
-def log_file(directory: Path) -> Iterator[None]:
-    """What is said goes to train.log too, with dates; so does an error, with its traceback where it is our own."""
-    handler = LogFile(directory / "train.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    log.setLevel(logging.DEBUG)  # tracebacks are for the file; the console shows INFO
-    try:
-        yield
-    except Exception as error:
-        ours = not isinstance(error, UserError)
-        about = (log.name, logging.ERROR, __file__, 0, "error: %s", (error,), sys.exc_info() if ours else None)
-        handler.handle(logging.LogRecord(*about))
-        if ours:
-            error.add_note(f"{display_path(directory / 'train.log')} shows where")
-        raise
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
-def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
+def attempt(objects: Ready, config: dict[str, Any], run: RunDir, others: Leader | None = None) -> Job:
     """Train and evaluate, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
     loggers, trainer = objects.loggers, objects.training.trainer
@@ -183,7 +156,9 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir) -> Job:
         if config["overwrite"]:
             run.clear()
         run.claim(config)
-        processes = Processes(run.path, config["trainer"]["devices"], objects.port, WORKER, lambda why: lost(job, why))
+        devices, last = config["trainer"]["devices"], partial(lost, job)
+        here = Processes(run.path, devices, objects.port, WORKER, last)
+        processes = others.of(run.path, config, last) if others else here
         job.fallen = lambda: processes.fallen
         job.steps = lambda: trainer.global_step
         loggers.add(History(run.path))
@@ -233,12 +208,12 @@ def begin(objects: Ready, run: RunDir) -> Newest | None:
     return found
 
 
-def fit(objects: Ready, processes: Processes) -> None:
+def fit(objects: Ready, processes: Processes | Leader) -> None:
     """Train to the last step."""
     experiment, trainer = objects.experiment, objects.training.trainer
     path = None if processes.checkpoint is None else str(processes.checkpoint)
     trainer.fit(experiment.module, experiment.data, ckpt_path=path, weights_only=True)
-    see_complete(processes.devices)
+    see_complete(processes.devices, processes.nodes)
     if trainer.global_step < trainer.max_steps:
         log.info(
             "time-limited: stopped after %s steps, so its figures depend on how fast they were", trainer.global_step

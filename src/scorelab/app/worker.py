@@ -3,8 +3,10 @@
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import yaml
+from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 from scorelab.config.build import build
 from scorelab.config.trainer import build_trainer, quiet
@@ -18,10 +20,15 @@ from scorelab.tracking.logger import RunLogger
 
 
 def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = None) -> None:
-    """Train with the first process, and compute what it asks of the network; it alone writes."""
+    """Do what ``work`` does, beside the first process on its machine."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     share_cores(config["trainer"]["devices"])
+    work(place, config, directory, checkpoint)
+
+
+def work(place: ClusterEnvironment, config: dict[str, Any], directory: Path, checkpoint: str | None) -> None:
+    """Train with the first process, and compute what it asks of the network; it alone writes."""
     with SIGNALS.listening(), SIGNALS.waiting():
         heed_signals()
         experiment = build(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from scorelab.config.check import instantiate
@@ -29,9 +30,9 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
     for key in ("max_steps", "accumulate_grad_batches"):
         if not isinstance(node[key], int) or node[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1, got {node[key]}")
-    if type(node["devices"]) is not int or node["devices"] < 1 or node["num_nodes"] != 1:
-        told = f"trainer.devices={node['devices']}, num_nodes={node['num_nodes']}"
-        raise UserError(f"{told}: a run trains on 1, 2, ... devices of one machine: type their number")
+    for key, where in (("devices", "devices of each node"), ("num_nodes", "nodes")):
+        if type(node[key]) is not int or node[key] < 1:
+            raise UserError(f"trainer.{key}={node[key]}: a run trains on 1, 2, ... {where}: type their number")
     if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
     if isinstance(node["max_time"], int | float):
@@ -55,7 +56,7 @@ class Training:
 
 
 def build_trainer(
-    config: dict[str, Any], directory: Path, logger: RunLogger, place: ProcessEnvironment | None = None
+    config: dict[str, Any], directory: Path, logger: RunLogger, place: ClusterEnvironment | None = None
 ) -> Training:
     """The trainer and its callbacks; what scorelab does itself (bar, checkpoints, validation) is off in Lightning.
 
@@ -67,7 +68,8 @@ def build_trainer(
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
     node = dict(config["trainer"])
-    if node["strategy"] == "ddp":  # its own patience ends runs whose first process computes alone for half an hour
+    if node["strategy"] == "ddp" or (node["strategy"] == "auto" and node["devices"] * node["num_nodes"] > 1):
+        # its own patience ends runs whose first process computes alone for half an hour
         node["strategy"] = DDPStrategy(timeout=FOREVER)
     if node.get("accelerator") == "auto":
         node["accelerator"] = "gpu" if torch.cuda.is_available() else "cpu"  # never mps: tables are float64

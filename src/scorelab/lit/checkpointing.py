@@ -62,7 +62,7 @@ class Checkpointing(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """See that all processes are there; have a way for them to agree that keeps no GPU waiting."""
-        see_complete(trainer.num_devices)
+        see_complete(trainer.num_devices * trainer.num_nodes, trainer.num_nodes)
         if trainer.world_size > 1:
             self.group = distributed.new_group(backend="gloo", timeout=FOREVER)
 

@@ -1,7 +1,15 @@
 """Which of a run's processes this is, as Lightning asks for it."""
 
-from lightning.pytorch.plugins.environments import LightningEnvironment
+import os
 
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+from scorelab.run.launch import Launched
 from scorelab.run.processes import HOST
 
 
@@ -41,3 +49,9 @@ class ProcessEnvironment(LightningEnvironment):
 
     def teardown(self) -> None:
         """There is nothing to take back."""
+
+
+def launched_place(launched: Launched) -> ClusterEnvironment:
+    """Which of several nodes' processes this is, as Lightning reads it from a launcher's variables; set again here."""
+    os.environ |= launched.environment
+    return SLURMEnvironment(auto_requeue=False) if launched.launcher == "srun" else TorchElasticEnvironment()

@@ -93,7 +93,7 @@ def _see_well(error: Exception | None, device: torch.device) -> None:
     if error is not None:
         raise error
     rank, why = next((rank, why) for rank, why in enumerate(told) if why)
-    raise OtherProcessError(f"{why} (in rank{rank}.log)")
+    raise OtherProcessError(f"{why} (in rank{rank}.log, or what rank {rank} printed)")
 
 
 def _in_a_line(error: Exception) -> str:

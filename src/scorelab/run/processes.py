@@ -24,15 +24,16 @@ FOREVER = timedelta(days=30)  # how long one waits for another's call: ``Process
 PATIENCE = 20  # seconds between another process's death and the end of this one, if nothing else has ended it
 
 
-def see_complete(asked: int) -> None:
-    """See that as many processes train together as were asked for.
+def see_complete(asked: int, nodes: int = 1) -> None:
+    """See that as many processes train together as were asked for, on so many nodes.
 
     Raises:
         RuntimeError: when there are fewer, or more.
     """
     there = distributed.get_world_size() if distributed.is_initialized() else 1
     if there != asked:
-        raise RuntimeError(f"trainer.devices={asked} asks for {asked} processes, and {there} of them trains here")
+        words = f"trainer.devices={asked // nodes}" + (f" trainer.num_nodes={nodes}" if nodes > 1 else "")
+        raise RuntimeError(f"{words} asks for {asked} processes, and {there} of them trains here")
 
 
 class Processes:
@@ -50,6 +51,11 @@ class Processes:
         self.fallen: str | None = None
         self.over = threading.Event()
         self.checkpoint: Path | None = None
+
+    @property
+    def nodes(self) -> int:
+        """All are on this machine."""
+        return 1
 
     def at(self, checkpoint: Path | None) -> "Processes":
         """Have them go on from a checkpoint."""

@@ -30,6 +30,7 @@ PLACES = (
     "JSM_NAMESPACE_RANK",
 )
 UNHEARD = "TORCHELASTIC_USE_AGENT_STORE"  # has torch look for a launcher's own store instead of opening one
+FORGOTTEN: dict[str, str] = {}  # what ``settle`` took out of the environment: a run over several nodes needs it
 
 
 def settle() -> None:
@@ -39,8 +40,10 @@ def settle() -> None:
         if getattr(sys, name) is None:  # closed at the start, or never there
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     sys.stdout, sys.stderr = patient(sys.stdout), patient(sys.stderr)
+    FORGOTTEN.clear()
     for name in (*PLACES, UNHEARD):
-        os.environ.pop(name, None)
+        if name in os.environ:
+            FORGOTTEN[name] = os.environ.pop(name)
     settle_threads()
     with suppress(OSError):
         settle_caches()
