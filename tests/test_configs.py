@@ -350,7 +350,8 @@ def test_a_case_knows_how_much_chance_its_class_counts_hold(words: tuple[str, ..
         ("++schedule.s=1e15", "schedule: s=1000000000000000.0 leaves the curve no room to fall"),
         ("++optimizer.weight_decay=-2", "optimizer.weight_decay: Invalid weight_decay value: -2"),
         ("++trainer.accelerator=abacus", "trainer.accelerator: You selected an invalid accelerator name"),
-        ("++trainer.strategy=hope", "trainer.strategy: You selected an invalid strategy name"),
+        ("++trainer.strategy=hope", "trainer.strategy=hope: possible: auto, ddp; the whole network is on each device"),
+        ("++trainer.strategy=fsdp", "trainer.strategy=fsdp: possible: auto, ddp"),
         ("++trainer.profiler=x", "trainer.profiler: When passing string value"),
         ("extractor=mnist", "this extractor looks at images (1, 28, 28), and the data are (1, 8, 8): extractor=auto"),
         (

@@ -60,9 +60,10 @@ CONFIGS = ROOT / "configs"
         (["seed=-1"], "seed=-1: a whole number in 0 ... 4294967295"),
         (
             ["trainer.devices=auto"],
-            "trainer.devices=auto, num_nodes=1: a run trains on 1, 2, ... devices of one machine",
+            "trainer.devices=auto: a run trains on 1, 2, ... devices of each node: type their number",
         ),
-        (["trainer.num_nodes=2"], "trainer.devices=1, num_nodes=2: a run trains on 1, 2, ... devices"),
+        (["trainer.num_nodes=0"], "trainer.num_nodes=0: a run trains on 1, 2, ... nodes: type their number"),
+        (["trainer.num_nodes=2"], "trainer.num_nodes=2 trainer.devices=1: no launcher has started the 2 processes"),
         (["trainer.max_time=soon"], "is not a valid duration"),
         (["trainer.max_time=20"], "trainer.max_time=20: type days, hours, minutes and seconds as DD:HH:MM:SS"),
         (

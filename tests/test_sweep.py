@@ -176,7 +176,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(tmp_path: Path) -
         (("loss=simple,simple",), "two jobs of this sweep would be one run"),
         (("loss=simple,vlb", "best_of=optimizer.lr"), "best_of=optimizer.lr: not swept; swept: loss"),
         (("trainer.accelerator=cpu,auto",), "two jobs of this sweep would be one run"),
-        (("seed=1,2", "trainer.num_nodes=2"), "trainer.devices=1, num_nodes=2: a run trains on 1, 2, ... devices"),
+        (("seed=1,2", "trainer.num_nodes=0"), "trainer.num_nodes=0: a run trains on 1, 2, ... nodes"),
         (("seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir=x: a job's directory is named by its overrides"),
         (("seed=1,2", "hydra.mode=RUN"), "hydra.mode=RUN: type -m for several runs"),
         (("seed=1,2", "--cfg", "job"), "--cfg and --info show a single run"),

@@ -65,14 +65,19 @@ def as_asked(here: Launched | None, nodes: int, devices: int) -> Launched:
         f"start the command with srun --nodes={nodes} --ntasks-per-node={devices}, "
         f"or on each node with torchrun --nnodes={nodes} --nproc-per-node={devices}"
     )
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and hydra.runtime.choices.get("hydra/launcher") == "basic":
+    if sweeps_here():
         raise UserError(f"{told}: a sweep's jobs are started over nodes by hydra/launcher=submitit_slurm alone")
     if here is None:
         raise UserError(f"{told}: no launcher has started the {nodes * devices} processes: {how}")
     if (here.world, here.local) != (nodes * devices, devices):
         raise UserError(f"{told}: {here.launcher} has started {here.world} processes, {here.local} on this node: {how}")
     return here
+
+
+def sweeps_here() -> bool:
+    """Whether this process itself works through a sweep, where one job's loss of a process would be all jobs' loss."""
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and hydra.runtime.choices.get("hydra/launcher") == "basic"
 
 
 def follow(part: Follower) -> Figures:

@@ -33,6 +33,11 @@ def _refuse_trainer(node: dict[str, Any], callbacks: dict[str, Any]) -> None:
     for key, where in (("devices", "devices of each node"), ("num_nodes", "nodes")):
         if type(node[key]) is not int or node[key] < 1:
             raise UserError(f"trainer.{key}={node[key]}: a run trains on 1, 2, ... {where}: type their number")
+    strategy = node["strategy"]
+    kind = strategy.get("_target_", "") if isinstance(strategy, dict) else strategy
+    if kind not in ("auto", "ddp") and not str(kind).endswith(".DDPStrategy"):
+        told = f"trainer.strategy={kind}: possible: auto, ddp"
+        raise UserError(f"{told}; the whole network is on each device, as checkpoints and averaged weights have it")
     if node["precision"] not in (None, 32, "32", "32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={node['precision']}: possible: 32-true, bf16-mixed")
     if isinstance(node["max_time"], int | float):
