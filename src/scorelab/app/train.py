@@ -59,8 +59,8 @@ def train(cfg: DictConfig) -> dict[str, float | None]:
     return over_nodes(cfg, lead)
 
 
-def lead(cfg: DictConfig, others: Leader | None = None) -> dict[str, float | None]:
-    """What ``train`` does, in the first of a run's processes; ``others`` are those on several nodes."""
+def lead(cfg: DictConfig, leader: Leader | None = None) -> dict[str, float | None]:
+    """What ``train`` does, in the first of a run's processes; ``leader`` is this one's part over several nodes."""
     run = RunDir(run_directory())
     try:
         config = completed(cfg)
@@ -74,12 +74,12 @@ def lead(cfg: DictConfig, others: Leader | None = None) -> dict[str, float | Non
                 results = run.finish()
                 log.info("%s is finished:\n%s", display_path(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
-        objects = ready(config, run, source, others)
+        objects = ready(config, run, source, leader)
     except BaseException:
         run.discard()
         raise
     with log_file(run.path), SIGNALS.listening(farewell=lambda: run.say("interrupted", None)), requeued():
-        job = attempt(objects, config, run, others)
+        job = attempt(objects, config, run, leader)
     log.info("%s", table(job.metrics, job.records))
     log.info("%s: %s", display_path(run.path), ", ".join(what_is_there(run.path)))
     if job.reason is not None:
@@ -125,7 +125,7 @@ class Ready:
     title: str
 
 
-def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, others: Leader | None = None) -> Ready:
+def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, leader: Leader | None = None) -> Ready:
     """All objects of a run that may begin, or go on.
 
     Raises:
@@ -135,7 +135,7 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, oth
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
     loggers, port = Loggers(), 0 if config["trainer"]["devices"] == 1 else free_port()
-    place = launched_place(others.here) if others else ProcessEnvironment(0, port)
+    place = launched_place(leader.here) if leader else ProcessEnvironment(0, port)
     training = build_trainer(config, run.path, loggers, place)
     if config["init_from"] and (config["overwrite"] or run.newest() is None):
         start_from(experiment.module, Path(config["init_from"]), config["prediction"])
@@ -146,7 +146,7 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, oth
     return Ready(experiment, training, loggers, port, f"{one},\n{other}")
 
 
-def attempt(objects: Ready, config: dict[str, Any], run: RunDir, others: Leader | None = None) -> Job:
+def attempt(objects: Ready, config: dict[str, Any], run: RunDir, leader: Leader | None = None) -> Job:
     """Train and evaluate, and say in metrics.json and status.json how it ended, whatever ends it."""
     SIGNALS.waits = True  # but where something can say how the run ended, and nothing would be lost
     loggers, trainer = objects.loggers, objects.training.trainer
@@ -158,7 +158,7 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir, others: Leader 
         run.claim(config)
         devices, last = config["trainer"]["devices"], partial(lost, job)
         here = Processes(run.path, devices, objects.port, WORKER, last)
-        processes = others.of(run.path, config, last) if others else here
+        processes = leader.of(run.path, config, last) if leader else here
         job.fallen = lambda: processes.fallen
         job.steps = lambda: trainer.global_step
         loggers.add(History(run.path))

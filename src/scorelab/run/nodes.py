@@ -159,10 +159,7 @@ def _store(here: Launched, address: str, port: int) -> distributed.Store:
 
 def connect(here: Launched, store: distributed.Store) -> None:
     """Have torch know all of them, and take this process's share of its node's cores."""
-    if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # Slurm has shared them out
-        torch.set_num_threads(min(torch.get_num_threads(), int(cores)))
-    else:
-        share_cores(here.local)
+    share_cores(here.local)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=FOREVER)
 
