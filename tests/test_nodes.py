@@ -103,6 +103,7 @@ def same_weights(one: Path, other: Path) -> None:
     assert unlike_last(*(run / "checkpoints" / "last.ckpt" for run in (one, other))) == []
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_machine_bit_by_bit_and_the_first_alone_speaks(
     one_machine: Path, tmp_path: Path
 ) -> None:

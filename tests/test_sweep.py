@@ -343,11 +343,11 @@ def test_a_refused_job_is_told_by_its_directory_unless_it_is_finished(tmp_path: 
 
     job = SweepJob([], {}, tmp_path)
     assert job.failure == "not started"
-    RunDir(tmp_path).refused("no such data", time.time())
+    RunDir(tmp_path).refused("no such data")
     assert job.failure == "failed: no such data"
     RunDir(tmp_path).close("finished", {})
     assert job.failure is None
-    RunDir(tmp_path).refused("no such data", time.time())
+    RunDir(tmp_path).refused("no such data")
     assert job.failure is None
     (tmp_path / "metrics.json").write_text('{"status": ')
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):

@@ -50,7 +50,7 @@ with suppress(ImportError):
             """No more at a time than there are jobs to be done: they have more cores then. Ctrl-C waits for them."""
             import joblib
 
-            from scorelab.app.beside import patient
+            from scorelab.run.beside import patient
 
             task: Any = self.task_function
             todo = sum(not task.leaves(overrides) for overrides in job_overrides)

@@ -115,6 +115,8 @@ def _refuse(line: Line, folders: list[Path], name: str) -> None:
         top = re.split(r"[.@]", key)[0]
         if told := _of_hydra(key, value):
             raise UserError(f"{word}: {told}")
+        if key in ("hydra/launcher", "hydra/sweeper") and value != "basic" and not line.several:
+            raise UserError(f"{word}: belongs to several runs: type -m and what is swept")
         if name in ("eval", "sample") and (word.startswith("~") or (word.startswith("+") and "." not in key)):
             raise UserError(f"{word}: type group=choice, group.key=value, or metrics.NAME=null to leave a part out")
         if top.startswith("hydra") or not ("=" in word or word.startswith("~")):

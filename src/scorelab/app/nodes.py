@@ -38,6 +38,7 @@ def over_nodes(cfg: DictConfig, lead: Callable[[DictConfig, Leader | None], Figu
     try:
         here = as_asked(here, nodes, devices)
     except UserError as error:
+        tidy(None)
         if here and here.rank:
             sys.exit(status_of(error))  # the first says it
         raise

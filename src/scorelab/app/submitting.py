@@ -161,7 +161,7 @@ def say_end(place: Path, job: str) -> None:
     if status is None or status.state == "waiting":
         logs = sorted(place.parent.glob(f".submitit/*/{job}_*log.err"))
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        RunDir(place).refused(lines[-1].strip() if lines else "the job ended without a word", time.time())
+        RunDir(place).refused(lines[-1].strip() if lines else "the job ended without a word")
         status = read_status(place)
     print(f"{place.name}: {told(status) if status else 'not begun'}", flush=True)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from scorelab.app.again import TYPED
-from scorelab.app.beside import OVER, end_with, job_at_work
 from scorelab.app.told import one_line
 from scorelab.errors import Interrupted
+from scorelab.run.beside import OVER, end_with, job_at_work
 from scorelab.run.surroundings import settle
 
 PROCESS = uuid.uuid4().hex  # a job taken elsewhere finds another one there
@@ -102,7 +102,7 @@ class Task:
             if place is None:
                 self.error = error
                 return Outcome()
-            return self._failed(place, error, began)
+            return self._failed(place, error)
         value = results.get(wanted) if isinstance(results, dict) else None
         if self.quiet and place is not None:
             print(f"{place.name}: finished in {time.time() - began:.0f} s", flush=True)
@@ -114,7 +114,7 @@ class Task:
 
         return job_directory(list(overrides)) in self.left
 
-    def _failed(self, place: Path, error: Exception, began: float) -> Outcome:
+    def _failed(self, place: Path, error: Exception) -> Outcome:
         """Of a sweep's job only the line is kept: an error holds its run's lock and all it had in memory."""
         from scorelab.run.directory import RunDir
 
@@ -123,7 +123,7 @@ class Task:
         told = one_line(error, self.folders)
         self.failures[place.name] = told.text
         if self.job.endswith(":train"):
-            RunDir(place).refused(told.text, began)
+            RunDir(place).refused(told.text)
         return self._ended(f"{place.name} failed: {told.text}", told.status, told.text)
 
     def _ended(self, line: str, status: int, failure: str | None = None) -> Outcome:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
 from scorelab.app.expected import expectation
-from scorelab.app.log_file import log_file
 from scorelab.app.names import place_in_sweep
 from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
@@ -37,6 +36,7 @@ from scorelab.run.checkpoints import Newest
 from scorelab.run.directory import RunDir
 from scorelab.run.failures import Job, lost, recorded
 from scorelab.run.heartbeat import Heartbeat
+from scorelab.run.log_file import log_file
 from scorelab.run.nodes import Leader
 from scorelab.run.processes import Processes, free_port, see_complete
 from scorelab.run.signals import SIGNALS

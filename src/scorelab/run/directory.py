@@ -183,14 +183,14 @@ class RunDir:
             raise
         self.say(status, step, reason=reason)
 
-    def refused(self, reason: str, began: float) -> None:
-        """Say why a job that began then failed, where it could not itself; not where another job is at work."""
+    def refused(self, reason: str) -> None:
+        """Say why a job has failed, as it was told, also one that never began; not where another job is at work."""
         try:
             self.lock()
         except UserError:
             return
         before = self.left_by
-        if before is None or (before.time < began and before.state != "finished"):
+        if before is None or before.state != "finished":
             self.started = time.time()
             self.say("failed", before.step if before else None, reason=reason)
         self.release()
