@@ -228,3 +228,21 @@ def test_fail_one_job_of_four_fails_alone(folder: Path) -> None:
     config = yaml.safe_load((failed[0] / "config.yaml").read_text())
     assert config["optimizer"]["lr"] == 1e30 and status(failed[0])["state"] == "failed"
     assert job(status(failed[0])["job"].removeprefix("slurm "))["JobState"] == "FAILED"
+
+
+def test_two_nodes_train_one_run_as_one_machine_does(folder: Path) -> None:
+    run = [*words(0), "run=a", "trainer.accelerator=cpu", "callbacks.validation.every=8"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}  # both nodes are this host
+    (folder / "one").mkdir()
+    alone = [*TRAIN, *run, "trainer=ddp_cpu"]
+    subprocess.run(alone, cwd=folder / "one", env=env, check=True, capture_output=True, timeout=300)
+    spread = ["srun", "-p", PARTITION, "--nodes=2", "--ntasks-per-node=1", *TRAIN, *run, "trainer=slurm"]
+    told = subprocess.run(
+        [*spread, "trainer.num_nodes=2"], env=env, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert told.stdout.count("metrics.json, metrics.csv") == 1, "the first process alone speaks"
+    place = folder / "logs" / "train" / "a"
+    assert same(weights(place), weights(folder / "one" / "logs" / "train" / "a"))
+    record = json.loads((place / "metrics.json").read_text())["records"]["training"]
+    assert (record["processes"], record["steps"]) == (2, STEPS)
