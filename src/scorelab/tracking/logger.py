@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class RunLogger:
@@ -10,6 +11,14 @@ class RunLogger:
     A logger of someone's own is a subclass whose constructor takes ``directory`` (the run's), ``name`` and ``config``
     (flat), and any keys of its own.
     """
+
+    @classmethod
+    def check(cls, keys: Mapping[str, Any]) -> None:
+        """Refuse, before a run begins, what it could not be made with; ``keys`` are its own.
+
+        Raises:
+            UserError: for what the person at the keyboard can change.
+        """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Take what was measured after so many steps."""
