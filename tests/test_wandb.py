@@ -18,11 +18,11 @@ import pytest
 import wandb
 from conftest import Said, captured
 from PIL import Image
+from scorelab.tracking.wandb_files import Folder, folders, records, write
 from wandb_server import StoredRun, WandbServer
 
 from scorelab.tracking import sync
 from scorelab.tracking.sync import pending, within
-from scorelab.tracking.wandb_files import Folder, folders, records, write
 from scorelab.tracking.wandb_logger import Wandb
 
 pytestmark = pytest.mark.usefixtures("server")

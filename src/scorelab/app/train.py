@@ -17,7 +17,8 @@ from scorelab.app.names import place_in_sweep
 from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
 from scorelab.config.build import Experiment, build, sized, source_of
-from scorelab.config.check import completed, instantiate
+from scorelab.config.check import completed, instantiate, loggers_of
+from scorelab.config.choices import file_folders, that_ran
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import Training, build_trainer, quiet
@@ -99,13 +100,8 @@ def run_directory() -> Path:
 
 
 def named(config: dict[str, Any], place: Path) -> dict[str, Any]:
-    """The config with its run named after its directory; of a sweep's job, its W&B group after the sweep's."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return config | {"run": place.name}
-    logger = dict(config["logger"] or {})
-    if logger.get("group", "") is None:
-        logger["group"] = place.parent.name
-    return config | {"run": place.name, "logger": logger}
+    """The config with its run named after its directory."""
+    return config | {"run": place.name}
 
 
 @dataclass(frozen=True)
@@ -164,8 +160,8 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir, leader: Leader 
         loggers.add(History(run.path))
         job.heartbeat = heartbeat = Heartbeat(run, lambda: trainer.global_step)
         with heartbeat, SIGNALS.waiting(False):
-            if config["logger"]:
-                loggers.add(wanted_logger(config, run))
+            for logger in wanted_loggers(config, run):
+                loggers.add(logger)
             found = begin(objects, run)
             try:
                 with SIGNALS.waiting(), processes.at(found.path if found else None):
@@ -182,11 +178,12 @@ def attempt(objects: Ready, config: dict[str, Any], run: RunDir, leader: Leader 
     return job
 
 
-def wanted_logger(config: dict[str, Any], run: RunDir) -> RunLogger:
-    """The logger that the config names beside metrics.csv."""
-    choices = {str(group): str(choice) for group, choice in HydraConfig.get().runtime.choices.items()}
-    given = {"directory": run.path, "name": config["run"], "config": flat(config, choices)}
-    return instantiate(config["logger"], "logger", **given)
+def wanted_loggers(config: dict[str, Any], run: RunDir) -> list[RunLogger]:
+    """The loggers that the config names beside metrics.csv."""
+    hydra = HydraConfig.get()
+    ran = that_ran(config, hydra.runtime.choices, file_folders(hydra))
+    given = {"directory": run.path, "name": config["run"], "config": flat(config, ran)}
+    return [instantiate(node, path, **given) for path, node in loggers_of(config)]
 
 
 def begin(objects: Ready, run: RunDir) -> Newest | None:

@@ -185,6 +185,8 @@ def _in_place(cfg: DictConfig) -> DictConfig:
         UserError: for a key that neither takes.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    if (loggers := plain.get("logger")) and (placed := logger_keys(loggers)) != loggers:
+        cfg = OmegaConf.create(plain := plain | {"logger": placed})
     if not has_source(plain):
         return cfg
     data = plain["data"]
@@ -208,8 +210,55 @@ def _group(key: str, value: Any) -> Any:
         if node is not None and not (isinstance(node, dict) and "_target_" in node):
             named = [n for n, v in value.items() if isinstance(v, dict) and "_target_" in v]
             raise UserError(f"{path}: no such entry{nearest(str(name), named)}")
-        nodes[name] = None if node is None else _node(node, path, GIVEN.get(path, {}))
+        nodes[name] = None if node is None else _node(node, path, GIVEN.get("logger" if key == "logger" else path, {}))
     return nodes
+
+
+def logger_keys(loggers: dict[str, Any]) -> dict[str, Any]:
+    """The loggers of a config, each a node of its own, with what was typed as logger.KEY in those that take it.
+
+    Raises:
+        UserError: for a key that none of them takes.
+    """
+    if "_target_" in loggers:  # one of the user's own, instead of all that a file names
+        return {key: value for key, value in loggers.items() if not _is_node(value)}
+    nodes = {name: dict(value) for name, value in loggers.items() if _is_node(value)}
+    for key in [key for key, value in loggers.items() if key not in nodes and value is not None]:
+        takes = [
+            name for name in nodes if key in inspect.signature(target_of(nodes[name], f"logger.{name}")).parameters
+        ]
+        if not takes:
+            known = {
+                each for node in nodes.values() for each in inspect.signature(target_of(node, "logger")).parameters
+            }
+            raise UserError(f"logger.{key}: no such key{nearest(key, known - GIVEN['logger'].keys())}")
+        for name in takes:
+            if key in GIVEN["logger"]:
+                raise UserError(f"logger.{key} is set by the program: leave it out; {GIVEN['logger'][key]}")
+            nodes[name].setdefault(key, loggers[key])
+    return nodes
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def loggers_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The nodes of the loggers of a config, which may be one or named, and where each stands."""
+    loggers = config.get("logger") or {}
+    if "_target_" in loggers:
+        return [("logger", loggers)]
+    return [(f"logger.{name}", node) for name, node in loggers.items() if node]
+
+
+def see_loggers(config: Mapping[str, Any]) -> None:
+    """Ask every logger whether it could be made.
+
+    Raises:
+        UserError: where one could not.
+    """
+    for path, node in loggers_of(config):
+        target_of(node, path).check({key: value for key, value in node.items() if key != "_target_"})  # type: ignore[attr-defined]
 
 
 def _node(node: dict[str, Any], path: str, given: Mapping[str, str]) -> dict[str, Any]:

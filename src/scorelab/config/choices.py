@@ -83,3 +83,20 @@ def _filled(value: Any, folders: Sequence[Path]) -> Any:
 def _merged(choice: dict[str, Any], given: Any) -> Any:
     whole = not isinstance(given, dict) or "_target_" in given
     return given if whole else choice | given
+
+
+def that_ran(config: Mapping[str, Any], chosen: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
+    """The choices whose classes are those of the config; where another was typed, the choice's name says nothing."""
+    known = {group: choices(group, folders).get(str(choice)) for group, choice in chosen.items() if group in config}
+    return {
+        group: str(chosen[group]) for group, node in known.items() if node is None or _same_classes(node, config[group])
+    }
+
+
+def _same_classes(node: Any, made: Any) -> bool:
+    """Whether each class that a choice's file names is the one that stands at its place."""
+    if not isinstance(node, dict):
+        return True
+    if not isinstance(made, dict) or node.get("_target_", made.get("_target_")) != made.get("_target_"):
+        return False
+    return all(_same_classes(inner, made.get(key)) for key, inner in node.items() if key != "_target_")

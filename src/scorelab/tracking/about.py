@@ -89,7 +89,9 @@ class About:
     artifacts: bool = False
 
     @classmethod
-    def of(cls, directory: Path, name: str, config: dict[str, Any], given: Mapping[str, Any], artifacts: bool) -> "About":
+    def of(
+        cls, directory: Path, name: str, config: dict[str, Any], given: Mapping[str, Any], artifacts: bool
+    ) -> "About":
         """By what was asked for; a job of a sweep is grouped under the sweep's name."""
         sweep = shortened(directory.parent.name) if directory.parent.parent.name == "sweeps" else None
         choices = [str(config[group]) for group in ("loss", "schedule") if group in config]

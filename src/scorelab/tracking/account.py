@@ -61,7 +61,7 @@ class Account:
             return False
 
     def rows(self, name: str, project: str, entity: str | None, patience: float) -> int:
-        """How many rows of a run the server has: the number of the last one, and one.
+        """How many rows of a run the server has.
 
         Raises:
             SyncError: when it does not answer, or with an error.
@@ -79,7 +79,8 @@ class Account:
         try:
             found = ((within(patience, ask).get("data") or {}).get("model") or {}).get("bucket") or {}
             tail = json.loads(found.get("historyTail") or "[]")
-            return int(json.loads(tail[-1])["_step"]) + 1 if tail else 0
+            last = int(json.loads(tail[-1])["_step"]) + 1 if tail else 0
+            return max(last, int(found.get("historyLineCount") or 0))  # as wandb-core does where the tail is stale
         except (OSError, ValueError, KeyError) as error:
             raise SyncError(f"{self.address} does not answer ({error})") from error
 

@@ -64,7 +64,10 @@ class History(RunLogger):
 
 
 def flat(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
-    """Configuration as W&B compares it: each group by the name of its choice, arguments dotted, lists as JSON."""
+    """Configuration as W&B compares it: each group by the name of its choice, arguments dotted, lists as JSON.
+
+    ``choices`` are those that ran: where another class was typed, the class's name stands.
+    """
     found: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:

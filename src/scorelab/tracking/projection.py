@@ -146,7 +146,9 @@ def curves(records: dict[str, Any]) -> dict[str, dict[str, list[float | None]]]:
 
 
 def _is_curve(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(v is None or isinstance(v, int | float) for v in value)
+    return (
+        isinstance(value, list) and len(value) == length and all(v is None or isinstance(v, int | float) for v in value)
+    )
 
 
 def card(directory: Path) -> tuple[list[str], list[list[float]]]:

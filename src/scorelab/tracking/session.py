@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ class Session:
         for handler in logging.getLogger("wandb").handlers:  # of its debug.log, for which there may be no room
             handler.handleError = lambda record: None  # type: ignore[method-assign]
         self.folder = Path(self.run.dir).parent
-        self.rows = Rows(directory, self.run.step if online else first)  # the server says where it goes on
+        self.rows = Rows(directory, self.run.starting_step if online else first)  # the server says where it goes on
         self.run.define_metric("trainer/global_step")
         self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
 
@@ -201,8 +200,11 @@ def errors(path: Path) -> list[str]:
 
 
 def written(folder: Path) -> int:
-    """How far a folder of wandb's goes, by its own reader: the number of its last row, and one."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    """How far a folder of wandb's goes, by wandb's own reader (that of ``wandb leet``): its last row's number, and one."""
+    from wandb.util import get_core_path
+
+    log = next(folder.glob("run-*.wandb"), folder / "none.wandb")
+    command = [get_core_path(), "leet", "inspect", "--json", "--no-observability", "--run-file", str(log), str(folder)]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     rows = (json.loads(line) for line in told.stdout.splitlines() if '"type":"history"' in line)
     return max((int(row["history"].get("step", {}).get("num", 0)) + 1 for row in rows), default=0)

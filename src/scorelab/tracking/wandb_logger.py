@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scorelab.tracking.about import About, asked
 from scorelab.tracking.account import Account, SyncError, brief
@@ -35,7 +35,7 @@ class Wandb(RunLogger):
         job_type: what kind of a run it is; train.
         tags: the loss and the schedule.
         notes: some words about it.
-        mode: "auto" goes online where there is a login.
+        mode: auto (online where there is a login), online, offline or disabled.
         artifacts: whether the best checkpoint is uploaded when the run is finished.
         timeout: seconds after which the server is given up: at the start, and again at the end.
     """
@@ -51,7 +51,7 @@ class Wandb(RunLogger):
         job_type: str | None = None,
         tags: list[str] | None = None,
         notes: str | None = None,
-        mode: Literal["auto", "online", "offline", "disabled"] | None = None,
+        mode: str | None = None,
         artifacts: bool = False,
         timeout: float = 20,
     ) -> None:
