@@ -17,8 +17,9 @@ from scorelab.app.names import place_in_sweep
 from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
 from scorelab.config.build import Experiment, build, sized, source_of
-from scorelab.config.check import completed, instantiate, loggers_of
+from scorelab.config.check import completed, instantiate
 from scorelab.config.choices import file_folders, that_ran
+from scorelab.config.loggers import loggers_of
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import Training, build_trainer, quiet

@@ -4,10 +4,9 @@ A node's keys are its target's constructor arguments. YAML holds only what diffe
 ``completed`` fills in the rest, so that a stored config is whole.
 """
 
-import difflib
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -16,7 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from scorelab.config.refusals import by_constructor, of_omegaconf, one_line
+from scorelab.config.loggers import logger_keys, named_nodes
+from scorelab.config.refusals import by_constructor, nearest, of_omegaconf, one_line
 from scorelab.config.short import ShortKeys, has_source
 from scorelab.config.values import TYPES, is_plain, typed, value_of_run
 from scorelab.errors import Refusal, UserError
@@ -157,13 +157,6 @@ def _imported(name: str, told: str) -> Any:
     return found
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' with the nearest known word, or '; possible: ...' where none is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, 1, 0.6)
-    return f"; did you mean {near[0]}?" if near else f"; possible: {', '.join(known)}"
-
-
 def completed(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, resolved, checked, each node's missing arguments filled in with their defaults.
 
@@ -185,8 +178,11 @@ def _in_place(cfg: DictConfig) -> DictConfig:
         UserError: for a key that neither takes.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    if (loggers := plain.get("logger")) and (placed := logger_keys(loggers)) != loggers:
-        cfg = OmegaConf.create(plain := plain | {"logger": placed})
+    if loggers := plain.get("logger"):
+        takes = {name: _parameters(node, f"logger.{name}") for name, node in named_nodes(loggers).items()}
+        placed = logger_keys(loggers, takes, GIVEN["logger"])
+        if placed != loggers:
+            cfg = OmegaConf.create(plain := plain | {"logger": placed})
     if not has_source(plain):
         return cfg
     data = plain["data"]
@@ -194,6 +190,10 @@ def _in_place(cfg: DictConfig) -> DictConfig:
     if (stray := next(filter(keys.unknown, data), None)) is not None:
         raise UserError(f"data.{stray}: no such key{nearest(stray, keys.known)}")
     return OmegaConf.create(plain | {"data": keys.in_place(data)})
+
+
+def _parameters(node: Mapping[str, Any], path: str) -> set[str]:
+    return set(inspect.signature(target_of(node, path)).parameters)
 
 
 def _group(key: str, value: Any) -> Any:
@@ -212,53 +212,6 @@ def _group(key: str, value: Any) -> Any:
             raise UserError(f"{path}: no such entry{nearest(str(name), named)}")
         nodes[name] = None if node is None else _node(node, path, GIVEN.get("logger" if key == "logger" else path, {}))
     return nodes
-
-
-def logger_keys(loggers: dict[str, Any]) -> dict[str, Any]:
-    """The loggers of a config, each a node of its own, with what was typed as logger.KEY in those that take it.
-
-    Raises:
-        UserError: for a key that none of them takes.
-    """
-    if "_target_" in loggers:  # one of the user's own, instead of all that a file names
-        return {key: value for key, value in loggers.items() if not _is_node(value)}
-    nodes = {name: dict(value) for name, value in loggers.items() if _is_node(value)}
-    for key in [key for key, value in loggers.items() if key not in nodes and value is not None]:
-        takes = [
-            name for name in nodes if key in inspect.signature(target_of(nodes[name], f"logger.{name}")).parameters
-        ]
-        if not takes:
-            known = {
-                each for node in nodes.values() for each in inspect.signature(target_of(node, "logger")).parameters
-            }
-            raise UserError(f"logger.{key}: no such key{nearest(key, known - GIVEN['logger'].keys())}")
-        for name in takes:
-            if key in GIVEN["logger"]:
-                raise UserError(f"logger.{key} is set by the program: leave it out; {GIVEN['logger'][key]}")
-            nodes[name].setdefault(key, loggers[key])
-    return nodes
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value
-
-
-def loggers_of(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The nodes of the loggers of a config, which may be one or named, and where each stands."""
-    loggers = config.get("logger") or {}
-    if "_target_" in loggers:
-        return [("logger", loggers)]
-    return [(f"logger.{name}", node) for name, node in loggers.items() if node]
-
-
-def see_loggers(config: Mapping[str, Any]) -> None:
-    """Ask every logger whether it could be made.
-
-    Raises:
-        UserError: where one could not.
-    """
-    for path, node in loggers_of(config):
-        target_of(node, path).check({key: value for key, value in node.items() if key != "_target_"})  # type: ignore[attr-defined]
 
 
 def _node(node: dict[str, Any], path: str, given: Mapping[str, str]) -> dict[str, Any]:

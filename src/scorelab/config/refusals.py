@@ -1,8 +1,9 @@
 """In whose words a value is refused, and by which key: ours, a library's, Hydra's."""
 
+import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -16,6 +17,13 @@ LIBRARY = (ValueError, TypeError, ImportError)
 def one_line(error: BaseException) -> str:
     """An error's words in one line; its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' with the nearest known word, or '; possible: ...' where none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else f"; possible: {', '.join(known)}"
 
 
 def of_omegaconf(error: OmegaConfBaseException) -> str:

@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from scorelab.config.check import instantiate, see_loggers
+from scorelab.config.check import instantiate, target_of
+from scorelab.config.loggers import loggers_of
 from scorelab.errors import UserError
 from scorelab.lit.actions import EverySteps
 from scorelab.lit.checkpoint_io import Checkpoints
@@ -72,7 +73,9 @@ def build_trainer(
         UserError: for values that Lightning or this program refuses.
     """
     _refuse_trainer(config["trainer"], config["callbacks"])
-    see_loggers(config)
+    for path, logger_node in loggers_of(config):
+        told: Any = target_of(logger_node, path)
+        told.check({key: value for key, value in logger_node.items() if key != "_target_"})
     node = dict(config["trainer"])
     if node["strategy"] == "ddp" or (node["strategy"] == "auto" and node["devices"] * node["num_nodes"] > 1):
         # its own patience ends runs whose first process computes alone for half an hour

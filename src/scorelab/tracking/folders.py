@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from scorelab.files import write_json
 from scorelab.tracking.projection import Ending
@@ -59,7 +60,7 @@ class Known:
             size = 0
         return [size, int(Ending.of(self.directory).finished)]
 
-    def _read(self) -> dict[str, object]:  # type: ignore[type-arg]
+    def _read(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):

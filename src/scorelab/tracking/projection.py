@@ -6,6 +6,7 @@ how often. That is why nothing has to be recovered: what is not there yet is sen
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Rows:
                 continue
             values = _numbers(self._columns, cells)
             step, number = int(values.pop("step", 0)), self._seen
-            shown = _between(pictures, self._top, step)
+            shown = _between(pictures, self._top, step) if step > self._top else {}
             self._seen, self._top = number + 1, max(self._top, step)
             if number >= self.next:
                 self.next = number + 1
@@ -162,7 +163,8 @@ def card(directory: Path) -> tuple[list[str], list[list[float]]]:
 
 
 def _number(cell: str) -> Any:
+    """A table has no room for what is endless."""
     try:
-        return float(cell)
+        return number if math.isfinite(number := float(cell)) else None
     except ValueError:
         return None

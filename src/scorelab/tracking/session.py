@@ -181,12 +181,13 @@ def _charts(directory: Path, ending: Ending) -> dict[str, Any]:
         found["results"] = wandb.Table(columns=["name", "value"], data=rows)
     for name, each in curves(ending.records).items():
         at = each.pop("log_snr")
-        keys = list(each)
-        xs, ys = zip(*([*zip(*((x, y) for x, y in zip(at, each[key]) if y is not None), strict=True)] for key in keys))
-        found[f"curves/{name}"] = wandb.plot.line_series(xs, ys, keys, title=f"{name} by log-SNR", xname="log-SNR")
+        points = [[(x, y) for x, y in zip(at, ys, strict=True) if y is not None] for ys in each.values()]
+        xs, ys = [[x for x, _ in line] for line in points], [[y for _, y in line] for line in points]
+        title = f"{name} by log-SNR"
+        found[f"curves/{name}"] = wandb.plot.line_series(xs, ys, list(each), title=title, xname="log-SNR")
     columns, table = card(directory)
     if columns:
-        found["card"] = wandb.Table(columns=columns, data=table)
+        found["card"] = wandb.Table(columns=[*columns], data=table)
     return found
 
 
@@ -200,7 +201,7 @@ def errors(path: Path) -> list[str]:
 
 
 def written(folder: Path) -> int:
-    """How far a folder of wandb's goes, by wandb's own reader (that of ``wandb leet``): its last row's number, and one."""
+    """How far a folder goes, by the reader of ``wandb leet``: its last row's number, and one."""
     from wandb.util import get_core_path
 
     log = next(folder.glob("run-*.wandb"), folder / "none.wandb")

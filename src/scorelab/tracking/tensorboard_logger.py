@@ -26,7 +26,7 @@ class TensorBoard(RunLogger):
     def __init__(self, directory: Path, name: str, config: dict[str, Any]) -> None:
         self.place = directory / "tensorboard"
         self.text = "\n".join(f"    {key}: {value}" for key, value in {"run": name, **config}.items())
-        self._open: Any = None
+        self._open: Any | None = None
 
     @classmethod
     def check(cls, keys: Mapping[str, Any]) -> None:
@@ -59,6 +59,7 @@ class TensorBoard(RunLogger):
     def _writer(self) -> Any:
         if self._open is None:
             self._start(None)
+            assert self._open is not None
             self._open.add_text("config", self.text, 0)
         return self._open
 
