@@ -1,8 +1,10 @@
 """W&B: training never waits for it, and nothing that was logged is lost; with the real wandb and a local server."""
 
 import contextlib
+import json
 import os
-import shutil
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -10,23 +12,30 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from conftest import Said, captured
+from conftest import CONFIGS, Said, captured
 from PIL import Image
-from scorelab.tracking.wandb_files import Folder, folders, records, write
 from wandb_server import StoredRun, WandbServer
 
+from scorelab.config.choices import that_ran
+from scorelab.errors import UserError
 from scorelab.tracking import sync
-from scorelab.tracking.sync import pending, within
+from scorelab.tracking.account import within
+from scorelab.tracking.dashboard import dashboard
+from scorelab.tracking.folders import Known, offline_folders
+from scorelab.tracking.history import History, flat
+from scorelab.tracking.session import written
+from scorelab.tracking.sync import runs
+from scorelab.tracking.tensorboard_logger import TensorBoard
 from scorelab.tracking.wandb_logger import Wandb
 
 pytestmark = pytest.mark.usefixtures("server")
 PATIENCE = 20.0
+KILLS = 20
 FLOATS = [float(number) for number in range(200)]
 
 
@@ -53,20 +62,42 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.getMessage().startswith("W&B: ")]
 
 
-def logged(place: Path, rows: int = 100, first: int = 0, during: Callable[[], None] = lambda: None, **more: Any) -> str:
+def finish(place: Path) -> None:
+    """What evaluation leaves."""
+    Image.new("L", (8, 8)).save(place / "truth.png")
+    (place / "card.csv").write_text("# a note\nt,weight\n0.1,2\n0.2,inf\n")
+    records = {"simple": {"log_snr": [1.0, 2.0, 3.0], "error": [None, 2.0, 3.0]}}
+    told = {"status": "finished", "metrics": {"test/fid": 3.5, "test/kid": None}, "records": records}
+    (place / "metrics.json").write_text(json.dumps(told))
+
+
+def logged(
+    place: Path,
+    rows: int = 100,
+    first: int = 0,
+    during: Callable[[], None] = lambda: None,
+    done: bool = True,
+    **more: Any,
+) -> str:
     """Log rows as a training would, half of them before ``during``; no call may take long. Returns the run's id."""
     place.mkdir(parents=True, exist_ok=True)
-    logger = Wandb(place, "name", {"loss": "a.B"}, **more)
+    (place / "samples").mkdir(exist_ok=True)
+    history, logger = History(place), Wandb(place, "name", {"loss": "simple", "schedule": "cosine"}, **more)
+    history.truncate_after(first - 1)
     slowest = 0.0
     for number in range(first, first + rows):
         if number == first + rows // 2:
             during()
+        if number % 50 == 10:
+            Image.new("L", (8, 8), number).save(place / "samples" / f"step_{number:07d}.png")
         began = time.monotonic()
+        history.log_metrics({"a": float(number)}, number)
         logger.log_metrics({"a": float(number)}, number)
         slowest = max(slowest, time.monotonic() - began)
-    logger.summarize({"final": float(rows), "nothing": None})
+    if done:
+        finish(place)
     began = time.monotonic()
-    logger.close(0)
+    logger.close(0 if done else 1)
     assert slowest < 2  # on a busy machine; a call that waits for wandb takes ten times as long
     assert time.monotonic() - began < PATIENCE
     return logger.identity
@@ -95,14 +126,11 @@ def synced(*places: Path, **environment: str) -> Said:
         return Said(status, out.read(), err.read())
 
 
-def whole(run: StoredRun, rows: int) -> None:
-    """Every row is there, once, in the order it was logged, and W&B's own count goes on from row to row."""
+def whole(run: StoredRun, rows: int, done: bool = True) -> None:
+    """Every row is there, once, in order, its number as W&B's step; of a finished run one more with its results."""
     assert run.column("a") == FLOATS[:rows]
-    assert run.column("trainer/global_step") == list(range(rows))
-    assert run.column("_step") == list(range(rows))
-    times = run.column("_runtime")
-    start = times[0]  # a process's first start of wandb takes a second, which it does not count as the run's
-    assert all(later > earlier - 1 - start for earlier, later in pairwise(times))  # it goes on from whole seconds
+    assert run.column("_step") == list(range(rows + done))
+    assert run.column("trainer/global_step")[:rows] == list(range(rows))
 
 
 def after(what: str, number: int, answer: float = 500, until: int = 10**9) -> Callable[[str], float | None]:
@@ -139,24 +167,28 @@ def online(server: WandbServer) -> None:
     time.sleep(0.5)
 
 
-def test_a_run_is_on_the_server_with_its_pictures_and_its_final_numbers(
+def test_a_run_is_on_the_server_with_its_pictures_tables_charts_and_final_numbers(
     tmp_path: Path, server: WandbServer, said: Callable[[], list[str]]
 ) -> None:
-    Image.new("L", (8, 8)).save(tmp_path / "step_1.png")
-    logger = Wandb(tmp_path, "name", {"loss": "a.B"}, group="sweep")
-    logger.log_metrics({"a": 0.0}, 0)
-    logger.log_image("samples", tmp_path / "step_1.png", 1)
-    logger.summarize({"test/fid": 3.5, "test/kid": None})
-    logger.close(0)
-    run = server.runs[logger.identity]
-    assert run.column("a") == [0.0]
-    assert run.column("trainer/global_step") == [0, 1]
-    assert run.summary["test/fid"] == 3.5 and "test/kid" not in run.summary
-    assert run.exit_code == 0 and run.fields["groupName"] == "sweep" and '"loss"' in run.fields["config"]
-    assert '"1":"trainer/global_step"' in run.fields["config"] and '"2":"*"' in run.fields["config"]  # all on one axis
+    place = tmp_path / "sweeps" / "mine" / "job"
+    (place / "checkpoints").mkdir(parents=True)
+    (place / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    (place / "config.yaml").write_text("loss: {scale: 3}\n")
+    run = server.runs[logged(place, 60, artifacts=True)]
+    whole(run, 60)
+    assert run.summary["test/fid"] == 3.5 and "test/kid" not in run.summary and run.exit_code == 0
+    assert run.fields["groupName"] == "mine" and run.fields["jobType"] == "train"
+    assert run.fields["tags"] == ["simple", "cosine"]
+    config = json.loads(run.fields["config"])
+    assert config["loss"]["value"] == "simple" and config["full"]["value"] == {"loss": {"scale": 3}}
+    last = run.history[-1]
+    assert {"results", "card", "truth", "curves/simple_table"} <= last.keys()
+    assert "samples" in run.history[11] and "samples" not in run.history[10]  # made at 10, shown with the row after
     assert any(name.startswith("media/images/samples") for name in run.files)
+    assert any(content == b"weights" for content in server.artifact_files.values())
+    assert {made["artifactTypeName"] for made in server.committed} >= {"run_table", "model"}
     assert len(said()) == 1 and said()[0].startswith("W&B: online, ")
-    assert not pending(tmp_path)
+    assert runs([tmp_path]) == []
 
 
 def test_without_a_login_it_is_offline_and_says_how_to_upload(
@@ -166,7 +198,7 @@ def test_without_a_login_it_is_offline_and_says_how_to_upload(
     name = logged(tmp_path)
     assert len(said()) == 1 and all(part in said()[0] for part in ("offline", "no login", "make sync"))
     assert len(name) == 8 and (tmp_path / "wandb_id").read_text() == name
-    assert [folder.rows for folder in folders(tmp_path)] == [100]
+    assert [written(folder) for folder in offline_folders(tmp_path)] == [101]
     assert list(tmp_path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))
 
 
@@ -177,7 +209,7 @@ def test_the_mode_in_the_environment_is_obeyed_and_named(
     monkeypatch.setenv("WANDB_MODE", mode)
     logged(tmp_path)
     assert len(said()) == 1 and mode in said()[0] and "no login" not in said()[0]
-    assert len(folders(tmp_path)) == (mode == "offline")
+    assert len(offline_folders(tmp_path)) == (mode == "offline")
     assert not server.runs
 
 
@@ -187,7 +219,7 @@ def test_where_nothing_listens_it_is_offline(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     logged(tmp_path)
     assert len(said()) == 1 and all(part in said()[0] for part in ("offline", "http://127.0.0.1:9 ", "make sync"))
-    assert [folder.rows for folder in folders(tmp_path)] == [100]
+    assert [written(folder) for folder in offline_folders(tmp_path)] == [101]
 
 
 def test_a_server_that_accepts_and_never_answers_means_offline_in_time(
@@ -197,7 +229,7 @@ def test_a_server_that_accepts_and_never_answers_means_offline_in_time(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         logged(tmp_path, timeout=5)
     assert len(said()) == 1 and "does not answer" in said()[0]
-    assert [folder.rows for folder in folders(tmp_path)] == [100]
+    assert [written(folder) for folder in offline_folders(tmp_path)] == [101]
 
 
 def test_a_name_that_is_never_resolved_means_offline_in_time(
@@ -207,7 +239,7 @@ def test_a_name_that_is_never_resolved_means_offline_in_time(
     monkeypatch.setenv("WANDB_BASE_URL", "http://w-and-b.invalid")
     logged(tmp_path, timeout=5)
     assert len(said()) == 1 and all(part in said()[0] for part in ("offline", "w-and-b.invalid does not answer"))
-    assert [folder.rows for folder in folders(tmp_path)] == [100]
+    assert [written(folder) for folder in offline_folders(tmp_path)] == [101]
 
 
 def test_a_call_ends_with_its_result_or_in_time() -> None:
@@ -247,13 +279,13 @@ def test_a_server_that_fails_in_the_middle_costs_no_row_and_no_time(
 ) -> None:
     server.fails = after(what, 1, answer)
     name = logged(tmp_path, during=lambda: online(server), timeout=10)
-    assert "W&B: not everything was uploaded" in said()[-1] and "make sync" in said()[-1]
+    assert "W&B: not everything was" in said()[-1] and "make sync" in said()[-1]
     assert len(said()) == 2
     server.fails = lambda what: None
     told = synced(tmp_path)
     assert told.status == 0 and "uploaded" in told.out, told.out
     whole(server.runs[name], 100)
-    assert server.runs[name].summary["final"] == 100.0
+    assert server.runs[name].summary["test/fid"] == 3.5
     assert "wandb-summary.json" in server.runs[name].files
 
 
@@ -261,7 +293,7 @@ def test_a_server_that_fails_for_a_while_gets_everything(tmp_path: Path, server:
     server.fails = after("file_stream", 0, until=1)
     name = logged(tmp_path)
     whole(server.runs[name], 100)
-    assert not pending(tmp_path)
+    assert runs([tmp_path]) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
@@ -274,8 +306,7 @@ def test_a_wandb_core_that_dies_or_stops_costs_no_row_and_the_next_run_works(
         time.sleep(0.2)
 
     name = logged(tmp_path / "first", during=hit)
-    assert "make sync uploads it later" in said()[-1]
-    assert sum(folder.rows for folder in folders(tmp_path / "first")) == 100
+    assert "make sync uploads the rest" in said()[-1]
     following = logged(tmp_path / "second")
     whole(server.runs[following], 100)
     assert synced(tmp_path).status == 0
@@ -331,23 +362,31 @@ def test_a_folder_that_cannot_be_made_costs_one_line(tmp_path: Path, said: Calla
 JOB = """
 import os, sys, time
 from pathlib import Path
-from scorelab.tracking.wandb_recorder import Given, Recorder, HistoryRow
-directory, first, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-recorder = Recorder(Given(directory, "abcd1234", "name", {}, "scorelab", None, "auto", 20.0))
-recorder.start()
+from scorelab.tracking.history import History
+from scorelab.tracking.tensorboard_logger import TensorBoard
+from scorelab.tracking.wandb_logger import Wandb
+directory, first, rows, pause = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+history, logger = History(directory), Wandb(directory, "name", {})
+history.truncate_after(first - 1)
+print("begun", flush=True)
 for number in range(first, first + rows):
-    values = {"a": float(number), "trainer/global_step": number, "_timestamp": time.time()}
-    recorder.asked.put(HistoryRow(values, {}))
-while recorder.asked.qsize():
-    time.sleep(0.1)
-time.sleep(2.5)
+    history.log_metrics({"a": float(number)}, number)
+    logger.log_metrics({"a": float(number)}, number)
+    time.sleep(pause)
+time.sleep(3)
 """
 
 
-def killed(place: Path, first: int, rows: int, **environment: str) -> None:
-    """Log rows in a process that is then killed."""
-    command = [sys.executable, "-c", f"{JOB}os.kill(os.getpid(), 9)", str(place), str(first), str(rows)]
-    assert subprocess.run(command, env=os.environ | environment, timeout=60).returncode == -9
+def killed(place: Path, first: int, rows: int, after: float | None = None, **environment: str) -> None:
+    """Log rows in a process that is then killed: at its end, or so many seconds after its beginning."""
+    pause = "0" if after is None else "0.01"
+    command = [sys.executable, "-c", f"{JOB}os.kill(os.getpid(), 9)", str(place), str(first), str(rows), pause]
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None and job.stdout.readline()
+        if after is not None:
+            time.sleep(after)
+            job.kill()
+        assert job.wait(60) == -9
 
 
 @pytest.mark.slow
@@ -355,75 +394,161 @@ def test_a_process_that_leaves_without_a_close_does_not_wait_for_the_server(
     tmp_path: Path, server: WandbServer
 ) -> None:
     server.fails = after("file_stream", 0)
-    command = [sys.executable, "-c", f"{JOB}print(time.time())", str(tmp_path), "0", "50"]
+    command = [sys.executable, "-c", f"{JOB}print(time.time())", str(tmp_path), "0", "50", "0"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert time.time() - float(told.stdout) < 5
+    assert time.time() - float(told.stdout.split()[-1]) < 5
     assert told.returncode == 0 and "Traceback" not in told.stderr
-    assert [folder.rows for folder in folders(tmp_path)] == [50] and pending(tmp_path)
+    assert runs([tmp_path]) == [tmp_path]
 
 
-def test_a_killed_run_is_uploaded_as_far_as_its_records_are_whole(tmp_path: Path, server: WandbServer) -> None:
-    killed(tmp_path, 0, 50, WANDB_MODE="offline")
-    (folder,) = folders(tmp_path)
-    kept = folder.rows
-    assert kept == 50
-    data = folder.log.read_bytes()
-    folder.log.write_bytes(data[:-30])
-    assert 0 < folder.rows <= kept
-    assert synced(tmp_path).status == 0
-    whole(server.runs["abcd1234"], folder.rows)
+def test_a_run_killed_online_and_continued_from_an_earlier_step_is_one_history(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    killed(tmp_path, 0, 50)
+    name = logged(tmp_path, 60, first=30)
+    whole(server.runs[name], 90)
+    assert any("samples_" in file for file in server.runs[name].files)
 
 
 @pytest.mark.slow
-def test_a_run_killed_online_and_continued_is_one_history(tmp_path: Path, server: WandbServer) -> None:
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_run_killed_at_any_moment_has_each_row_once(tmp_path: Path, server: WandbServer, number: int) -> None:
+    killed(tmp_path, 0, 190, after=random.Random(number).uniform(0, 3))
+    there = len((tmp_path / "metrics.csv").read_text().splitlines()) - 1
+    name = logged(tmp_path, 200 - there // 2, first=there // 2)
+    whole(server.runs[name], 200)
+
+
+def test_a_run_that_died_is_uploaded_as_it_stands_and_ended_as_failed(tmp_path: Path, server: WandbServer) -> None:
     server.fails = after("file_stream", 0)
     killed(tmp_path, 0, 50)
-    assert pending(tmp_path)
     server.fails = lambda what: None
-    (tmp_path / "wandb_id").write_text("abcd1234")
-    logged(tmp_path, 30, first=50)
     assert synced(tmp_path).status == 0
-    whole(server.runs["abcd1234"], 80)
+    (run,) = server.runs.values()
+    whole(run, 50, done=False)
+    assert run.exit_code == 1
 
 
-def offline(place: Path, rows: int, first: int = 0) -> str:
+def offline(place: Path, rows: int, first: int = 0, done: bool = True) -> str:
     """A job without a network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
-        name = logged(place, rows, first)
+        name = logged(place, rows, first, done=done)
     time.sleep(1.1)  # wandb names its folders by the second
     return name
 
 
-def test_several_folders_of_one_run_are_uploaded_in_order_and_only_once(tmp_path: Path, server: WandbServer) -> None:
-    names = [offline(tmp_path / "one", 60), offline(tmp_path / "one", 40, first=60)]
-    other = offline(tmp_path / "deep" / "two", 10)
-    assert names[0] == names[1]
+def plain_sync(*places: Path) -> None:
+    """Wandb's own ``wandb sync``."""
+    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, places)], check=True, capture_output=True)
+
+
+def test_plain_wandb_sync_takes_the_folder_whole_and_after_it_only_what_is_new(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    offline(tmp_path, 60, done=False)
+    name = offline(tmp_path, 60, first=40, done=False)
+    (folder,) = offline_folders(tmp_path)
+    plain_sync(folder)
+    whole(server.runs[name], 100, done=False)
+    offline(tmp_path, 40, first=80)
+    plain_sync(offline_folders(tmp_path)[-1])
+    whole(server.runs[name], 120)
+    assert "uploaded, 0 rows" in synced(tmp_path).out
+    whole(server.runs[name], 120)
+
+
+def test_an_upload_asks_nothing_about_what_is_whole(tmp_path: Path, server: WandbServer) -> None:
+    name, other = offline(tmp_path / "one", 60), offline(tmp_path / "deep" / "two", 10)
     told = synced(tmp_path)
     assert told.status == 0 and len(told.out.splitlines()) == 2
-    whole(server.runs[names[0]], 100)
+    whole(server.runs[name], 60)
     whole(server.runs[other], 10)
     given = len(server.asked)
     assert synced(tmp_path).out == "W&B: nothing to upload\n"
-    assert len(server.asked) == given
-    for folder in folders(tmp_path / "one"):  # as `wandb clean` does with what is uploaded
-        shutil.rmtree(folder.path)
-    offline(tmp_path / "one", 20, first=100)
-    assert "uploaded, 20 rows" in synced(tmp_path).out
-    whole(server.runs[names[0]], 120)
+    assert len(server.asked) == given and Known(tmp_path / "one").rows == 61
 
 
 @pytest.mark.parametrize("what", ["file_stream", pytest.param("upload", marks=pytest.mark.slow)])
 def test_an_upload_that_breaks_off_is_completed_by_the_next(tmp_path: Path, server: WandbServer, what: str) -> None:
-    name = offline(tmp_path, 60)
-    offline(tmp_path, 140, first=60)
+    name = offline(tmp_path, 200)
     server.fails = after(what, 1 if what == "file_stream" else 0)
     told = synced(tmp_path)
     assert told.status == 1 and "not uploaded" in told.out and len(told.out.splitlines()) == 1
-    assert pending(tmp_path)
     server.fails = lambda what: None
     assert synced(tmp_path).status == 0
     whole(server.runs[name], 200)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("group", "g" * 150, "128"),
+        ("project", "a/b", "has no /"),
+        ("mode", "sometimes", "possible: auto, online, offline, disabled"),
+        ("tags", ["t" * 65], "64"),
+    ],
+)
+def test_what_the_server_would_refuse_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, key: str, value: Any, part: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(part)) as caught:
+        Wandb.check({key: value})
+    assert f"logger.{key}=" in str(caught.value) and "\n" not in str(caught.value)
+    variable = "WANDB_RUN_GROUP" if key == "group" else f"WANDB_{key.upper()}"
+    monkeypatch.setenv(variable, value if isinstance(value, str) else ",".join(value))
+    with pytest.raises(UserError, match=f"{variable}="):
+        Wandb.check({key: None})
+
+
+def test_variables_count_unless_a_key_is_typed(
+    tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"PROJECT": "theirs", "RUN_GROUP": "g", "TAGS": "x,y", "JOB_TYPE": "j", "NOTES": "n", "RUN_ID": "no"}
+    for name, value in (given | {"RESUME": "must", "DIR": "/nowhere"}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    name = logged(tmp_path, 5, project="typed")
+    fields = server.runs[name].fields
+    assert name != "no" and (fields["project"], fields["groupName"], fields["jobType"]) == ("typed", "g", "j")
+    assert fields["tags"] == ["x", "y"] and fields["notes"] == "n"
+
+
+def test_a_run_of_a_sweeps_agent_has_the_id_that_the_agent_gave(
+    tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    assert logged(tmp_path, 5) == "given" and server.runs["given"].fields["sweep"] == "sweep"
+
+
+def test_a_class_that_was_typed_is_recorded_and_not_the_choice_it_replaced() -> None:
+    chosen = {"optimizer": "adamw"}
+    config = {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 1.0}}
+    assert flat(config, that_ran(config, chosen, [CONFIGS]))["optimizer"] == "adamw"
+    config = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 1.0}}
+    assert flat(config, that_ran(config, chosen, [CONFIGS]))["optimizer"] == "torch.optim.SGD"
+
+
+def test_tensorboard_has_no_point_twice_after_a_run_is_continued(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first, last in ((0, 6), (3, 9)):
+        logger = TensorBoard(tmp_path, "name", {"loss": "simple"})
+        logger.truncate_after(first - 1)
+        for step in range(first, last):
+            logger.log_metrics({"a": float(step)}, step)
+        logger.close(0)
+    read = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(each.step, each.value) for each in read.Scalars("a")] == [(step, float(step)) for step in range(9)]
+
+
+def test_the_dashboard_groups_runs_by_loss_and_schedule(tmp_path: Path) -> None:
+    pytest.importorskip("wandb_workspaces")
+    told = dashboard(["entity=me", "project=mine", f"out={tmp_path / 'board.json'}"])
+    board = json.loads((tmp_path / "board.json").read_text())
+    assert "board.json" in told and board["grouped_by"] == ["loss", "schedule"]
+    assert [len(part["panels"]) > 1 for part in board["sections"]] == [True] * 4
+    with pytest.raises(UserError, match="possible: entity"):
+        dashboard(["entty=me"])
 
 
 WORKING = """
@@ -453,20 +578,4 @@ def test_without_a_login_or_a_server_nothing_is_uploaded_and_one_line_says_why(t
     assert told.status == 1 and told.err.startswith("error: not logged in") and len(told.err.splitlines()) == 1
     told = synced(tmp_path, WANDB_BASE_URL="http://127.0.0.1:9")
     assert told.status == 1 and "does not answer" in told.out + told.err
-    assert pending(tmp_path)
-
-
-def test_records_are_read_as_they_were_written_across_blocks_and_up_to_a_break(tmp_path: Path) -> None:
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    sizes = [0, 1, 32700, 32740, 32761, 32768, 70000, 5]
-    sent = [Record(num=number, uuid="x" * size) for number, size in enumerate(sizes)]
-    log = Folder(tmp_path / "run-20260101_000000-abcd1234").log
-    log.parent.mkdir()
-    write(log, sent)
-    assert list(records(log)) == sent
-    data = log.read_bytes()
-    log.write_bytes(data[:-2])
-    assert list(records(log)) == sent[:-1]
-    log.write_bytes(data[:40000] + b"?" + data[40001:])
-    assert list(records(log)) == sent[:3]
+    assert runs([tmp_path]) == [tmp_path]

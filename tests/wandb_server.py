@@ -75,7 +75,7 @@ class WandbServer:
 
     def answer(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
         """The data of a GraphQL operation."""
-        project = {"id": "p", "name": "scorelab", "entity": {"id": "e", "name": "me"}}
+        project = {"id": "p", "name": asked.get("project") or "scorelab", "entity": {"id": "e", "name": "me"}}
         if operation == "UpsertBucket":
             with self._lock:
                 new = asked["name"] not in self.runs

@@ -42,8 +42,9 @@ def upload(directory: Path, to: Account, core: Core, patience: float = PATIENCE)
             session = Session(about, directory, True, patience, Path(place))
             known.forget()
             first = session.rows.next
-            for media in sorted(directory.glob("wandb/run-*-*/files/media")):  # of jobs that may have died over them
-                session.run.save(f"{media}/**/*", base_path=str(media.parent), policy="now")
+            for file in sorted(directory.glob("wandb/run-*-*/files/media/**/*")):  # of jobs that died over them
+                if file.is_file():
+                    session.run.save(str(file), base_path=str(base_of(file)), policy="now")
             session.follow()
             session.finish(0 if Ending.of(directory).finished else 1)
             session.whole(to, min(patience, 20))
@@ -58,6 +59,11 @@ def upload(directory: Path, to: Account, core: Core, patience: float = PATIENCE)
     for folder in [*offline_folders(directory), *directory.glob("wandb/run-*-*")]:
         mark(folder)
     return session.rows.next - first
+
+
+def base_of(file: Path) -> Path:
+    """The folder ``files`` of a job's folder, which W&B's names of files begin below."""
+    return next(parent for parent in file.parents if parent.name == "files" and parent.parent.parent.name == "wandb")
 
 
 def runs(places: list[Path]) -> list[Path]:
