@@ -31,9 +31,11 @@ def logger_keys(loggers: Mapping[str, Any], takes: Mapping[str, set[str]], given
             continue
         if key in given:
             raise UserError(f"logger.{key} is set by the program: leave it out; {given[key]}")
+        if not nodes:
+            raise UserError(f"logger.{key}: no such entry; choose a logger that takes it: logger=wandb, tensorboard")
         wanted = [name for name in nodes if key in takes[name]]
         if not wanted:
-            known = set().union(*takes.values()) - given.keys() if takes else {"_target_"}
+            known = set().union(*takes.values()) - given.keys()
             raise UserError(f"logger.{key}: no such key{nearest(key, known)}")
         for name in wanted:
             nodes[name].setdefault(key, value)
