@@ -440,7 +440,8 @@ def offline(place: Path, rows: int, first: int = 0, done: bool = True) -> str:
 
 def plain_sync(*places: Path) -> None:
     """Wandb's own ``wandb sync``."""
-    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, places)], check=True, capture_output=True)
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, places)]  # which leaves a log where it is called
+    subprocess.run(command, check=True, capture_output=True, cwd=places[0].parent)
 
 
 def test_plain_wandb_sync_takes_the_folder_whole_and_after_it_only_what_is_new(
