@@ -79,6 +79,7 @@ def settle_caches() -> None:
     atexit.register(shutil.rmtree, elsewhere, ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = elsewhere
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(elsewhere, "matplotlib"))
+    os.environ.setdefault("WANDB_DATA_DIR", os.path.join(elsewhere, "wandb"))  # where it lays out tables
 
 
 def writable(folder: str) -> bool:
