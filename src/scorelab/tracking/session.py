@@ -163,8 +163,7 @@ class Session:
         Raises:
             SyncError: when it has not, or does not say.
         """
-        about = self.about
-        known = to.rows(about.id, about.project, about.entity, patience)
+        known = to.rows(self.about.id, self.run.project, self.run.entity, patience)  # a sweep's agent has its own
         if known < self.rows.next:
             raise SyncError(f"the server has {known:,} of {self.rows.next:,} rows")
         if said := errors(self.folder / "logs" / "debug-internal.log"):
