@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from conftest import CONFIGS, type_in
 from scorelab.app.compare import main, standings
 from scorelab.app.submitting import mark_waiting, say_end
 from scorelab.app.sweep import Sweep, SweepJob
-from scorelab.app.sweeping import queue, standing
+from scorelab.app.sweeping import past, queue
 from scorelab.app.task import Outcome
 from scorelab.errors import UserError
 from scorelab.run.directory import RunDir
@@ -21,6 +23,15 @@ from scorelab.run.status import write_status
 
 SMALL = ("model.channels=8", "model.multipliers=[1]", "trainer.max_steps=4", "callbacks=minimal", "metrics=[simple]")
 THREE = ("optimizer.lr=1e-3,2e-3,1e18", "trainer.gradient_clip_val=0", "lr_schedule.warmup=0", "logger=none")
+HOLD = """
+import sys
+from pathlib import Path
+from scorelab.run.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+lock.take()
+print("taken", flush=True)
+sys.stdin.read()
+"""
 SEARCH = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "optimizer.lr=interval(1e-3,2e-3)", "loss=simple,vlb")
 
 
@@ -68,8 +79,32 @@ def test_a_job_that_ends_without_a_word_has_failed_for_what_its_log_ends_with(tm
         "Traceback\nModuleNotFoundError: No module named 'x'\n\n"
     )
     say_end(place, "12_3")
-    assert capsys.readouterr().out == "a: failed: ModuleNotFoundError: No module named 'x'\n"
-    assert SweepJob([], {}, place).failure == "failed: ModuleNotFoundError: No module named 'x'"
+    why = "ended without a word before its first step; its log ends with: ModuleNotFoundError: No module named 'x'"
+    assert capsys.readouterr().out == f"a: failed: {why}\n"
+    assert SweepJob([], {}, place).failure == f"failed: {why}"
+
+
+def test_a_killed_job_that_slurm_has_no_more_has_failed_and_one_at_work_elsewhere_has_not(tmp_path: Path) -> None:
+    write_status(tmp_path, "running", 7, job="slurm 12_3")
+    say_end(tmp_path, "12_3")
+    assert SweepJob([], {}, tmp_path).failure == (
+        "failed: ended without a word at step 7 or later; its log ends with: nothing"
+    )
+    write_status(tmp_path, "running", 7)
+    job = [sys.executable, "-c", f"{HOLD}", str(tmp_path)]
+    with subprocess.Popen(job, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        say_end(tmp_path, "")
+        assert (SweepJob([], {}, tmp_path).failure or "").startswith("running at step 7")
+        other.communicate(b"")
+
+
+def test_a_job_that_is_over_before_it_is_said_to_wait_is_over(tmp_path: Path) -> None:
+    write_status(tmp_path, "failed", 3, reason="no room", job="slurm 12_3")
+    mark_waiting(tmp_path, "slurm 12_3")
+    assert SweepJob([], {}, tmp_path).failure == "failed: no room"
+    mark_waiting(tmp_path, "slurm 13_3")
+    assert SweepJob([], {}, tmp_path).failure == "waiting in the queue (slurm 13_3) at step 3"
 
 
 @pytest.mark.slow
@@ -112,6 +147,14 @@ def test_a_launcher_that_is_not_installed_is_told_so(typed, word: str, monkeypat
     )
 
 
+def test_where_no_slurm_is_its_launcher_is_refused_before_any_job(
+    typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = typed("train", "-m", "seed=0,1", "hydra/launcher=submitit_slurm")
+    assert said.status == 2 and "no Slurm here (no sbatch); joblib and submitit_local need none" in said.last
+
+
 def test_detach_belongs_to_a_sweep(typed) -> None:
     assert "detach=true: detach belongs to a sweep" in typed("train", "detach=true").last
 
@@ -142,7 +185,7 @@ def test_each_job_that_has_a_past_is_told_and_only_those_to_be_done_are_worked_o
         elif state is not None:
             place.mkdir(exist_ok=True)
             write_status(place, state, 7, **more)  # type: ignore[arg-type]
-        found = standing(SweepJob([], {"overwrite": overwrite}, place))
+        found = past(SweepJob([], {"overwrite": overwrite}, place))
         return found.line, found.left
 
     assert stands(None) == (None, False)
@@ -175,7 +218,7 @@ def test_how_a_sweep_stands_is_told_with_speed_time_left_and_reasons(tmp_path: P
     lines = capsys.readouterr().out.splitlines()
     told = "6 runs: 1 running, 1 waiting, 1 interrupted, 1 lost, 1 failed, 1 finished"
     assert lines[0] == f"{sweep}: {told}"
-    assert re.fullmatch(r"  a  running     step 1,200 of 3,000, 20 it/s, 1:30 min left, on \S+", lines[1])
+    assert re.fullmatch(r"  a  running     step 1,200 of 3,000, 20 it/s, 1\.5 min left, on \S+", lines[1])
     assert [line.split()[:2] for line in lines[2:]] == [
         ["f", "waiting"],
         ["e", "interrupted"],
@@ -202,7 +245,7 @@ def test_where_slurm_does_not_answer_a_job_goes_on_waiting(tmp_path: Path, monke
     assert (found.state, found.told) == ("waiting", "slurm 12_3, slurm does not answer")
     queue.cache_clear()
     with pytest.raises(UserError, match="which does not answer: no controller"):
-        standing(SweepJob([], {"overwrite": False}, tmp_path))
+        past(SweepJob([], {"overwrite": False}, tmp_path))
 
 
 def test_looking_on_ends_when_nothing_is_at_work(tmp_path: Path, capsys) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import wandb
-from conftest import CONFIGS, Said, captured
+import yaml
+from conftest import CONFIGS, SMALL, Said, captured
 from PIL import Image
 from wandb_server import StoredRun, WandbServer
 
@@ -580,3 +581,25 @@ def test_without_a_login_or_a_server_nothing_is_uploaded_and_one_line_says_why(t
     told = synced(tmp_path, WANDB_BASE_URL="http://127.0.0.1:9")
     assert told.status == 1 and "does not answer" in told.out + told.err
     assert runs([tmp_path]) == [tmp_path]
+
+
+@pytest.mark.slow
+def test_the_command_of_the_ready_sweeps_agent_joins_the_sweep_and_shows_what_it_goes_by(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    root = CONFIGS.parent
+    sweep = yaml.safe_load((root / "sweeps" / "wandb.yaml").read_text())
+    words = [f"{key}={each['values'][-1]}" for key, each in sweep["parameters"].items()]
+    parts = {"${env}": ["/usr/bin/env"], "python": [sys.executable], "${program}": [str(root / sweep["program"])]}
+    parts["${args_no_hyphens}"] = [*words, *SMALL, "metrics=[]", "logger=wandb"]
+    command = [word for part in sweep["command"] for word in parts[part]]
+    agent = {"WANDB_SWEEP_ID": "mysweep", "WANDB_RUN_ID": "agents", "WANDB_PROJECT": "scorelab"}
+    told = subprocess.run(command, cwd=tmp_path, env=os.environ | agent, capture_output=True, text=True, timeout=200)
+    assert told.returncode == 0, told.stderr
+    run = server.runs["agents"]
+    assert run.fields["sweep"] == "mysweep" and run.exit_code == 0
+    assert sweep["metric"]["name"] in run.summary and sweep["metric"]["goal"] == "minimize"
+    config = json.loads(run.fields["config"])
+    assert {key: config[key]["value"] for key in sweep["parameters"]} == {
+        key: each["values"][-1] for key, each in sweep["parameters"].items()
+    }

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from wandb_server import WandbServer
 
 pytestmark = pytest.mark.cluster
 
@@ -130,11 +131,16 @@ def said(number: str) -> str:
     return Path(f"job-{number}.out").read_text()
 
 
-def test_preempt_a_job_that_gives_way_saves_comes_back_and_goes_on(folder: Path, whole) -> None:
+def test_preempt_a_job_that_gives_way_comes_back_in_the_same_directory_and_w_and_b_run(
+    folder: Path, whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = folder / "logs" / "train" / "a"
     if not subprocess.run(["sinfo", "-h", "-p", HIGH], capture_output=True, check=True).stdout:
         pytest.skip(f"no partition {HIGH} to preempt from: HIGH=... names one")
-    number = submitted(typed=["run=a", *words()])
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", server.address)
+    number = submitted(typed=["run=a", *words(), "logger=wandb"])
     under_way(number, place)
     other = submitted("-p", HIGH, "-w", job(number)["NodeList"], "--exclusive", command=("sleep", "1"), typed=[])
     end = ended(number)
@@ -142,6 +148,12 @@ def test_preempt_a_job_that_gives_way_saves_comes_back_and_goes_on(folder: Path,
     assert "interrupted by SIGTERM" in said(number) and f"job {number} is requeued" in said(number)
     assert "resumed at step" in said(number) and ended(other)["JobState"] == "COMPLETED"
     assert status(place)["job"] == f"slurm {number}" and same(weights(place), whole)
+    server.close()
+    (name,) = server.runs
+    rows = len((place / "metrics.csv").read_text().splitlines()) - 1
+    assert name == (place / "wandb_id").read_text() and said(number).count("W&B: online") == 2
+    assert server.runs[name].column("_step") == list(range(rows + 1)), "each row once, in order, and the results"
+    assert server.runs[name].exit_code == 0
 
 
 def test_requeue_a_command_without_a_name_and_with_overwrite_goes_on_with_what_it_began(folder: Path, whole) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from scorelab.errors import UserError
+from scorelab.report.words import span
 from scorelab.run.jobs import read_jobs
 from scorelab.run.queue import queued
 from scorelab.run.status import AT_WORK, Status, read_status
@@ -114,12 +115,6 @@ def steps_of(run: Path) -> int | None:
         return int(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
-
-
-def span(seconds: float) -> str:
-    """A time in hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
 def counted(found: Sequence[Standing], title: str) -> str:

@@ -1,7 +1,6 @@
 """What a run says of itself before its first step: how long it will take, and what judging will."""
 
 import logging
-import math
 
 import lightning
 import torch
@@ -9,6 +8,7 @@ import torch
 from scorelab.config.build import Experiment
 from scorelab.evaluation import expected_cost
 from scorelab.lit.timing import seconds_per_step
+from scorelab.report.words import span
 
 log = logging.getLogger("scorelab")
 
@@ -46,13 +46,3 @@ def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -
     if judging.most is None or judging.most == judging.evaluations:
         return told
     return f"{told}, at most {judging.most:,}, {span(judging.most_seconds)}"
-
-
-def span(seconds: float) -> str:
-    """A time as one says it: 40 s, 2.3 min, 1.4 h, 3.0 days."""
-    if not math.isfinite(seconds):
-        return "unknown time"
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -20,6 +20,7 @@ from scorelab.errors import UserError
 from scorelab.run.directory import RunDir
 from scorelab.run.queue import PREFIX, queued
 from scorelab.run.status import AT_WORK, read_status, told, write_status
+from scorelab.run.surroundings import FORGOTTEN
 
 ARRAY = 1000  # jobs of an array: Slurm's own limit is 1001 where nobody has raised or lowered it
 
@@ -132,7 +133,7 @@ def array_limit() -> int:
 def mark_waiting(place: Path, job: str) -> None:
     """Say that a job has been submitted, unless it is at work already; how far an earlier one came stays there."""
     before = read_status(place)
-    if before is None or before.state not in AT_WORK:
+    if before is None or (before.state not in AT_WORK and before.job != job):  # it may be over by now
         place.mkdir(parents=True, exist_ok=True)
         step, seconds = (before.step, before.seconds) if before else (None, 0.0)
         write_status(place, "waiting", step, seconds=seconds, job=job)
@@ -156,12 +157,14 @@ def follow(places: Sequence[Path]) -> None:
 
 
 def say_end(place: Path, job: str) -> None:
-    """Say how a job has ended. One that could not say so itself has failed; its log's last line tells why."""
+    """Say how a job has ended. One that could not say so itself has failed; its log's last line may tell why."""
     status = read_status(place)
-    if status is None or status.state == "waiting":
+    if status is None or status.state in ("waiting", "lost", *AT_WORK):
         logs = sorted(place.parent.glob(f".submitit/*/{job}_*log.err"))
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        RunDir(place).refused(lines[-1].strip() if lines else "the job ended without a word")
+        last = lines[-1].split("\r")[-1].strip() if lines else "nothing"
+        step = "before its first step" if status is None or status.step is None else f"at step {status.step:,} or later"
+        RunDir(place).refused(f"ended without a word {step}; its log ends with: {last}")
         status = read_status(place)
     print(f"{place.name}: {told(status) if status else 'not begun'}", flush=True)
 
@@ -178,8 +181,9 @@ def deaf() -> Iterator[None]:
 
 @contextmanager
 def inherited(**given: str) -> Iterator[None]:
-    """What processes started meanwhile inherit: where modules are found here, and what is given."""
+    """What processes started meanwhile inherit: where modules are found here, where nodes meet, and what is given."""
     new = {"PYTHONPATH": os.pathsep.join(os.path.abspath(each) for each in sys.path if each), **given}
+    new |= {name: FORGOTTEN[name] for name in ("MASTER_ADDR",) if name in FORGOTTEN}
     before = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
     try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -161,6 +162,8 @@ def _expanded(words: list[str], name: str) -> Expanded:
     searches = sweeper.endswith(".OptunaSweeper")
     if not (searches or sweeper.endswith(".BasicSweeper")):
         raise UserError(f"hydra.sweeper._target_={sweeper}: possible: hydra/sweeper=basic, optuna")
+    if launcher.endswith(".SlurmLauncher") and shutil.which("sbatch") is None:
+        raise UserError("hydra/launcher=submitit_slurm: no Slurm here (no sbatch); joblib and submitit_local need none")
     if master.detach and (searches or not launcher.endswith(".SlurmLauncher")):
         who = "a search asks its jobs for results" if searches else "the jobs of another would end with the terminal"
         raise UserError(f"detach=true goes with hydra/launcher=submitit_slurm and no search: {who}")
@@ -252,7 +255,7 @@ def _checked(job: SweepJob, sound: dict[str, int]) -> SweepJob:
     Jobs that differ in their seed alone are built once; ``sound`` remembers how many weights those had.
     """
     config = sized(job.config)
-    kind = json.dumps(config | {"seed": 0}, sort_keys=True, default=str)
+    kind = json.dumps(config | {"seed": 0, "run": ""}, sort_keys=True, default=str)
     starts = config["init_from"] and (config["overwrite"] or RunDir(job.path).newest() is None)
     if kind not in sound or starts:
         experiment = build(config)

@@ -7,21 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from hydra import initialize_config_dir
 
-from scorelab.app.expected import span
 from scorelab.app.sweep import Sweep, SweepJob
 from scorelab.app.task import Task
 from scorelab.errors import UserError
+from scorelab.report.words import span
 from scorelab.run.jobs import write_jobs
 from scorelab.run.queue import queued
 from scorelab.run.status import AT_WORK, read_status, told
 
-BYTES = 2 * 16  # of a weight: last.ckpt and best.ckpt hold it, its average and two moments in 4 bytes each
-PICTURES = 3e6  # bytes of all else that a run leaves, W&B's copies of the pictures too
+BYTES = 3 * 17  # of a weight: last, best and previous.ckpt hold it, its average and two moments in 4 bytes each
+OTHERS = (
+    1e6  # bytes of all else that a run leaves, seen 0.4 to 0.6 MB: pictures, their copies in wandb/, submitit's files
+)
 
 
 def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path, name: str) -> int:
@@ -31,16 +34,17 @@ def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path,
     """
     planned = Sweep.planned(words, configs, name)
     detached = planned.jobs[0].config["detach"]
-    stands = {} if planned.searches else {job.path.name: standing(job) for job in planned.jobs}
-    task.left = frozenset(name for name, stand in stands.items() if stand.left)
-    if planned.searches or len(task.left) < len(planned.jobs) or not all(stand.done for stand in stands.values()):
-        say(planned, stands)
+    pasts = {} if planned.searches else {job.path.name: past(job) for job in planned.jobs}
+    task.left = frozenset(name for name, each in pasts.items() if each.left)
+    over = bool(pasts) and all(each.finished for each in pasts.values())
+    if not over:
+        say(planned, pasts)
         if not planned.searches:
             write_jobs(planned.path, [job.path.name for job in planned.jobs])
         sys.argv.append(f"hydra.sweep.dir={planned.path}")
         with first_of(planned.jobs, task.left):
             main()
-    if detached:
+    if detached and not over:
         print(f"python src/compare.py {planned.path} status=true shows how they stand; the same command waits for them")
         return 0
     with initialize_config_dir(str(configs), version_base="1.3"):  # what choices are called
@@ -49,27 +53,29 @@ def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path,
     return 0 if planned.finished else 1
 
 
-class Standing:
-    """How a job stands before the sweep begins, as a line tells it, and whether it is left alone."""
+@dataclass(frozen=True)
+class Past:
+    """What a job has behind it when the sweep begins, as a line tells it; whether it is left alone, and why."""
 
-    def __init__(self, line: str | None = None, left: bool = False, done: bool = False) -> None:
-        self.line, self.left, self.done = line, left, done
+    line: str | None = None
+    left: bool = False
+    finished: bool = False
 
 
-def standing(job: SweepJob) -> Standing:
+def past(job: SweepJob) -> Past:
     """How an earlier command has left a job: finished, at work elsewhere, to be gone on with, or not begun."""
     status = read_status(job.path)
     if job.failure is None and not job.config["overwrite"]:
-        return Standing("finished, skipped", left=True, done=True)
+        return Past("finished, skipped", left=True, finished=True)
     if status is None:
-        return Standing()
+        return Past()
     if status.state in AT_WORK:
-        return Standing(f"{status}: left alone", left=True)
+        return Past(f"{status}: left alone", left=True)
     if status.state == "waiting":
-        return Standing(f"{status}: left alone", left=True) if status.job in queue() else Standing()
+        return Past(f"{status}: left alone", left=True) if status.job in queue() else Past()
     if job.config["overwrite"]:
-        return Standing("begun anew")
-    return Standing(f"{told(status)}: tried again" if status.state == "failed" else f"{told(status)}: resumed")
+        return Past("begun anew")
+    return Past(f"{told(status)}: tried again" if status.state == "failed" else f"{told(status)}: resumed")
 
 
 @cache
@@ -85,24 +91,24 @@ def queue() -> Mapping[str, str]:
         raise UserError(f"jobs of this sweep wait in Slurm's queue, which does not answer: {error}") from error
 
 
-def say(sweep: Sweep, stands: Mapping[str, Standing]) -> None:
+def say(sweep: Sweep, pasts: Mapping[str, Past]) -> None:
     """Tell how many jobs there are, what they will leave on disk, and of each that has a past how it stands."""
     if sweep.searches:
         print(f"{sweep.path}: a search, {size(sweep.jobs[0].weights)} a run at most")
         return
-    todo = [job for job in sweep.jobs if not stands[job.path.name].left]
+    todo = [job for job in sweep.jobs if not pasts[job.path.name].left]
     expected = size(sum(job.weights for job in todo), len(todo))
     left = f", {len(todo)} of them to be done" if len(todo) < len(sweep.jobs) else ""
     print(f"{sweep.path}: {len(sweep.jobs)} jobs{left}; about {expected} on disk")
-    for name, stand in stands.items():
-        if stand.line is not None:
-            print(f"  {name}: {stand.line}")
+    for name, each in pasts.items():
+        if each.line is not None:
+            print(f"  {name}: {each.line}")
     sys.stdout.flush()
 
 
 def size(weights: int, jobs: int = 1) -> str:
     """The disk that runs of so many weights together need, as one says it."""
-    size = BYTES * weights + jobs * PICTURES
+    size = BYTES * weights + jobs * OTHERS
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
