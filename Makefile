@@ -7,7 +7,7 @@ STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train cluster sync test test-slow test-faults test-cluster lint figures format clean
+.PHONY: help train cluster sync test test-slow test-faults test-cluster test-page lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -31,6 +31,9 @@ test-faults: $(VENV)/.ready-test  ## kill runs at random and compare: FAULTS_SEE
 
 test-cluster: $(VENV)/.ready-test  ## run jobs on a real Slurm, the one that is there; INSTALL=1 installs one (Debian)
 	@$(RUN) tests/cluster/slurm.py tests/cluster -m cluster -n 0 $(ARGS)
+
+test-page: $(VENV)/.ready-test  ## look at the comparison page in Chromium, the one that is there; INSTALL=1 installs one (Debian)
+	@$(RUN) tests/browser.py tests/test_page.py $(ARGS)
 
 lint: $(VENV)/.ready-test  ## check style and types
 	$(VENV)/bin/ruff check $(STYLED)

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from scorelab.config.check import instantiate
-from scorelab.config.choices import choices
+from scorelab.config.groups import choices
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.losses import Uniform, weight_card
 from scorelab.report.card import draw_cards

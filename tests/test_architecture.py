@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "scorelab"
 BELOW = {  # the rooms right beneath each room; what those stand on may be imported too
-    "app": {"config"},
+    "app": {"config", "comparison"},
     "config": {"lit"},
     "lit": {"evaluation", "tracking", "report"},
     "evaluation": {"losses", "metrics"},
@@ -25,7 +25,8 @@ BELOW = {  # the rooms right beneath each room; what those stand on may be impor
     "laws": {"tensors", "mapped"},
     "schedules": {"tensors"},
     "tensors": {"log_snr", "errors"},
-    "tracking": {"run"},
+    "comparison": {"run", "report"},
+    "tracking": {"run", "report"},
     "run": {"files", "errors"},
     "networks": {"errors"},
     "metrics": {"errors"},
@@ -49,7 +50,7 @@ MATHS = {
     "samplers",
     "losses",
 }
-WORKSHOP = {"errors", "files", "run", "tracking"}
+WORKSHOP = {"errors", "files", "run", "report", "comparison", "tracking"}
 NAMES_FRAMEWORKS = {"lit", "config", "app"}
 FRAMEWORKS = {"lightning", "pytorch_lightning", "lightning_utilities", "hydra", "omegaconf", "submitit"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

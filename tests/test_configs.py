@@ -518,9 +518,12 @@ def test_a_named_sweep_composes_and_sweeps_what_exists(path: Path) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         whole = compose("train", [f"sweep={path.stem}"], return_hydra_config=True)
     assert whole.hydra.mode.name == "MULTIRUN"
-    for key, values in whole.hydra.sweeper.params.items():
-        for value in str(values).split(","):
-            config(f"{key}={value}")
+    params = {key: str(values) for key, values in whole.hydra.sweeper.params.items()}
+    swept = {key: values.split(",") for key, values in params.items() if "," in values and values[0] != "["}
+    fixed = [f"{key}={value}" for key, value in params.items() if key not in swept]
+    for key, values in swept.items():
+        for value in values:
+            config(*fixed, f"{key}={value}")
 
 
 @pytest.mark.parametrize(

@@ -260,10 +260,10 @@ def test_looking_on_ends_when_nothing_is_at_work(tmp_path: Path, capsys) -> None
     [
         (("nowhere", "status=true"), "nowhere: no such directory"),
         ((".", "status=true"), ".: holds no runs"),
-        ((".", "statu=true"), "statu: no such key; possible: status, watch"),
+        ((".", "statu=true"), "statu: no such key; possible: out, by, columns"),
         ((".", "status=maybe"), "status=maybe: true or false"),
         (("status=true",), "type a directory of runs"),
-        ((".",), "type status=true"),
+        ((".",), ".: holds no runs"),
     ],
 )
 def test_what_compare_cannot_do_is_told_in_one_line(

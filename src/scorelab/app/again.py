@@ -12,10 +12,11 @@ SAME = "the same command"
 
 @dataclass
 class Typed:
-    """A command as it was typed: the program, and the words after it."""
+    """A command as it was typed: the program, and the words after it; which keys its jobs differ in."""
 
     program: str = ""
     words: list[str] = field(default_factory=list)
+    swept: tuple[str, ...] = ()
 
     def remember(self, argv: Sequence[str]) -> None:
         """Keep the words, which are rewritten before Hydra reads them."""

@@ -1,196 +1,210 @@
-"""What runs have come to, by what they have left on disk: nothing is imported that trains."""
+"""Compare runs: rank what they have left; tables, a picture, a page. Nothing is imported that trains."""
 
 import argparse
-import subprocess
 import sys
-import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from scorelab.app.standing import counted, lines, standings, watch
+from scorelab.comparison.folding import FOLDED, described
+from scorelab.comparison.page import write_page
+from scorelab.comparison.payload import differences, payload
+from scorelab.comparison.picture import draw_comparison, draw_curves
+from scorelab.comparison.places import places
+from scorelab.comparison.ranking import Ranking, ranking
+from scorelab.comparison.runs import Run, read_run
+from scorelab.comparison.sheets import csv_text, tex, text
+from scorelab.comparison.targets import Target, with_target
+from scorelab.config.groups import Choices
 from scorelab.errors import UserError
-from scorelab.report.words import span
-from scorelab.run.jobs import read_jobs
-from scorelab.run.queue import queued
-from scorelab.run.status import AT_WORK, Status, read_status
+from scorelab.files import write_text
+from scorelab.run.identity import is_machine
 from scorelab.run.surroundings import settle
 
-STATES = ("running", "evaluating", "waiting", "not begun", "interrupted", "lost", "failed", "finished")
-EVERY = 2.0  # seconds between two looks
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+CALLED = Choices([CONFIGS])
+HELP = """Compare runs: a table with standard errors, CSV, LaTeX, a picture and a page.
+
+  python src/compare.py logs/sweeps/NAME                 rank the runs of a sweep, seeds folded
+  python src/compare.py DIR DIR ... by=fid columns=fid,vlb_common
+  python src/compare.py DIR status=true watch=true       how its runs stand: waiting, running, failed ...
+"""
+KEYS = {
+    "out": "the directory to write to (the first one)",
+    "by": "the number that ranks: score_error, fid_excess, val/simple ...",
+    "columns": "numbers shown, by commas: fid,vlb_common,recognised,seconds",
+    "fold": "keys that make runs repetitions of each other (seed)",
+    "best_of": "a key of which each group shows the value of least val/simple (that of a fair sweep)",
+    "across": "keys over which the probability of improvement goes (schedule,data)",
+    "target": "seconds and images to a target: 'target=fid<20'",
+    "figures": "png or pdf",
+    "page": "false leaves the page out",
+    "status": "true: how runs stand, nothing else",
+    "watch": "true: look on while they do",
+}
 
 
 @dataclass(frozen=True)
 class Asked:
     """The keys of the command."""
 
+    out: Path | None = None
+    by: str | None = None
+    columns: tuple[str, ...] = ()
+    fold: tuple[str, ...] = FOLDED
+    best_of: str | None = None
+    across: tuple[str, ...] = ("schedule", "data")
+    target: Target | None = None
+    figures: str = "png"
+    page: bool = True
     status: bool = False
     watch: bool = False
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a run stands: the state's name, and what belongs to it."""
-
-    name: str
-    state: str
-    told: str = ""
-
-
-def standings(places: Sequence[Path]) -> list[Standing]:
-    """How every run in some directories stands: of a sweep each of its jobs, of a folder the runs in it.
-
-    Raises:
-        UserError: for a directory that holds no run.
-    """
-    queue: Mapping[str, str] | None = None
-    found = []
-    for run, expected in runs_in(places):
-        status = read_status(run)
-        if status is not None and status.state == "waiting" and queue is None:
-            queue = queued_or_silent()
-        found.append(standing(run, status, expected, {} if queue is None else queue))
-    return found
-
-
-def queued_or_silent() -> Mapping[str, str]:
-    """Slurm's queue; where it does not answer, every job is taken to be there."""
-    try:
-        return queued()
-    except (ConnectionError, subprocess.TimeoutExpired):
-        return defaultdict(lambda: "Slurm does not answer")
-
-
-def runs_in(places: Sequence[Path]) -> list[tuple[Path, bool]]:
-    """The directories of runs, and of each whether a command at work will still get to it.
-
-    Raises:
-        UserError: for a directory that holds none.
-    """
-    found: list[tuple[Path, bool]] = []
-    for place in places:
-        if not place.is_dir():
-            raise UserError(f"{place}: no such directory")
-        jobs = read_jobs(place)
-        if jobs is not None:
-            runs = [(place / name, jobs.at_work) for name in jobs.names]
-        elif (place / "status.json").exists():
-            runs = [(place, False)]
-        else:
-            runs = [(file.parent, False) for file in sorted(place.glob("*/status.json"))]
-        if not runs:
-            raise UserError(f"{place}: holds no runs; type the directory of a run, of a sweep, or one that holds them")
-        found += runs
-    return found
-
-
-def standing(run: Path, status: Status | None, expected: bool, queue: Mapping[str, str]) -> Standing:
-    """How a run stands; one that waits in Slurm's queue has to be there."""
-    if status is None:
-        return Standing(run.name, "waiting" if expected else "not begun")
-    if status.state == "waiting":
-        if (job := status.job or "") not in queue and not isinstance(queue, defaultdict):
-            return Standing(run.name, "lost", f"was {status}")
-        state = queue[job]
-        return Standing(run.name, "waiting", f"{job}, {'starting' if state == 'RUNNING' else state.lower()}")
-    if status.state == "failed":
-        return Standing(run.name, "failed", status.reason or "")
-    step = "" if status.step is None else f"step {status.step:,}"
-    if status.state not in AT_WORK:
-        return Standing(run.name, status.state, step)
-    parts = [f"{step} of {of:,}" if (of := steps_of(run)) else step]
-    if status.it_per_s:
-        parts.append(f"{status.it_per_s:.3g} it/s")
-        if of:
-            parts.append(f"{span((of - (status.step or 0)) / status.it_per_s)} left")
-    return Standing(run.name, status.state, ", ".join([*parts, f"on {status.host}"]))
-
-
-def steps_of(run: Path) -> int | None:
-    """How many steps a run is to take."""
-    try:
-        return int(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]["max_steps"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None
-
-
-def counted(found: Sequence[Standing], title: str) -> str:
-    """How many runs stand how."""
-    counts = Counter(each.state for each in found)
-    return f"{title}: {len(found)} runs: {', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}"
-
-
-def lines(found: Sequence[Standing]) -> list[str]:
-    """A line for each run: those at work first, the finished last."""
-    width = max(len(each.name) for each in found)
-    order = sorted(found, key=lambda each: STATES.index(each.state))
-    return [f"  {each.name.ljust(width)}  {each.state:<11} {each.told}".rstrip() for each in order]
-
-
-def watch(places: Sequence[Path], title: str) -> None:
-    """Show how the runs stand until none is at work or waiting; on a terminal in place, else what has changed."""
-    before: set[str] = set()
-    while True:
-        found = standings(places)
-        now = lines(found)
-        if sys.stdout.isatty():
-            print("\n".join(["\033[H\033[J" + counted(found, title), *now]), flush=True)
-        elif set(now) != before:
-            print("\n".join([counted(found, title), *(line for line in now if line not in before)]), flush=True)
-        if not any(each.state in (*AT_WORK, "waiting") for each in found):
-            return
-        before = set(now)
-        time.sleep(EVERY)
 
 
 def asked(words: Sequence[str]) -> Asked:
     """The keys that were typed.
 
     Raises:
-        UserError: for one that does not exist, or a value that is neither true nor false.
+        UserError: for one that does not exist, or a value that is none of its own.
     """
-    known = [field.name for field in fields(Asked)]
-    keys: dict[str, bool] = {}
+    kinds = {field.name: field.type for field in fields(Asked)}
+    keys: dict[str, Any] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if key not in known:
-            raise UserError(f"{key}: no such key; possible: {', '.join(known)}")
-        if value.lower() not in (*TRUE, *FALSE):
-            raise UserError(f"{word}: true or false")
-        keys[key] = value.lower() in TRUE
+        if key not in kinds:
+            raise UserError(f"{key}: no such key; possible: {', '.join(kinds)}")
+        if not value:
+            raise UserError(f"{key}= has no value: {KEYS[key]}")
+        keys[key] = _value(key, value, kinds[key])
     return Asked(**keys)
 
 
+def _value(key: str, value: str, kind: Any) -> Any:
+    if kind is bool:
+        if value.lower() not in (*TRUE, *FALSE):
+            raise UserError(f"{key}={value}: true or false")
+        return value.lower() in TRUE
+    if key == "figures" and value not in ("png", "pdf"):
+        raise UserError(f"figures={value}: png or pdf")
+    if key == "target":
+        return Target.read(value)
+    if kind == tuple[str, ...]:
+        return tuple(filter(None, value.strip("[]").replace(" ", "").split(",")))
+    return Path(value) if key == "out" else value
+
+
+def compared(runs: Sequence[Run], keys: Asked) -> Ranking:
+    """The runs, ranked as asked.
+
+    Raises:
+        UserError: for a number that no run has, or a key in which they do not differ.
+    """
+    if keys.target is not None:
+        runs = with_target(runs, keys.target)
+    if all(run.without is not None for run in runs):
+        raise UserError(f"none of {len(runs)} runs has figures yet: status=true says how they stand")
+    columns = [named(each, runs) for each in keys.columns]
+    if keys.target is not None:
+        columns += keys.target.columns if columns else []
+    by = None if keys.by is None else named(keys.by, runs)
+    typed = {run.config.get("best_of") for run in runs}
+    best_of = keys.best_of or (typed.pop() if len(typed) == 1 else None)
+    found = ranking(
+        runs, CALLED, columns, by, keys.fold, best_of, keys.across, more=keys.target.columns if keys.target else ()
+    )
+    if best_of is not None and best_of not in found.keys:
+        if keys.best_of is not None:
+            raise UserError(
+                f"best_of={best_of}: runs do not differ in it; they do in {', '.join(found.keys) or 'nothing'}"
+            )
+        return ranking(runs, CALLED, columns, by, keys.fold, None, keys.across)
+    return found
+
+
+def named(name: str, runs: Sequence[Run]) -> str:
+    """A number as typed, by its whole name: fid is test/fid, where a run has that.
+
+    Raises:
+        UserError: for one that no run has.
+    """
+    known = {key for run in runs for key in run.metrics}
+    for whole in (name, f"test/{name}", f"val/{name}"):
+        if whole in known:
+            return whole
+    raise UserError(
+        f"{name}: no run has such a number; they have {', '.join(sorted(k.removeprefix('test/') for k in known))}"
+    )
+
+
+def read(typed: Sequence[Path]) -> list[Run]:
+    """All runs in some directories.
+
+    Raises:
+        UserError: for a directory that holds none.
+    """
+    return [read_run(place.path, place.name) for place in places(typed)]
+
+
+def compare(typed: Sequence[Path], keys: Asked) -> None:
+    """Print the table; write compare.csv, compare.tex, the picture, the learning curves and the page."""
+    found = compared(read(typed), keys)
+    print(text(found), flush=True)
+    write(found, keys.out or typed[0], ", ".join(map(str, typed)), keys.figures, keys.page)
+
+
+def write(found: Ranking, out: Path, title: str, figures: str = "png", page: bool = True) -> None:
+    """What a comparison leaves in a directory.
+
+    Raises:
+        UserError: where that cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "compare.csv", csv_text(found))
+        write_text(out / "compare.tex", tex(found))
+        if page:
+            write_page(out / "compare.html", payload(found, title, differing(found)))
+        draw_comparison(out / f"compare.{figures}", found)
+        draw_curves(out / f"curves.{figures}", found)
+    except OSError as error:
+        raise UserError(f"out={out}: {error.strerror or error}") from error
+
+
+def differing(found: Ranking) -> dict[str, list[str]]:
+    """The keys in which configurations differ, what a machine decides and the seed aside, each one's values."""
+    configurations = [row.configuration for section in found.sections for row in section.rows]
+    told = [described(each.runs[0], CALLED) for each in configurations]
+    plain = [{key: word for key, word in words.items() if key != "seed" and not is_machine(key)} for words in told]
+    return differences(plain)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Tell how runs stand; exit status 2 for what the user can change."""
+    """Compare runs, or tell how they stand; exit status 2 for what the user can change."""
     settle()
+    told = "\n".join(f"  {key:<9}{words}" for key, words in KEYS.items())
     parser = argparse.ArgumentParser(
-        prog="compare", description="How runs stand: compare.py DIR ... status=true [watch=true]"
+        prog="compare", description=f"{HELP}\nKeys:\n{told}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", metavar="DIR or key=value", help="directories of runs or sweeps, and keys")
     words = parser.parse_args(argv).words
     try:
         keys = asked([word for word in words if "=" in word and not Path(word).is_dir()])
-        places = [Path(word) for word in words if "=" not in word or Path(word).is_dir()]
-        if not places:
+        typed = [Path(word) for word in words if "=" not in word or Path(word).is_dir()]
+        if not typed:
             raise UserError("type a directory of runs: logs/sweeps/NAME, logs/train, ...")
-        if not (keys.status or keys.watch):
-            raise UserError("type status=true, or watch=true to look on")
-        title = ", ".join(map(str, places))
+        title = ", ".join(map(str, typed))
         if keys.watch:
-            watch(places, title)
-        else:
-            found = standings(places)
+            watch(typed, title)
+        elif keys.status:
+            found = standings(typed)
             print("\n".join([counted(found, title), *lines(found)]))
+        else:
+            compare(typed, keys)
     except UserError as error:
-        sys.exit(_refused(error))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _refused(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2

@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from scorelab.app.again import TYPED
 from scorelab.app.words import value_of
 from scorelab.run.identity import is_machine, key_of
 
@@ -19,17 +21,20 @@ def identity(overrides: list[str]) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(pairs, key=lambda pair: ("." in pair[0], pair))]
 
 
-def job_directory(overrides: list[str]) -> str:
-    """A directory's name that says a job's overrides and can be typed back: loss-vlb_schedule-cosine.
+def job_directory(overrides: list[str], swept: Collection[str] = ()) -> str:
+    """A directory's name that says a job's swept keys and can be typed back: loss-vlb_schedule-cosine.
 
+    Six digits at its end stand for the other overrides, where there are any; where nothing is swept the name says all.
     What Hydra's grammar or a file system would trip over becomes a dash; a hash then tells such names apart.
     """
     words = identity(overrides)
-    whole = "_".join(word.replace("=", "-", 1) for word in words) or "default"
+    own = [word for word in words if key_of(word) in swept] or words
+    rest = [word for word in words if word not in own]
+    whole = "_".join(word.replace("=", "-", 1) for word in own) or "default"
     clean = re.sub(r"[^\w.+-]", "-", whole)
-    if clean == whole and len(clean) <= LONGEST:
+    if clean == whole and len(clean) <= LONGEST and not rest:
         return clean
-    return f"{clean[: LONGEST - 7]}-{digest(words)}"
+    return f"{clean[: LONGEST - 7]}-{digest(rest if rest and clean == whole else words)}"
 
 
 def digest(words: list[str]) -> str:
@@ -42,4 +47,4 @@ def place_in_sweep() -> Path | None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return None
-    return Path(hydra.runtime.output_dir) / job_directory(list(hydra.overrides.task))
+    return Path(hydra.runtime.output_dir) / job_directory(list(hydra.overrides.task), TYPED.swept)

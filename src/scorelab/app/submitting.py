@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 
+from scorelab.app.again import TYPED
 from scorelab.app.names import job_directory
 from scorelab.app.task import on_disk
 from scorelab.errors import UserError
@@ -120,7 +121,7 @@ def refusals_told() -> Iterator[None]:
 def directories(launcher: Any, job_overrides: Sequence[Sequence[str]]) -> list[Path]:
     """Where jobs work."""
     sweep = Path(str(launcher.config.hydra.sweep.dir))
-    return [sweep / job_directory(list(overrides)) for overrides in job_overrides]
+    return [sweep / job_directory(list(overrides), TYPED.swept) for overrides in job_overrides]
 
 
 def array_limit() -> int:

@@ -19,13 +19,11 @@ from scorelab.app.words import value_of
 from scorelab.config.build import build, sized
 from scorelab.config.check import completed
 from scorelab.config.choices import file_folders, with_choices
-from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import UserError
-from scorelab.report.table import SweepRow, sweep_table
 from scorelab.run.directory import RunDir
-from scorelab.run.identity import is_machine, key_of, read_config
+from scorelab.run.identity import key_of, read_config
 from scorelab.run.status import read_status, told
 from scorelab.tracking.logger import RunLogger
 
@@ -88,7 +86,7 @@ class Sweep:
         planned: dict[Path, SweepJob] = {}
         sound: dict[str, int] = {}
         for overrides, cfg in zip(expanded.jobs, configs_of, strict=True):
-            place = path / job_directory(overrides)
+            place = path / job_directory(overrides, expanded.swept)
             if place in planned:
                 both = " and ".join(
                     " ".join(identity(each)) or "nothing" for each in (planned[place].overrides, overrides)
@@ -97,7 +95,7 @@ class Sweep:
             try:
                 planned[place] = _checked(SweepJob(overrides, completed(cfg), place), sound)
             except UserError as error:
-                raise UserError(f"{place.name}: {error}") from error
+                raise UserError(f"{job_directory(overrides)}: {error}") from error
         best_of = configs_of[0].best_of
         if best_of is not None and best_of not in expanded.swept:
             swept = ", ".join(expanded.swept) or "nothing"
@@ -115,29 +113,8 @@ class Sweep:
             return self
         made = []
         for file in sorted(self.path.glob("*/config.yaml")):
-            config = read_config(file)
-            made.append(SweepJob([f"{key}={_value_in(config, key)}" for key in self.swept], config, file.parent))
+            made.append(SweepJob([], read_config(file), file.parent))
         return replace(self, jobs=made)
-
-    def table(self) -> str:
-        """The yardsticks of every run, or why it has none."""
-        if not self.jobs:
-            return f"{self.path}: no run has begun"
-        rows = []
-        for job in self.jobs:
-            choices = {key_of(word): value_of(word) for word in job.overrides if not is_machine(key_of(word))}
-            rows.append(SweepRow(choices, job.results.get("metrics", {}), job.failure))
-        limited = [job.path.name for job in self.jobs if job.results.get("time_limited")]
-        note = f"\n  limited in time, so by the machine's speed: {', '.join(limited)}" if limited else ""
-        return f"{self.path}\n{sweep_table(rows, self.best_of)}{note}"
-
-
-def _value_in(config: dict[str, Any], key: str) -> str:
-    """What a run has of a swept key: a number or word, or the name of a choice."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return called(key, value).partition("=")[2] if isinstance(value, dict) else str(value)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hydra import initialize_config_dir
-
+from scorelab.app.again import TYPED
 from scorelab.app.sweep import Sweep, SweepJob
 from scorelab.app.task import Task
+from scorelab.comparison.picture import draw_curves
+from scorelab.comparison.ranking import ranking
+from scorelab.comparison.runs import read_run
+from scorelab.comparison.sheets import text
+from scorelab.config.groups import Choices
 from scorelab.errors import UserError
 from scorelab.report.words import span
 from scorelab.run.jobs import write_jobs
@@ -33,6 +37,7 @@ def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path,
     ``main`` has Hydra call ``task`` for each job; ``words`` are what was typed.
     """
     planned = Sweep.planned(words, configs, name)
+    task.swept = TYPED.swept = tuple(planned.swept)
     detached = planned.jobs[0].config["detach"]
     pasts = {} if planned.searches else {job.path.name: past(job) for job in planned.jobs}
     task.left = frozenset(name for name, each in pasts.items() if each.left)
@@ -47,10 +52,25 @@ def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path,
     if detached and not over:
         print(f"python src/compare.py {planned.path} status=true shows how they stand; the same command waits for them")
         return 0
-    with initialize_config_dir(str(configs), version_base="1.3"):  # what choices are called
-        planned = planned.found()
-    print(planned.table())
+    planned = planned.found()
+    conclude(planned, configs, draw=not over)
     return 0 if planned.finished else 1
+
+
+def conclude(sweep: Sweep, configs: Path, draw: bool) -> None:
+    """Print what came of a sweep, seeds folded, and draw its learning curves beside the runs."""
+    if not sweep.jobs:
+        print(f"{sweep.path}: no run has begun")
+        return
+    runs = [read_run(job.path) for job in sweep.jobs]
+    found = ranking(runs, Choices([configs]), best_of=sweep.best_of)
+    print(f"{sweep.path}\n{text(found)}", flush=True)
+    picture = sweep.path / "curves.png"
+    try:
+        if draw or not picture.exists():
+            draw_curves(picture, found)
+    except OSError as error:
+        print(f"{sweep.path}: no curves.png: {error.strerror or error}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Task:
     this object: what a job needs of the command line goes along.
 
     Attributes:
+        swept: the keys in which a sweep's jobs differ, by which their directories are named.
         left: directories of a sweep's jobs, by name, that are not to be worked on: finished, or at work elsewhere.
         quiet: whether only ends and warnings are to be said: several jobs share the terminal.
         failures: why jobs failed, by directory, of those that ran in this process.
@@ -66,6 +67,7 @@ class Task:
         self.job, self.folders, self.full = job, folders, full
         self.process = PROCESS
         self.program, self.words = TYPED.program, list(TYPED.words)
+        self.swept: tuple[str, ...] = ()
         self.left: frozenset[str] = frozenset()
         self.quiet = False
         self.error: Exception | None = None
@@ -112,7 +114,7 @@ class Task:
         """Whether the job of these overrides is not to be worked on."""
         from scorelab.app.names import job_directory
 
-        return job_directory(list(overrides)) in self.left
+        return job_directory(list(overrides), self.swept) in self.left
 
     def _failed(self, place: Path, error: Exception) -> Outcome:
         """Of a sweep's job only the line is kept: an error holds its run's lock and all it had in memory."""
@@ -135,7 +137,7 @@ class Task:
 
     def _settle_elsewhere(self) -> None:
         settle()
-        TYPED.program, TYPED.words = self.program, list(self.words)
+        TYPED.program, TYPED.words, TYPED.swept = self.program, list(self.words), self.swept
         os.environ["HYDRA_FULL_ERROR"] = "1"
         if self.quiet and not WATCHED:
             WATCHED.append(self.process)

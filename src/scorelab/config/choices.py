@@ -1,44 +1,16 @@
-"""The choices of a group as its files have them, and nodes that hold all of them, each under its own name."""
+"""Choices where Hydra is at work: from which folders, which of them ran, and nodes that hold all of a group."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from scorelab.errors import UserError
+from scorelab.config.groups import choices
 
 KEY = "_choices_"  # what stands in a node for every choice of a group
-
-
-def choices(group: str, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The nodes of a group by name, in the order of their names; of two of one name the earlier folder's counts.
-
-    What a choice brings of other groups (its ``defaults``) is not of the node; another choice of its own group, which
-    it starts from, is.
-
-    Raises:
-        UserError: for a file that is no YAML.
-    """
-    files = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
-    return {name: node for name in sorted(files) if (node := _node(files[name], files))}
-
-
-def _node(file: Path, files: Mapping[str, Path]) -> dict[str, Any]:
-    try:
-        own = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(own, dict):  # a draft, which nobody has chosen
-        return {}
-    begins = [each for each in own.pop("defaults", []) if isinstance(each, str) and each in files and each != file.stem]
-    node: dict[str, Any] = {}
-    for each in begins:
-        node |= _node(files[each], files)
-    return node | own
 
 
 def file_folders(hydra: Any) -> list[Path]:

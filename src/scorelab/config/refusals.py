@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from scorelab.config.choices import choices, folders_at_work
+from scorelab.config import groups
+from scorelab.config.choices import folders_at_work
 from scorelab.config.short import short
 
 LIBRARY = (ValueError, TypeError, ImportError)
@@ -80,13 +81,5 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def called(group: str, node: Mapping[str, Any]) -> str:
-    """A node by the choice that is most like it: loss=vlb. By its class where no choice of its group names that."""
-    known = choices(group, folders_at_work())
-    likeness = {name: _likeness(own, node) for name, own in known.items() if own.get("_target_") == node["_target_"]}
-    if not likeness:
-        return f"{group}._target_={node['_target_']}"
-    return f"{group}={max(likeness, key=lambda choice: likeness[choice])}"
-
-
-def _likeness(own: Mapping[str, Any], node: Mapping[str, Any]) -> int:
-    return sum(1 if node.get(key) == value else -1 for key, value in own.items())
+    """A node by the choice that is most like it, of those that the command at work has."""
+    return groups.called(group, node, folders_at_work())

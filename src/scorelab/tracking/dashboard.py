@@ -8,10 +8,10 @@ from typing import Any
 
 from scorelab.errors import UserError
 from scorelab.files import write_text
+from scorelab.report.numbers import goal
 from scorelab.run.surroundings import settle
 from scorelab.tracking.about import asked
 from scorelab.tracking.account import Account, SyncError, brief
-from scorelab.tracking.goals import goal
 
 KEYS = ("entity", "project", "name", "out")
 HELP = """Write the W&B dashboard of a project: yardsticks, curves and pictures, by loss and schedule.

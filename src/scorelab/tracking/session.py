@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scorelab.files import write_text
+from scorelab.report.numbers import goal
 from scorelab.run.identity import read_config
 from scorelab.tracking.about import About
 from scorelab.tracking.account import Account, SyncError, brief
-from scorelab.tracking.goals import goal
 from scorelab.tracking.projection import Ending, Row, Rows, card, curves
 
 log = logging.getLogger(__name__)

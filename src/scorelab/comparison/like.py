@@ -1,0 +1,83 @@
+"""Like with like: which runs may be ranked by a number, and why the others may not."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scorelab.comparison.runs import Run
+from scorelab.report.numbers import yardstick
+from scorelab.run.identity import dotted, is_machine
+
+CIRCUMSTANCES = (  # in a yardstick's records: what its number depends on, and no choice of the run is
+    "reference",
+    "n",
+    "sets",
+    "extractor",
+    "extractor_hash",
+    "rounding",
+    "labels",
+    "subset_size",
+    "subsets",
+    "splits",
+    "neighbours",
+    "items",
+    "of",
+    "lattice",
+    "dequantisation",
+    "decoder",
+)
+WIDTH = re.compile(r",? (at|with) [^,]*\d[^,]*$")  # a decoder's width is the schedule's own; its kind is compared
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Runs that a number does not rank, and why."""
+
+    runs: tuple[str, ...]
+    why: str
+
+
+def data_of(run: Run) -> str:
+    """What a run was trained and judged on: its source as configured, and the fingerprint of what that gave."""
+    source = (run.config.get("data") or {}).get("source")
+    plain = {key: value for key, value in dotted(source).items() if not is_machine(f"data.source.{key}")}
+    fingerprint = (run.records.get("data") or {}).get("fingerprint")
+    return json.dumps(plain | ({"fingerprint": fingerprint} if fingerprint else {}), sort_keys=True, default=str)
+
+
+def circumstances(run: Run, name: str) -> dict[str, str]:
+    """What a number of a run depends on besides the run, as its records say."""
+    split, _, short = name.rpartition("/")
+    if split != "test":
+        return {}
+    record: Mapping[str, Any] = run.records.get(yardstick(name)) or {}
+    inner = record.get(short)  # the common bound has records of its own beside those of its curve
+    known = dict(record) | (inner if isinstance(inner, dict) else {})
+    found = {key: str(known[key]) for key in CIRCUMSTANCES if known.get(key) is not None}
+    if "decoder" in found:
+        found["decoder"] = WIDTH.sub("", found["decoder"])
+    return found
+
+
+def alike(runs: Sequence[Run], name: str) -> tuple[list[Run], list[LeftOut]]:
+    """The runs that a number ranks: the largest group under the same circumstances, the first of equals; the others."""
+    told = [run for run in runs if run.metrics.get(name) is not None]
+    if not told:
+        return [], []
+    kinds = {id(run): circumstances(run, name) for run in told}
+    counts = Counter(json.dumps(kind, sort_keys=True) for kind in kinds.values())
+    usual = json.loads(counts.most_common(1)[0][0])
+    ranked = [run for run in told if kinds[id(run)] == usual]
+    others: dict[str, list[str]] = {}
+    for run in told:
+        if kinds[id(run)] != usual:
+            others.setdefault(_difference(kinds[id(run)], usual), []).append(run.name)
+    return ranked, [LeftOut(tuple(names), why) for why, names in others.items()]
+
+
+def _difference(kind: Mapping[str, str], usual: Mapping[str, str]) -> str:
+    key = next(key for key in CIRCUMSTANCES if kind.get(key) != usual.get(key))
+    return f"{key} is {kind.get(key, 'not recorded')}, of the others {usual.get(key, 'not recorded')}"

@@ -1,0 +1,127 @@
+"""The one picture of a comparison, and the learning curves, drawn with matplotlib."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scorelab.comparison.ranking import Ranking, Row, Section
+from scorelab.comparison.sheets import short
+from scorelab.comparison.statistics import Mean
+from scorelab.files import whole
+from scorelab.report.numbers import number
+
+COLOURS = ("#1f77b4", "#e07b00", "#2a9d3f", "#c92a2a", "#8456b8", "#8c564b", "#d957a8", "#6b7280", "#a3a300", "#0fa3b1")
+LINES = ("-", "--", ":", "-.")
+MARKS = ("o", "s", "D", "^", "X", "*")
+BESIDE = ("test/fid_excess", "test/vlb_common", "test/simple", "test/energy", "val/simple")
+MOST = 60  # configurations in a picture: the first of the table
+
+
+def draw_comparison(path: Path, found: Ranking) -> None:
+    """A row for each configuration, the best on top: means and their standard errors, seeds as small dots."""
+    numbers = [found.by, *[name for name in BESIDE if name in found.columns and name != found.by][:1]]
+    sections = [section for section in found.sections if any(_mean(row, found.by) for row in section.rows)]
+    heights = [min(len(section.rows), MOST) for section in sections]
+    figure, grid = _figure(
+        (4.2 + 3.3 * len(numbers), 1.2 + 0.21 * sum(heights) + 0.8 * len(sections)),
+        len(sections),
+        len(numbers),
+        heights,
+    )
+    for at, section in enumerate(sections):
+        _panels(grid[at], section, numbers, found)
+    _save(figure, path)
+
+
+def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found: Ranking) -> None:
+    rows = section.rows[:MOST]
+    look = looks(found, section)
+    for column, name in zip(axes, numbers, strict=True):
+        for place, row in enumerate(rows):
+            if (mean := _mean(row, name)) is None:
+                continue
+            colour, mark, _ = look(row)
+            values = list(row.configuration.values(name).values())
+            column.plot(values, [place] * len(values), ".", color=colour, alpha=0.45, markersize=4)
+            column.errorbar(mean.value, place, xerr=mean.se, fmt=mark, color=colour, markersize=6, elinewidth=1.3)
+        least = min((v for row in rows for v in row.configuration.values(name).values()), default=0)
+        most = max((v for row in rows for v in row.configuration.values(name).values()), default=0)
+        if least > 0 and most > 8 * least:
+            column.set_xscale("log")
+        column.set_xlabel(f"{short(name)}\n{number(name).better}", fontsize=9)
+        column.set_ylim(len(rows) - 0.4, -0.6)
+        column.grid(axis="x", color="0.85", linewidth=0.5)
+        column.tick_params(labelsize=8)
+        column.set_yticks(
+            range(len(rows)), [_label(row, found) for row in rows] if column is axes[0] else [""] * len(rows)
+        )
+    left = f", the first {MOST} of {len(section.rows)}" if len(section.rows) > MOST else ""
+    several = {len(row.configuration.runs) for row in rows}
+    seeds = f"{min(several)} to {max(several)}" if len(several) > 1 else f"{several.pop()}"
+    title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}"
+    axes[0].set_title(title, fontsize=9, loc="left")
+
+
+def _label(row: Row, found: Ranking) -> str:
+    words = [value for key, value in row.configuration.choices.items() if key != "data" or len(found.sections) == 1]
+    return " ".join(words) + (" *" if row.cells[found.by].wins else "")
+
+
+def looks(found: Ranking, section: Section) -> Callable[[Row], tuple[str, str, str]]:
+    """Colour, mark and line of a row: the colour tells its first key, the others tell its second."""
+    keys = [key for key in found.keys if key != "data" or len(found.sections) == 1]
+    known = [list(dict.fromkeys(row.configuration.choices.get(key, "") for row in section.rows)) for key in keys[:2]]
+
+    def look(row: Row) -> tuple[str, str, str]:
+        if not keys:
+            return COLOURS[0], MARKS[0], LINES[0]
+        first = known[0].index(row.configuration.choices.get(keys[0], ""))
+        second = known[1].index(row.configuration.choices.get(keys[1], "")) if len(keys) > 1 else 0
+        return COLOURS[first % len(COLOURS)], MARKS[second % len(MARKS)], LINES[second % len(LINES)]
+
+    return look
+
+
+def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
+    """A number while training, by step: the mean over seeds, each seed as a thin line."""
+    sections = [s for s in found.sections if any(run.curve(name) for row in s.rows for run in row.configuration.runs)]
+    if not sections:
+        return
+    figure, grid = _figure((8.4, 4.6 * len(sections)), len(sections), 1, [1] * len(sections))
+    for (axes,), section in zip(grid, sections, strict=True):
+        look = looks(found, section)
+        for row in section.rows[:MOST]:
+            curves = [dict(points) for run in row.configuration.runs if (points := run.curve(name))]
+            if not curves:
+                continue
+            colour, _, line = look(row)
+            for curve in curves if len(curves) > 1 else []:
+                axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.5, alpha=0.4, linestyle=line)
+            steps = [step for step in curves[0] if all(step in curve for curve in curves)]
+            means = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
+            axes.plot(steps, means, color=colour, linewidth=1.5, linestyle=line, label=_label(row, found))
+        axes.set(xlabel="step", ylabel=f"{name}, {number(name).better}", yscale="log")
+        axes.set_title(section.data, fontsize=9, loc="left")
+        axes.grid(color="0.85", linewidth=0.5, which="both")
+        axes.legend(
+            fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1 + len(section.rows) // 28
+        )
+    _save(figure, path)
+
+
+def _mean(row: Row, name: str) -> Mean | None:
+    cell = row.cells.get(name)
+    return cell.mean if cell is not None else row.configuration.mean(name)
+
+
+def _figure(size: tuple[float, float], rows: int, columns: int, heights: Sequence[int]) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights, sharex="col" if rows == 1 else False)
+    return figure, grid
+
+
+def _save(figure: Any, path: Path) -> None:
+    with whole(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=130)

@@ -1,0 +1,142 @@
+"""Runs as they lie on disk: read, never written, and without anything that trains."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scorelab.run.status import read_status, told
+
+READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what it was asked for, what it came to.
+
+    Attributes:
+        place: its directory, or its address at W&B.
+        name: what it is called.
+        config: the whole config.
+        metrics: numbers at its end by name, None where it has none.
+        records: what belongs to them.
+        without: why it has no figures; None where it has.
+        seconds: what it has taken, evaluation included.
+        limited: whether it was limited in time, and so by the machine's speed.
+        rows: its history where that is no file.
+    """
+
+    place: str
+    name: str
+    config: Mapping[str, Any]
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)
+    without: str | None = None
+    seconds: float = math.nan
+    limited: bool = False
+    rows: Sequence[Mapping[str, float]] | None = None
+
+    @cached_property
+    def history(self) -> list[Mapping[str, float]]:
+        """The rows of metrics.csv, each with the numbers it has."""
+        if self.rows is not None:
+            return list(self.rows)
+        return read_history(Path(self.place) / "metrics.csv")
+
+    def curve(self, number: str) -> list[tuple[int, float]]:
+        """A number by step, in order; of rows of one step the last."""
+        found = {int(row["step"]): row[number] for row in self.history if number in row}
+        return sorted(found.items())
+
+    @property
+    def batch(self) -> int:
+        """Images of one step: those of all devices and of all batches that are gathered."""
+        trainer = self.config.get("trainer") or {}
+        devices = (self.records.get("training") or {}).get("processes") or 1
+        each = (self.config.get("data") or {}).get("batch_size") or 1
+        return int(each) * int(devices) * int(trainer.get("accumulate_grad_batches") or 1)
+
+    @cached_property
+    def clock(self) -> list[tuple[int, float]]:
+        """Seconds of training by step: the sum of steps over their speed; what evaluation took is left out."""
+        found, before, seconds = [(0, 0.0)], 0, 0.0
+        for step, speed in self.curve("train/it_per_s"):
+            if speed > 0:
+                seconds += (step - before) / speed
+                found.append((step, seconds))
+                before = step
+        return found
+
+    def seconds_at(self, step: float) -> float | None:
+        """Seconds of training until a step, between two rows in proportion; None without a clock."""
+        if len(self.clock) < 2:
+            return None
+        for (before, first), (after, last) in zip(self.clock, self.clock[1:], strict=False):
+            if step <= after:
+                return first + (last - first) * (step - before) / (after - before)
+        (before, first), (after, last) = self.clock[-2:]
+        return last + (last - first) * (step - after) / (after - before)
+
+
+def read_history(file: Path) -> list[Mapping[str, float]]:
+    """metrics.csv as numbers; a line that a kill has torn, or that is none, is left out."""
+    try:
+        whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    except (OSError, UnicodeDecodeError):
+        return []
+    found: list[Mapping[str, float]] = []
+    for row in csv.DictReader(whole.splitlines()):
+        numbers = {key: number for key, text in row.items() if key and text and (number := _number(text)) is not None}
+        if "step" in numbers:
+            found.append(numbers)
+    return found
+
+
+def _number(text: str | list[str]) -> float | None:
+    try:
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def read_run(path: Path, name: str | None = None) -> Run:
+    """A run's directory: metrics.json where there is one that can be read, else config.yaml and how it stands."""
+    name = name or path.name
+    try:
+        content = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        metrics, records, config = (dict(content[key]) for key in ("metrics", "records", "config"))
+    except FileNotFoundError:
+        return Run(str(path), name, _config(path), without=_stands(path))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Run(str(path), name, _config(path), without="metrics.json is damaged")
+    without = None if content.get("status") == "finished" else _stands(path, content)
+    numbers = {key: float(value) if isinstance(value, int | float) else None for key, value in metrics.items()}
+    seconds = content.get("seconds")
+    seconds = float(seconds) if isinstance(seconds, int | float) else math.nan
+    if without is None:
+        numbers["seconds"] = seconds
+    return Run(str(path), name, config, numbers, records, without, seconds, limited=bool(content.get("time_limited")))
+
+
+def _stands(path: Path, content: Mapping[str, Any] | None = None) -> str:
+    """How a run without figures stands, by what it has left."""
+    if (status := read_status(path)) is not None:
+        return told(status)
+    if content is None:
+        return "not started"
+    return ": ".join(str(content[key]) for key in ("status", "reason") if content.get(key))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), READER)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
