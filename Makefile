@@ -7,7 +7,7 @@ STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train cluster sync test test-slow test-faults test-cluster test-page lint figures format clean
+.PHONY: help train cluster sync test test-slow test-faults test-cluster test-page results lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -34,6 +34,9 @@ test-cluster: $(VENV)/.ready-test  ## run jobs on a real Slurm, the one that is 
 
 test-page: $(VENV)/.ready-test  ## look at the comparison page in Chromium, the one that is there; INSTALL=1 installs one (Debian)
 	@$(RUN) tests/browser.py tests/test_page.py $(ARGS)
+
+results: $(VENV)/.ready-cluster  ## repeat the sweeps of results/, hours of a laptop: one thread each, as many at a time as there are cores
+	$(RUN) scripts/results.py
 
 lint: $(VENV)/.ready-test  ## check style and types
 	$(VENV)/bin/ruff check $(STYLED)

@@ -20,8 +20,10 @@ import wandb
 import yaml
 from conftest import CONFIGS, SMALL, Said, captured
 from PIL import Image
+from test_comparison import left, run
 from wandb_server import StoredRun, WandbServer
 
+from scorelab.app.compare import main as compare
 from scorelab.config.choices import that_ran
 from scorelab.errors import UserError
 from scorelab.tracking import sync
@@ -102,6 +104,22 @@ def logged(
     assert slowest < 2  # on a busy machine; a call that waits for wandb takes ten times as long
     assert time.monotonic() - began < PATIENCE
     return logger.identity
+
+
+def upload(place: Path) -> None:
+    """A run's directory as its job would have sent it."""
+    history = History(place)
+    logger = Wandb(place, place.name, {})
+    for row in history.rows:
+        logger.log_metrics({key: float(value) for key, value in row.items() if key != "step"}, int(row["step"]))
+    logger.close(0)
+
+
+def payload_of(page: Path) -> dict[str, Any]:
+    """What a comparison's page shows."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
 
 
 def synced(*places: Path, **environment: str) -> Said:
@@ -190,6 +208,34 @@ def test_a_run_is_on_the_server_with_its_pictures_tables_charts_and_final_number
     assert {made["artifactTypeName"] for made in server.committed} >= {"run_table", "model"}
     assert len(said()) == 1 and said()[0].startswith("W&B: online, ")
     assert runs([tmp_path]) == []
+
+
+def test_runs_at_wandb_are_compared_as_those_on_disk_are(tmp_path: Path, server: WandbServer, capsys) -> None:
+    """Table and figures of a project are those of the directories that its runs were uploaded from."""
+    for loss, base in (("simple", 1.0), ("vlb", 2.0)):
+        for seed in range(3):
+            made = run(loss, seed, {"test/simple": base + 0.01 * seed**2}, records={"simple": {"n": 7}})
+            place = tmp_path / "runs" / f"loss-{loss}_seed-{seed}"
+            left(place, made)
+            upload(place)
+    folder = [str(tmp_path / "runs")]
+    compare([*folder, "columns=simple", "page=false"])
+    here = capsys.readouterr().out
+    compare(["wandb=me/scorelab", "columns=simple", f"out={tmp_path / 'there'}"])
+    assert capsys.readouterr().out == here
+    data = payload_of(tmp_path / "there" / "compare.html")
+    (curve, *_) = (each["curves"]["val/simple"] for each in data["configurations"][0]["runs"])
+    assert curve == {"steps": [10, 20], "values": [0.9, 0.8], "of": 2}
+
+
+@pytest.mark.parametrize(
+    ("project", "told"),
+    [("scorelab", "type wandb=ENTITY/PROJECT"), ("me/other", "0 runs, none of them made by this program")],
+)
+def test_a_project_that_cannot_be_compared_is_told_in_one_line(project: str, told: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        compare([f"wandb={project}"])
+    assert capsys.readouterr().err == f"error: wandb={project}: {told}\n"
 
 
 def test_without_a_login_it_is_offline_and_says_how_to_upload(

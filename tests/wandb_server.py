@@ -91,8 +91,15 @@ class WandbServer:
             place = f"{self.address}/upload/{asked['run']}/"
             files = [{"name": name, "uploadUrl": place + name} for name in asked["files"]]
             return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
-        if operation == "Viewer":
+        if operation in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "v", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+        if operation == "Runs":
+            nodes = [{"node": self._told(name, run), "cursor": name} for name, run in sorted(self.runs.items())]
+            page = {"endCursor": nodes[-1]["cursor"] if nodes else None, "hasNextPage": False}
+            runs = {"edges": nodes, "pageInfo": page}
+            return {"project": {"internalId": "1", "runCount": len(nodes), "readOnly": False, "runs": runs}}
+        if operation == "RunFullHistory":
+            return {"project": {"run": {"history": [json.dumps(row) for row in self.runs[asked["name"]].history]}}}
         if operation in ("ArtifactType", "ProjectArtifactType"):
             return {"project": {"artifact": None, "artifactType": None}}
         return self._artifact(operation, asked) or {"serverInfo": {"features": []}}
@@ -120,6 +127,28 @@ class WandbServer:
             self.committed.append(self.artifacts[asked["artifactID"]])
             return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": "d"}}}
         return None
+
+    def _told(self, name: str, run: StoredRun) -> dict[str, Any]:
+        """A run as the public API has it."""
+        state = {None: "running", 0: "finished"}.get(run.exit_code, "failed")
+        return {
+            **dict.fromkeys(("sweepName", "jobType", "commit", "description", "notes", "systemMetrics"), None),
+            "user": {"name": "me", "username": "me"},
+            "id": name,
+            "name": name,
+            "projectId": "1",
+            "displayName": run.fields.get("displayName"),
+            "state": state,
+            "config": run.fields.get("config", "{}"),
+            "summaryMetrics": json.dumps(run.summary),
+            "historyLineCount": len(run.lines),
+            "historyKeys": {"lastStep": len(run.lines) - 1, "keys": {}},
+            "tags": [],
+            "group": run.fields.get("groupName"),
+            "readOnly": False,
+            "createdAt": "2026-01-01T00:00:00Z",
+            "heartbeatAt": "2026-01-01T00:00:00Z",
+        }
 
     def _resumed(self, name: str, run: StoredRun) -> dict[str, Any]:
         tail = json.dumps([json.dumps(row) for row in run.history[-1:]])

@@ -22,6 +22,7 @@ from scorelab.errors import UserError
 from scorelab.files import write_text
 from scorelab.run.identity import is_machine
 from scorelab.run.surroundings import settle
+from scorelab.tracking.fetched import FetchedRun, fetch
 
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -42,6 +43,7 @@ KEYS = {
     "target": "seconds and images to a target: 'target=fid<20'",
     "figures": "png or pdf",
     "page": "false leaves the page out",
+    "wandb": "ENTITY/PROJECT: the runs of a project at W&B, beside those in directories or alone",
     "status": "true: how runs stand, nothing else",
     "watch": "true: look on while they do",
 }
@@ -60,6 +62,7 @@ class Asked:
     target: Target | None = None
     figures: str = "png"
     page: bool = True
+    wandb: str | None = None
     status: bool = False
     watch: bool = False
 
@@ -139,20 +142,35 @@ def named(name: str, runs: Sequence[Run]) -> str:
     )
 
 
-def read(typed: Sequence[Path]) -> list[Run]:
-    """All runs in some directories.
+def read(typed: Sequence[Path], project: str | None = None) -> list[Run]:
+    """All runs in some directories, and those of a project at W&B.
 
     Raises:
-        UserError: for a directory that holds none.
+        UserError: for a directory or project that holds none.
     """
-    return [read_run(place.path, place.name) for place in places(typed)]
+    found = [read_run(place.path, place.name) for place in places(typed)]
+    return found if project is None else [*found, *map(of_wandb, fetch(project))]
+
+
+def of_wandb(run: FetchedRun) -> Run:
+    """A run at W&B as one on disk."""
+    why = None if run.state == "finished" and run.metrics else f"{run.state} at W&B"
+    metrics = run.metrics | ({"seconds": run.seconds} if why is None else {})
+    limited = bool((run.config.get("trainer") or {}).get("max_time"))
+    return Run(run.address, run.name, run.config, metrics, run.records, why, run.seconds, limited, run.rows)
 
 
 def compare(typed: Sequence[Path], keys: Asked) -> None:
     """Print the table; write compare.csv, compare.tex, the picture, the learning curves and the page."""
-    found = compared(read(typed), keys)
+    found = compared(read(typed, keys.wandb), keys)
     print(text(found), flush=True)
-    write(found, keys.out or typed[0], ", ".join(map(str, typed)), keys.figures, keys.page)
+    write(
+        found,
+        keys.out or next(iter(typed), Path()),
+        ", ".join([*map(str, typed), *filter(None, [keys.wandb])]),
+        keys.figures,
+        keys.page,
+    )
 
 
 def write(found: Ranking, out: Path, title: str, figures: str = "png", page: bool = True) -> None:
@@ -193,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         keys = asked([word for word in words if "=" in word and not Path(word).is_dir()])
         typed = [Path(word) for word in words if "=" not in word or Path(word).is_dir()]
-        if not typed:
+        if not typed and keys.wandb is None:
             raise UserError("type a directory of runs: logs/sweeps/NAME, logs/train, ...")
         title = ", ".join(map(str, typed))
         if keys.watch:

@@ -13,6 +13,7 @@ Called = Callable[[str, Mapping[str, Any]], str]  # (group, node) -> the name of
 FIRST = ("data", "loss", "schedule", "prediction", "variance", "timesteps", "model", "sampler", "optimizer")
 NO_CHOICE = ("metrics", "evaluation")  # what is measured of a run, which circumstances tell; not what it is
 FOLDED = ("seed",)
+ABSENT = object()  # of a key that a run does not have
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,25 @@ def described(run: Run, called: Called) -> dict[str, Any]:
 def varied(told: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys in which runs differ: choices first. An argument counts where runs of one choice differ in it."""
     keys = dict.fromkeys(key for words in told for key in words if not is_machine(key))
-    found = []
-    for key in keys:
-        group = key.partition(".")[0]
-        seen: dict[str, set[str]] = {}
-        for words in told:
-            of = str(words.get(group)) if key != group and group in words else ""
-            if key in words or not of:
-                seen.setdefault(of, set()).add(_said(words.get(key)))
-            else:
-                seen.setdefault(of, set()).add("")
-        if any(len(values) > 1 for values in seen.values()):
-            found.append(key)
+    found = [key for key in keys if _differs([words.get(key, ABSENT) for words in told]) and _in_a_choice(told, key)]
     return sorted(found, key=lambda key: ("." in key, FIRST.index(key) if key in FIRST else len(FIRST)))
+
+
+def _differs(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _in_a_choice(told: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether runs differ in a key that have the same choice of the key's group."""
+    group = key.partition(".")[0]
+    seen: dict[str, list[Any]] = {}
+    for words in told:
+        of = str(words.get(group)) if key != group and group in words else ""
+        if key in words or not of:
+            seen.setdefault(of, []).append(words.get(key))
+        else:
+            seen.setdefault(of, []).append(ABSENT)
+    return any(_differs(values) for values in seen.values())
 
 
 def _follows(told: Sequence[Mapping[str, Any]], key: str, other: str) -> bool:

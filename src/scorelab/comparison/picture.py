@@ -1,6 +1,7 @@
 """The one picture of a comparison, and the learning curves, drawn with matplotlib."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ COLOURS = ("#1f77b4", "#e07b00", "#2a9d3f", "#c92a2a", "#8456b8", "#8c564b", "#d
 LINES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "D", "^", "X", "*")
 BESIDE = ("test/fid_excess", "test/vlb_common", "test/simple", "test/energy", "val/simple")
+ROW, WIDTH, LETTER = 0.2, 3.1, 0.075  # inches: of a configuration, of a panel, of a label's letter
 MOST = 60  # configurations in a picture: the first of the table
 
 
@@ -21,16 +23,15 @@ def draw_comparison(path: Path, found: Ranking) -> None:
     """A row for each configuration, the best on top: means and their standard errors, seeds as small dots."""
     numbers = [found.by, *[name for name in BESIDE if name in found.columns and name != found.by][:1]]
     sections = [section for section in found.sections if any(_mean(row, found.by) for row in section.rows)]
-    heights = [min(len(section.rows), MOST) for section in sections]
-    figure, grid = _figure(
-        (4.2 + 3.3 * len(numbers), 1.2 + 0.21 * sum(heights) + 0.8 * len(sections)),
-        len(sections),
-        len(numbers),
-        heights,
-    )
-    for at, section in enumerate(sections):
-        _panels(grid[at], section, numbers, found)
-    _save(figure, path)
+    if not sections:
+        return
+    labels = [_label(row, found) for section in sections for row in section.rows[:MOST]]
+    left = 0.6 + LETTER * max(map(len, labels))
+    heights = [0.3 + ROW * min(len(section.rows), MOST) for section in sections]
+    boxes = _boxes(left, [WIDTH] * len(numbers), heights, below=0.65, right=0.2)
+    for panels, section in zip(boxes.axes, sections, strict=True):
+        _panels(panels, section, numbers, found)
+    _save(boxes.figure, path)
 
 
 def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found: Ranking) -> None:
@@ -59,6 +60,7 @@ def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found
     several = {len(row.configuration.runs) for row in rows}
     seeds = f"{min(several)} to {max(several)}" if len(several) > 1 else f"{several.pop()}"
     title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}"
+    axes[0].set_ylabel(" ".join(key for key in found.keys if key != "data" or len(found.sections) == 1), fontsize=9)
     axes[0].set_title(title, fontsize=9, loc="left")
 
 
@@ -87,8 +89,12 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
     sections = [s for s in found.sections if any(run.curve(name) for row in s.rows for run in row.configuration.runs)]
     if not sections:
         return
-    figure, grid = _figure((8.4, 4.6 * len(sections)), len(sections), 1, [1] * len(sections))
-    for (axes,), section in zip(grid, sections, strict=True):
+    labels = [_label(row, found) for section in sections for row in section.rows[:MOST]]
+    columns = 1 + max(len(section.rows[:MOST]) for section in sections) // 28
+    boxes = _boxes(
+        0.95, [6.2], [3.8] * len(sections), below=0.6, right=columns * (0.6 + LETTER * max(map(len, labels)))
+    )
+    for (axes,), section in zip(boxes.axes, sections, strict=True):
         look = looks(found, section)
         for row in section.rows[:MOST]:
             curves = [dict(points) for run in row.configuration.runs if (points := run.curve(name))]
@@ -102,11 +108,10 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
             axes.plot(steps, means, color=colour, linewidth=1.5, linestyle=line, label=_label(row, found))
         axes.set(xlabel="step", ylabel=f"{name}, {number(name).better}", yscale="log")
         axes.set_title(section.data, fontsize=9, loc="left")
+        axes.tick_params(labelsize=8, which="both")
         axes.grid(color="0.85", linewidth=0.5, which="both")
-        axes.legend(
-            fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1 + len(section.rows) // 28
-        )
-    _save(figure, path)
+        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns)
+    _save(boxes.figure, path)
 
 
 def _mean(row: Row, name: str) -> Mean | None:
@@ -114,12 +119,31 @@ def _mean(row: Row, name: str) -> Mean | None:
     return cell.mean if cell is not None else row.configuration.mean(name)
 
 
-def _figure(size: tuple[float, float], rows: int, columns: int, heights: Sequence[int]) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Boxes:
+    """A figure and its panels, by row and column."""
+
+    figure: Any
+    axes: list[list[Any]]
+
+
+def _boxes(left: float, widths: Sequence[float], heights: Sequence[float], below: float, right: float) -> Boxes:
+    """Panels of these sizes in inches, ``below`` under each: matplotlib's own layout takes longer than the rest."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights, sharex="col" if rows == 1 else False)
-    return figure, grid
+    wide, gap, title = left + sum(widths) + 0.25 * (len(widths) - 1) + right, 0.25, 0.3
+    tall = sum(height + below + title for height in heights)
+    figure = Figure(figsize=(wide, tall))
+    axes, top = [], tall
+    for height in heights:
+        top -= height + title
+        row, at = [], left
+        for width in widths:
+            row.append(figure.add_axes((at / wide, top / tall, width / wide, height / tall)))
+            at += width + gap
+        axes.append(row)
+        top -= below
+    return Boxes(figure, axes)
 
 
 def _save(figure: Any, path: Path) -> None:

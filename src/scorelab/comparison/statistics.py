@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit
-
 FEWEST = 3  # seeds: with fewer nothing is called better
 LEVEL = 0.95
 ROUNDING = 1e-14  # of a value: equal ones have a mean that is off by this
@@ -51,6 +49,8 @@ def paired(ours: Mapping[object, float], theirs: Mapping[object, float]) -> Diff
     mean = Mean.of([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
     if mean is None or mean.se is None or mean.n < FEWEST:
         return None if mean is None else Difference(mean.value, mean.n)
+    from scipy.special import stdtr, stdtrit  # takes half a second, and a look at how runs stand needs no test
+
     freedom = mean.n - 1
     reach = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * mean.se
     certain = 1.0 if mean.value == 0 else 0.0  # where the difference is the very same for every seed

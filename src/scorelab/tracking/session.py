@@ -15,6 +15,7 @@ from scorelab.report.numbers import goal
 from scorelab.run.identity import read_config
 from scorelab.tracking.about import About
 from scorelab.tracking.account import Account, SyncError, brief
+from scorelab.tracking.fetched import RECORDS
 from scorelab.tracking.projection import Ending, Row, Rows, card, curves
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class Session:
             if self.about.artifacts and best.exists():
                 self._artifact(best)
         if ending.finished:
-            self.run.summary.update(ending.metrics)
+            self.run.summary.update({**ending.metrics, RECORDS: json.dumps(ending.records)})
         self.run.finish(exit_code=exit_code)
 
     def _artifact(self, path: Path) -> None:

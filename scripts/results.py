@@ -1,0 +1,69 @@
+"""Repeat the sweeps of results/: make results. What a sweep leaves is copied there without weights and pictures.
+
+Finished runs in logs/sweeps are not repeated; python scripts/results.py copy only copies what is there.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SWEEPS = {  # by directory of results/; a continuous schedule has no steps whose variance hybrid could learn
+    "digits_gaussians": [
+        ["sweep=results_gaussians"],
+        ["sweep=results_gaussians", "schedule=vp", "loss=simple,vlb,dsm,likelihood,esm,ssm"],
+    ],
+    "digits": [
+        ["sweep=results_digits"],
+        ["sweep=results_digits", "schedule=vp", "loss=simple,vlb,likelihood"],
+    ],
+}
+DIGITS = 6  # of a number that are kept: more differ from one kind of processor to the next
+
+
+def short(value: object) -> object:
+    """Plain values with their numbers cut to six digits."""
+    if isinstance(value, dict):
+        return {key: short(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [short(inner) for inner in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def copy(name: str) -> int:
+    """Copy figures, history and weight card of every finished run; how many there are."""
+    count = 0
+    for file in sorted((ROOT / "logs" / "sweeps" / name).glob("*/metrics.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["status"] != "finished":
+            continue
+        target = ROOT / "results" / name / file.parent.name
+        target.mkdir(parents=True, exist_ok=True)
+        for unneeded in ("rows", "traceback"):
+            for record in content["records"].values():
+                record.pop(unneeded, None)
+        (target / "metrics.json").write_text(json.dumps(short(content), separators=(",", ":")) + "\n", encoding="utf-8")
+        shutil.copyfile(file.parent / "metrics.csv", target / "metrics.csv")
+        count += 1
+    return count
+
+
+def main() -> int:
+    """Run what is missing, copy, compare."""
+    if sys.argv[1:] != ["copy"]:
+        for name, commands in SWEEPS.items():
+            for words in commands:
+                command = [sys.executable, "src/train.py", *words, f"name={name}", "hydra/launcher=joblib"]
+                if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
+                    return status
+    for name in SWEEPS:
+        print(f"results/{name}: {copy(name)} runs")
+    return subprocess.run(
+        [sys.executable, "src/compare.py", "results", "out=results"], cwd=ROOT, check=False
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
