@@ -217,7 +217,32 @@ def test_the_same_data_from_another_cache_are_the_same_and_others_are_not() -> N
         return Run("/x", "x", {"data": {"source": source}}, records={"data": {"fingerprint": fingerprint}})
 
     assert data_of(of({"path": "p", "cache": "/a"})) == data_of(of({"path": "p", "cache": "/b"}))
-    assert data_of(of({"path": "p"})) != data_of(of({"path": "p"}, "b"))
+    assert data_of(of({"path": "p"})) != data_of(of({"path": "q"}))
+
+
+def test_runs_on_files_that_have_changed_meanwhile_are_not_ranked_together() -> None:
+    """Of a part of the data the fingerprint says which part: that is what its runs are compared in."""
+    runs = [run("simple", seed, {"test/simple": 1.0}, records={"data": {"fingerprint": "a"}}) for seed in range(3)]
+    runs.append(run("vlb", 0, {"test/simple": 0.5}, records={"data": {"fingerprint": "b"}}))
+    (told,) = alike(runs, "test/simple")[1]
+    assert told.runs == ("vlb_cosine_0",) and told.why == "data is b, of the others a"
+    part = {"data": {**node("data", "digits"), "limit": 50}}
+    limited = [replace(each, config={**each.config, **part}) for each in runs]
+    assert alike(limited, "test/simple")[1] == []
+
+
+def test_a_run_that_has_left_nothing_is_named_and_makes_no_row() -> None:
+    runs = [*several("simple", [1, 2, 3]), Run("/x", "vlb_0", {}, without="not started")]
+    found = ranking(runs, CALLED)
+    assert found.keys == [] and len(found.sections[0].rows) == 1
+    assert "vlb_0: not started" in text(found)
+
+
+def test_an_unfinished_run_stands_with_those_on_the_same_data() -> None:
+    runs = [run("simple", seed, {"test/simple": 1.0}, records={"data": {"fingerprint": "a"}}) for seed in range(2)]
+    runs.append(run("vlb", 0, {}, without="interrupted at step 3"))
+    (section,) = ranking(runs, CALLED).sections
+    assert [len(row.configuration.runs) for row in section.rows] == [2, 1]
 
 
 def test_a_run_without_figures_is_named_and_a_run_limited_in_time_marked() -> None:

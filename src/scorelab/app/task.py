@@ -80,6 +80,7 @@ class Task:
         from scorelab.app.names import place_in_sweep
         from scorelab.config.choices import file_folders, with_choices
 
+        TYPED.swept = self.swept  # in a process that a launcher has made nobody has yet
         place, wanted = place_in_sweep(), str(cfg.get("optimized_metric"))
         if place is not None and place.name in self.left:
             return on_disk(place, wanted)
@@ -137,7 +138,7 @@ class Task:
 
     def _settle_elsewhere(self) -> None:
         settle()
-        TYPED.program, TYPED.words, TYPED.swept = self.program, list(self.words), self.swept
+        TYPED.program, TYPED.words = self.program, list(self.words)
         os.environ["HYDRA_FULL_ERROR"] = "1"
         if self.quiet and not WATCHED:
             WATCHED.append(self.process)

@@ -12,6 +12,7 @@ from scorelab.report.numbers import yardstick
 from scorelab.run.identity import dotted, is_machine
 
 CIRCUMSTANCES = (  # in a yardstick's records: what its number depends on, and no choice of the run is
+    "data",
     "reference",
     "n",
     "sets",
@@ -41,15 +42,17 @@ class LeftOut:
 
 
 def data_of(run: Run) -> str:
-    """What a run was trained and judged on: its source as configured, and the fingerprint of what that gave."""
+    """What a run was trained and judged on: its source as configured."""
     source = (run.config.get("data") or {}).get("source")
     plain = {key: value for key, value in dotted(source).items() if not is_machine(f"data.source.{key}")}
-    fingerprint = (run.records.get("data") or {}).get("fingerprint")
-    return json.dumps(plain | ({"fingerprint": fingerprint} if fingerprint else {}), sort_keys=True, default=str)
+    return json.dumps(plain, sort_keys=True, default=str)
 
 
 def circumstances(run: Run, name: str) -> dict[str, str]:
-    """What a number of a run depends on besides the run, as its records say."""
+    """What a number of a run depends on besides the run, as its records say.
+
+    ``data`` is the fingerprint of all that the source gave: a folder's files may have changed between two runs.
+    """
     split, _, short = name.rpartition("/")
     if split != "test":
         return {}
@@ -57,6 +60,9 @@ def circumstances(run: Run, name: str) -> dict[str, str]:
     inner = record.get(short)  # the common bound has records of its own beside those of its curve
     known = dict(record) | (inner if isinstance(inner, dict) else {})
     found = {key: str(known[key]) for key in CIRCUMSTANCES if known.get(key) is not None}
+    fingerprint = (run.records.get("data") or {}).get("fingerprint")
+    if fingerprint and (run.config.get("data") or {}).get("limit") is None:
+        found["data"] = str(fingerprint)
     if "decoder" in found:
         found["decoder"] = WIDTH.sub("", found["decoder"])
     return found

@@ -85,14 +85,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Runs compared: one section for each data set."""
+    """Runs compared: one section for each data set; ``unknown`` are runs that have left no configuration yet."""
 
     sections: list[Section]
     keys: list[str]
     columns: list[str]
     by: str
     along: list[str]
-    best_of: str | None = None
+    best_of: str | None
+    unknown: Mapping[str, str]
 
 
 def ranking(
@@ -109,6 +110,8 @@ def ranking(
 
     With ``best_of`` each group of configurations that differ in that key alone shows the one of least mean val/simple.
     """
+    unknown = {run.name: run.without or "" for run in runs if not run.config}
+    runs = [run for run in runs if run.config]
     whole = folded(runs, called, fold)
     columns = list(columns) or [name for name in DEFAULT if any(run.metrics.get(name) is not None for run in runs)]
     finished = [run for run in runs if run.without is None]
@@ -124,7 +127,7 @@ def ranking(
     keys = whole.keys
     tasks = [key for key in keys if key in across or key.partition(".")[0] in across]
     sections = [_improved(section, sections, by, tasks, best_of) for section in sections]
-    return Ranking(sections, keys, shown, by, whole.along, best_of)
+    return Ranking(sections, keys, shown, by, whole.along, best_of, unknown)
 
 
 def _section(configurations: list[Configuration], columns: Sequence[str], by: str, best_of: str | None) -> Section:
@@ -220,7 +223,7 @@ def _improved(
 
     def chance(row: Row) -> float | None:
         other = method(row)
-        if other == first or first not in found or other not in found:
+        if row.cells[by].mean is None or other == first or first not in found or other not in found:
             return None
         common = [task for task in found[first] if task in found[other]]
         return improvement([found[first][task] for task in common], [found[other][task] for task in common])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scorelab.comparison.ranking import Cell, Ranking, Row, Section
 from scorelab.comparison.statistics import FEWEST
-from scorelab.report.numbers import number, shown
+from scorelab.report.numbers import number, with_error
 
 TEX = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -20,7 +20,7 @@ def text(found: Ranking) -> str:
 
 def _section(found: Ranking, section: Section) -> str:
     keys = [key for key in found.keys if len(found.sections) == 1 or key != "data"]
-    heads = [*keys, "n", *map(short, found.columns), "to best", "improved"]
+    heads = [*keys, "n", *_after(found, list(map(short, found.columns)), ["to best", "improved"])]
     lines = [heads, *(_cells(found, row, keys) for row in section.rows)]
     used = [place for place in range(len(heads)) if place <= len(keys) or any(line[place] for line in lines[1:])]
     widths = {place: max(len(line[place]) for line in lines) for place in used}
@@ -42,7 +42,13 @@ def _cells(found: Ranking, row: Row, keys: Sequence[str]) -> list[str]:
     count = f"{have}{' t' if row.limited else ''}"
     told = [cell_text(row.cells[name], have) if row.chosen else "–" for name in found.columns]
     improved = "" if row.improved is None else f"{row.improved:.2f}"
-    return [*choices, count, *told, _to_best(row.cells[found.by]), improved]
+    return [*choices, count, *_after(found, told, [_to_best(row.cells[found.by]), improved])]
+
+
+def _after(found: Ranking, columns: list[str], more: list[str]) -> list[str]:
+    """Columns with two more right after the one that ranks."""
+    place = found.columns.index(found.by) + 1
+    return [*columns[:place], *more, *columns[place:]]
 
 
 def _choice(found: Ranking, row: Row, key: str) -> str:
@@ -55,7 +61,8 @@ def cell_text(cell: Cell, have: int) -> str:
     """Mean ± standard error, * where it wins, in brackets where it is not ranked."""
     if cell.mean is None:
         return "–"
-    words = shown(cell.mean.value) + ("" if cell.mean.se is None else f" ± {shown(cell.mean.se)}")
+    value, se = with_error(cell.mean.value, cell.mean.se)
+    words = value if se is None else f"{value} ± {se}"
     words += f" ({cell.mean.n} of {have})" if cell.mean.n < have else ""
     return f"({words})" if not cell.ranked else words + ("*" if cell.wins else "")
 
@@ -90,7 +97,8 @@ def _verdict(found: Ranking, section: Section) -> list[str]:
 
 def _notes(found: Ranking) -> list[str]:
     rows = [row for section in found.sections for row in section.rows]
-    notes = [f"  {line}" for line in found.along]
+    notes = [f"  {name}: {why}" for name, why in found.unknown.items()]
+    notes += [f"  {line}" for line in found.along]
     for section in found.sections:
         for name, others in section.left_out.items():
             notes += [f"  not ranked by {name}: {_some(each.runs)}: {each.why}" for each in others]
@@ -196,9 +204,9 @@ def _tex_row(found: Ranking, row: Row, keys: Sequence[str]) -> str:
 def _tex_cell(cell: Cell) -> str:
     if cell.mean is None:
         return "--"
-    value = shown(cell.mean.value)
+    value, se = with_error(cell.mean.value, cell.mean.se)
     value = rf"\mathbf{{{value}}}" if cell.wins else value
-    words = f"${value}$" if cell.mean.se is None else rf"${value} \pm {shown(cell.mean.se)}$"
+    words = f"${value}$" if se is None else rf"${value} \pm {se}$"
     return words if cell.ranked else f"({words})"
 
 

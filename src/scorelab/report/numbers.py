@@ -1,5 +1,6 @@
 """What the numbers of a run are: in a few plain words, whether less is better, and what good looks like."""
 
+import math
 from dataclasses import dataclass
 
 LESS, MORE = "less is better", "more is better"
@@ -170,6 +171,14 @@ def goal(name: str) -> str | None:
     if name.partition("/")[0] not in ("test", "val"):
         return None
     return {LESS: "minimize", MORE: "maximize"}.get(number(name).better)
+
+
+def with_error(value: float, se: float | None) -> tuple[str, str | None]:
+    """A number and its standard error as one writes them: two digits of the error, the number to the same place."""
+    if se is None or not 0 < se < float("inf"):
+        return shown(value), None if se is None else shown(se)
+    places = 1 - math.floor(math.log10(float(f"{se:.1e}")))
+    return f"{value:.{max(0, places)}f}", f"{se:.{max(0, places)}f}"
 
 
 def shown(value: float | None) -> str:

@@ -215,15 +215,16 @@ addFigure({
     const having = rows.filter((row) => Object.keys(row.objectives).length);
     if (!names.length) return { empty: "No chosen run was measured by all objectives: metrics=[…,objectives] does." };
     const values = having.map((row) => names.map((name) => (row.objectives[name] ? mean(row.objectives[name]) : null)));
-    const leasts = names.map((_, place) => Math.min(...values.map((line) => line[place]).filter((value) => value !== null && value > 0)));
-    const colours = values.map((line) => line.map((value, place) => (value === null || !(value > 0) ? null : Math.log10(value / leasts[place]))));
+    const columns = names.map((_, place) => values.map((line) => line[place]).filter((value) => value !== null));
+    const [leasts, mosts] = [Math.min, Math.max].map((end) => columns.map((column) => end(...column)));
+    const colours = values.map((line) => line.map((value, place) => (value === null ? null : (value - leasts[place]) / (mosts[place] - leasts[place] || 1))));
     const text = values.map((line) => line.map((value) => shown(value)));
     return {
       traces: [{
         type: "heatmap", x: names, y: having.map((row) => plain(row.name)), z: colours, text, customdata: values, texttemplate: having.length <= 30 ? "%{text}" : "", xgap: 1, ygap: 1, zmin: 0, zmax: 1,
-        colorscale: [[0, "#2a9d3f"], [0.35, "#d8d48a"], [1, "#c92a2a"]], colorbar: { title: { text: "× least" }, tickvals: [0, 0.301, 0.602, 1], ticktext: ["1", "2", "4", "10"], thickness: 10 }, hovertemplate: "%{y} under %{x}: %{text}<extra></extra>",
+        colorscale: [[0, "#2a9d3f"], [0.4, "#d8d48a"], [1, "#c92a2a"]], colorbar: { tickvals: [0, 1], ticktext: ["least", "most"], thickness: 10 }, hovertemplate: "%{y} under %{x}: %{text}<extra></extra>",
       }],
-      told: `Rows: what was trained; columns: what it is measured by, as a mean noise error under that objective's weights; colour: how many times the column's least. Every cell is drawn, ${having.length} × ${names.length}, means over seeds.`,
+      told: `Rows: what was trained; columns: what it is measured by, as a mean noise error under that objective's weights, which are those of the run's own schedule: rows of one schedule compare. Those below 0 lack a constant of the data. Colour: from a column's least to its most. Every cell is drawn, ${having.length} × ${names.length}, means over seeds.`,
       layout: { showlegend: false, height: Math.max(330, 90 + 18 * having.length), yaxis: { autorange: "reversed", tickfont: { size: 10 } }, xaxis: { side: "top" }, margin: { l: 60, r: 14, t: 40, b: 12 } },
     };
   },

@@ -61,6 +61,13 @@ function shown(value) {
   return value === 0 || Math.abs(value) >= 0.1 ? value.toFixed(3) : String(Number(value.toPrecision(3)));
 }
 
+// A number and its standard error as one writes them: two digits of the error, the number to the same place.
+function withError(value, se) {
+  if (se === null || !(se > 0)) return shown(value) + (se === null ? "" : " ± " + shown(se));
+  const places = Math.max(0, 1 - Math.floor(Math.log10(Number(se.toExponential(1)))));
+  return `${value.toFixed(places)} ± ${se.toFixed(places)}`;
+}
+
 function matches(configuration) {
   const told = (configuration.name + " data=" + configuration.data).toLowerCase();
   return state.filter.toLowerCase().split(/\s+/).every((word) => told.includes(word));

@@ -18,7 +18,7 @@ const LOOK = (() => {
 
 function cellWords(cell, have) {
   if (!cell || cell.mean === null) return "–";
-  let words = shown(cell.mean) + (cell.se === null ? "" : " ± " + shown(cell.se));
+  let words = withError(cell.mean, cell.se);
   if (cell.n < have) words += ` (${cell.n} of ${have})`;
   return cell.ranked ? words + (cell.wins ? " *" : "") : `(${words})`;
 }
@@ -78,20 +78,28 @@ function line(configuration) {
     const edge = key === DATA.best_of && configuration.edge ? " | at the edge" : "";
     return element("td", { className: "word", textContent: (configuration.choices[key] ?? "") + edge });
   });
-  const numbers = DATA.columns.map(({ name }) => {
+  const improved = configuration.improved === null ? "" : configuration.improved.toFixed(2);
+  const beside = [toBest(configuration.cells[state.by]), improved].map((words) => element("td", { textContent: words, className: "aside" }));
+  const numbers = DATA.columns.flatMap(({ name }) => {
     const cell = configuration.cells[name];
     const look = cell && cell.wins ? "wins" : cell && !cell.ranked ? "aside" : "";
-    return element("td", { className: look, textContent: cellWords(cell, have), data: { number: name } });
+    const made = element("td", { className: look, textContent: cellWords(cell, have), data: { number: name } });
+    return name === state.by ? [made, ...beside] : [made];
   });
   const missing = Object.entries(configuration.missing).map(([name, why]) => `${name}: ${why}`).join("\n");
   const count = element("td", { textContent: have + (configuration.limited ? " t" : "") + (missing ? " !" : ""), title: missing });
-  const improved = configuration.improved === null ? "" : configuration.improved.toFixed(2);
   return element(
     "tr", { className: have ? "" : "failed", data: { id: configuration.id } },
     element("td", { className: "word" }, tick, swatch), ...words, count, ...numbers,
-    element("td", { textContent: toBest(configuration.cells[state.by]), className: "aside" }),
-    element("td", { textContent: improved, className: "aside" }),
   );
+}
+
+// Right of the column that ranks.
+function besideHeads() {
+  return [
+    element("th", { scope: "col", textContent: "to best", title: `difference in ${state.by}, over common seeds, 95 % interval` }),
+    head("improved", "improved", "how likely a run of the first row's kind is better than one of this, across schedules and data"),
+  ];
 }
 
 function drawTable() {
@@ -100,9 +108,10 @@ function drawTable() {
     const heads = element(
       "tr", {}, element("th", { scope: "col", className: "word", textContent: "figures" }),
       ...DATA.keys.map((key) => head("key:" + key, key, "", true)), head("n", "n", "runs with figures"),
-      ...DATA.columns.map(({ name, short, meaning, better, good }) => head(name, short, [meaning, better, good].filter(Boolean).join("; "))),
-      element("th", { scope: "col", textContent: "to best", title: `difference in ${state.by}, over common seeds, 95 % interval` }),
-      head("improved", "improved", "how likely a run of the first row's kind is better than one of this, across schedules and data"),
+      ...DATA.columns.flatMap(({ name, short, meaning, better, good }) => {
+        const made = head(name, short, [meaning, better, good].filter(Boolean).join("; "));
+        return name === state.by ? [made, ...besideHeads()] : [made];
+      }),
     );
     const body = rows.length ? rows.map(line) : [element("tr", {}, element("td", { colSpan: 99, className: "word", textContent: "no row has all these words" }))];
     const made = element("table", {}, element("thead", {}, heads), element("tbody", {}, ...body));
