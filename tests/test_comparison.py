@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,14 @@ from scipy import stats
 from scorelab.app.compare import asked, main
 from scorelab.comparison.folding import folded
 from scorelab.comparison.like import alike, data_of
-from scorelab.comparison.ranking import ranking
+from scorelab.comparison.ranking import DEFAULT, ranking
 from scorelab.comparison.runs import Run, read_run
 from scorelab.comparison.sheets import csv_text, tex, text
 from scorelab.comparison.statistics import Mean, holm, improvement, paired
 from scorelab.comparison.targets import Target, with_target
 from scorelab.config.groups import Choices
 from scorelab.errors import UserError
+from scorelab.report.numbers import number, with_error, yardstick
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLED = Choices([ROOT / "configs"])
@@ -508,3 +511,35 @@ def test_an_unfinished_run_says_how_it_stands(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 3\n")
     assert read_run(tmp_path).without == "not started" and read_run(tmp_path).config == {"seed": 3}
     assert asked(["fold=seed,loss"]).fold == ("seed", "loss")
+
+
+# --- words
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "metrics").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_number_of_a_yardstick_has_a_meaning_and_its_records_are_found(path: Path) -> None:
+    module, _, name = yaml.safe_load(path.read_text())["_target_"].rpartition(".")
+    names = getattr(getattr(import_module(module), name), "names", ("objective_vlb",))
+    assert names
+    for each in names:
+        assert number(f"test/{each}").meaning, each
+        assert yardstick(f"test/{each}") == path.stem, each
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_every_column_is_in_the_glossary(name: str) -> None:
+    words = (ROOT / "docs" / "glossary.md").read_text()
+    assert re.search(rf"^- \*\*[^*]*\b{name.rpartition('/')[2]}\b", words, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "told"),
+    [
+        (12.3456, 0.0123, "12.346 ± 0.012"),
+        (43.49, 6.866, "43.5 ± 6.9"),
+        (1234.5, 99.6, "1234 ± 100"),
+        (0.5, 0.0, "0.500 ± 0.000"),
+    ],
+)
+def test_a_standard_error_has_two_digits_and_its_number_as_many_places(value: float, se: float, told: str) -> None:
+    assert " ± ".join(map(str, with_error(value, se))) == told

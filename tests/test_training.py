@@ -120,7 +120,9 @@ def test_the_floor_is_that_of_the_samples_and_the_reference_at_their_own_sizes(f
 
 def test_a_run_shows_cost_table_and_paths(first: str) -> None:
     assert re.search(r"evaluating: at least [\d,]+ network evaluations .* about \d+ s", first)
-    assert re.search(r"Fréchet distance +[\d.]+   floor [\d.]+, excess -?[\d.]+ ± [\d.]+\n", first)
+    assert re.search(
+        r"Fréchet distance +[\d.]+   perfect samples have [\d.]+ \(the floor\); -?[\d.]+ ± [\d.]+ above it\n", first
+    )
     assert re.search(r"recognised +[\d.]+   held-out images 0\.978, rarest class", first)
     for word in ("training:", "it/s", "loss", "Fréchet distance", "bound, bits/dim", "memorization", "metrics.json"):
         assert word in first

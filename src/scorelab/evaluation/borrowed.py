@@ -78,7 +78,7 @@ class FrechetDino(Frechet):
         TableRow(
             "fd_dino",
             "DINOv2 distance",
-            "floor {fd_dino_floor:.2f}, excess {fd_dino_excess:.2f} ± {excess_se:.2f}",
+            "perfect samples have {fd_dino_floor:.2f}; {fd_dino_excess:.2f} ± {excess_se:.2f} above it",
             23,
         ),
     )

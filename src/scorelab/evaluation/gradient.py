@@ -114,7 +114,7 @@ class GradientNoise(Yardstick):
         TableRow(
             "gradient_noise_importance",
             "gradient noise",
-            "of its variance left by importance times, {gradient_noise_stratified:.2g} by stratified, "
+            "of its variance left by importance times (1: no gain), {gradient_noise_stratified:.2g} by stratified, "
             "{gradient_noise_logitnormal:.2g} by logit-normal ones",
             15,
         ),

@@ -63,7 +63,14 @@ class Frechet(SampleYardstick):
 
     of_features = True
     names = ("fid", "fid_floor", "fid_excess")
-    rows = (TableRow("fid", "Fréchet distance", "floor {fid_floor:.2f}, excess {fid_excess:.2f} ± {excess_se:.2f}", 0),)
+    rows = (
+        TableRow(
+            "fid",
+            "Fréchet distance",
+            "perfect samples have {fid_floor:.2f} (the floor); {fid_excess:.2f} ± {excess_se:.2f} above it",
+            0,
+        ),
+    )
 
     def seen(self, context: EvaluationContext) -> EvaluationContext:
         """The context with the features that are compared."""

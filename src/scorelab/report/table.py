@@ -26,7 +26,7 @@ def table(metrics: Mapping[str, float | None], records: Mapping[str, Any]) -> st
     if (simple := metrics.get("val/simple")) is not None:
         floor = metrics.get("val/simple_floor")
         least = "" if floor is None else f"; no denoiser's is below {floor:.3f} on average"
-        lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt{least}")
+        lines.append(f"  {'simple, val':<20}{simple:>9.3f}   chooses best.ckpt; all above is of last.ckpt{least}")
     return "\n".join(lines)
 
 

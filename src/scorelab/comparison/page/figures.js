@@ -56,7 +56,7 @@ function layoutOf(own) {
   return {
     paper_bgcolor: colour("--back"), plot_bgcolor: colour("--back"), font: { color: ink, size: 12 },
     margin: { l: 60, r: 14, t: 12, b: 46 }, hovermode: "closest", showlegend: true,
-    legend: { orientation: "h", y: -0.22, font: { size: 11 }, itemclick: false, itemdoubleclick: false },
+    legend: { orientation: "h", y: innerWidth < 600 ? -0.4 : -0.22, font: { size: 11 }, itemclick: false, itemdoubleclick: false },
     ...rest, xaxis: axis(xaxis), yaxis: axis(yaxis),
   };
 }

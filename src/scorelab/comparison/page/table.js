@@ -136,5 +136,6 @@ function drawLegend() {
     ["improved", "how likely a run of the first row's kind is better than one of this, across schedules and data"],
   ].flatMap(([sign, words]) => [element("dt", { textContent: sign }), element("dd", { textContent: words })]);
   const along = DATA.along.flatMap((words) => [element("dt", { textContent: "also" }), element("dd", { textContent: words })]);
+  document.getElementById("meaning").open = innerWidth >= 600;
   document.getElementById("legend").replaceChildren(...told, ...marks, ...along);
 }
