@@ -209,6 +209,21 @@ def test_each_figure_draws_every_configuration_and_says_so(seen: Any, figure: st
     assert "drawn" in told or "6 cards" in told
 
 
+def test_at_equal_evaluations_and_equal_seconds_each_configuration_has_its_mean(seen: Any) -> None:
+    switch(seen, "equal.axis", "evaluations")
+    (trace,) = drawn(seen, "equal")
+    found = dict(zip(trace["y"], trace["x"], strict=True))
+    assert found["loss=simple schedule=cosine"] == pytest.approx(20 - 2 * (1 + 0.05 / 3))
+    assert "With 50 network evaluations" in seen.find_element("id", "told-equal").text
+    switch(seen, "equal.axis", "seconds")
+    switch(seen, "equal.share", "0.5")
+    assert "After 21.4 seconds of training" in seen.find_element("id", "told-equal").text
+    found = dict(zip(*(drawn(seen, "equal")[0][axis] for axis in ("y", "x")), strict=True))
+    base, steps = 1.0, [10, 12, 15]  # 107, 128 and 150 steps in that time, told every 10
+    values = [base + 0.01 * seed**2 + 3 / step for seed, step in enumerate(steps)]
+    assert found["loss=simple schedule=cosine"] == pytest.approx(sum(values) / 3, rel=1e-5)
+
+
 def test_dark_and_light_are_readable_and_kept_in_the_link(seen: Any, page: Path) -> None:
     light = seen.execute_script(CONTRAST)
     before = seen.execute_script("return getComputedStyle(document.body).backgroundColor")

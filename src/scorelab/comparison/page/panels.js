@@ -180,30 +180,52 @@ function atCost(run, name, axis, cost) {
   return place < 0 ? null : curve.values[place];
 }
 
+const ASKED = { value: "evaluations", words: "network evaluations for a sample" };
+
+// What each configuration has at an equal cost: of training by the clock, by images or steps; of sampling by evaluations.
+function atEqualCost(rows, axis, share, name) {
+  if (axis === ASKED.value) {
+    const having = rows.filter((row) => row.runs.some((run) => run.evaluations.length));
+    const costs = having.map((row) => new Set(row.runs.flatMap((run) => run.evaluations.map(({ evaluations }) => evaluations))));
+    const common = [...(costs[0] || [])].filter((cost) => costs.every((each) => each.has(cost))).sort((x, y) => x - y);
+    const cost = common[Math.min(common.length - 1, Math.floor(share * common.length))];
+    const values = (row) => row.runs.flatMap((run) => run.evaluations.filter(({ evaluations }) => evaluations === cost).map(({ fid }) => fid));
+    return { cost, of: "test/fid", found: cost === undefined ? [] : having.map((row) => ({ row, values: values(row) })) };
+  }
+  const having = rows.map((row) => ({ row, runs: row.runs.filter((run) => run.curves[name]) })).filter(({ runs }) => runs.length);
+  const ends = having.flatMap(({ runs }) => runs.map((run) => along(run, run.curves[name].steps, axis).at(-1))).filter(Number.isFinite);
+  const cost = share * Math.min(...ends);
+  const values = (runs) => runs.map((run) => atCost(run, name, axis, cost)).filter((value) => value !== null);
+  return { cost, of: name, found: ends.length ? having.map(({ row, runs }) => ({ row, values: values(runs) })) : [] };
+}
+
 addFigure({
   id: "equal", title: "At equal cost",
   switches: [
-    { key: "axis", label: "Equal", options: [AXES[2], AXES[1], AXES[0]] },
+    { key: "axis", label: "Equal", options: [AXES[2], AXES[1], AXES[0], ASKED] },
     { key: "share", label: "as far as", range: true },
     { key: "number", label: "number", options: CURVES },
   ],
   make(rows, own) {
-    const name = own("number"), axis = own("axis");
-    const having = rows.map((row) => ({ row, runs: row.runs.filter((run) => run.curves[name]) })).filter(({ runs }) => runs.length);
-    const ends = having.flatMap(({ runs }) => runs.map((run) => along(run, run.curves[name].steps, axis).at(-1))).filter(Number.isFinite);
-    if (!ends.length) return { empty: `No chosen run tells ${name || "a number"} while it trains.` };
-    const cost = own("share") * Math.min(...ends);
-    const found = having.map(({ row, runs }) => ({ row, values: runs.map((run) => atCost(run, name, axis, cost)).filter((value) => value !== null) })).filter(({ values }) => values.length);
-    const sign = better(name) || 1;
+    const axis = own("axis");
+    const { cost, of, found: all } = atEqualCost(rows, axis, own("share"), own("number"));
+    const found = all.filter(({ values }) => values.length);
+    if (!found.length) {
+      return { empty: axis === ASKED.value ? "The chosen runs have no Fréchet distance at an equal number of evaluations." : `No chosen run tells ${own("number") || "a number"} while it trains.` };
+    }
+    const sign = better(of) || 1;
     found.sort((a, b) => sign * (mean(b.values) - mean(a.values)));
-    const words = AXES.find(({ value }) => value === axis).words;
+    const words = [...AXES, ASKED].find(({ value }) => value === axis).words;
+    const told = axis === ASKED.value
+      ? `With ${cost.toLocaleString("en")} ${words}, which all chosen runs have; the Fréchet distance, its mean over seeds and one standard error.`
+      : `After ${Number(cost.toPrecision(3)).toLocaleString("en")} ${words}; at the slider's end as many as all chosen runs have. The last value told until then, its mean over seeds and one standard error.`;
     return {
       traces: [{
         x: found.map(({ values }) => mean(values)), y: found.map(({ row }) => plain(row.name)), error_x: { array: found.map(({ values }) => standardError(values) || 0), thickness: 1 }, mode: "markers", type: "scatter",
         marker: { color: found.map(({ row }) => LOOK[row.id].colour), symbol: found.map(({ row }) => LOOK[row.id].symbol), size: 9 }, hovertemplate: "%{x:.4g}<extra>%{y}</extra>",
       }],
-      told: `After ${Number(cost.toPrecision(3)).toLocaleString("en")} ${words}, the most that all chosen runs have at 1: the last value told until then, its mean over seeds and one standard error. ${found.length} configurations, every one drawn.`,
-      layout: { showlegend: false, height: Math.max(330, 60 + 17 * found.length), xaxis: { title: { text: plain(name) } }, yaxis: { tickfont: { size: 10 } } },
+      told: `${told} ${found.length} configurations, every one drawn.`,
+      layout: { showlegend: false, height: Math.max(330, 60 + 17 * found.length), xaxis: { title: { text: plain(of) } }, yaxis: { tickfont: { size: 10 } } },
     };
   },
 });
