@@ -175,6 +175,7 @@ def history(folder: Path) -> dict[str, list[float]]:
     return {key: [float(row[key]) for row in rows if row[key]] for key in named}
 
 
+@pytest.mark.slow
 def test_no_figure_of_a_run_depends_on_a_chunk(typed, tmp_path: Path):
     """But for the rounding of products of other sizes, which may move the last digits."""
     words = [*SMALL, "trainer.max_steps=4", "sampler=ddpm", "sampler.steps=3", "callbacks.grid.samples=70"]

@@ -47,6 +47,7 @@ def halves(folder: Path) -> str:
     return told
 
 
+@pytest.mark.slow
 def test_a_run_on_a_subset_of_a_known_law_is_told_beside_the_law_and_beside_the_subset(
     folder: Path, halves: str
 ) -> None:

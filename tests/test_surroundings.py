@@ -65,6 +65,7 @@ def test_no_launcher_says_which_process_this_is_or_how_many_there_are(
     )
 
 
+@pytest.mark.slow
 def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_added(tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/nowhere")
     line = f"env -u WANDB_CACHE_DIR -u WANDB_CONFIG_DIR {TRAIN} run=a {POINTS} trainer=ddp_cpu"
