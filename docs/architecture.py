@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src" / "scorelab"
 NAMED = re.compile(r"(?<![\w.])scorelab\.([a-z_]+)\.[a-z_]+")
-WORKSHOP = {"errors", "files", "formats", "log_snr", "run", "tracking", "report"}
+WORKSHOP = {"errors", "files", "formats", "log_snr", "run", "comparison", "tracking", "report"}
 HUES = {  # who a room may know
     "the maths: torch alone": ("#dbe9f6", {"tensors", "mapped", "schedules", "laws", "denoisers", "networks"}),
     "maths that is asked of a run": ("#c6dbef", {"likelihood", "samplers", "losses", "data", "metrics", "evaluation"}),

@@ -150,7 +150,7 @@ def test_any_key_can_be_folded_and_machine_keys_always_are() -> None:
     ]
     assert folded(runs, CALLED).keys == ["optimizer.lr"]
     (only,) = folded(runs, CALLED, ("seed", "optimizer.lr")).configurations
-    assert only.mean("test/simple").n == 4  # type: ignore[union-attr]
+    assert only.mean("test/simple").n == only.n == 4  # type: ignore[union-attr]
 
 
 def test_an_argument_that_belongs_to_a_choice_is_no_key_of_its_own() -> None:
@@ -169,6 +169,15 @@ def test_what_goes_along_with_another_key_is_told_and_makes_no_column() -> None:
     found = folded(runs, CALLED)
     assert found.keys == ["loss"]
     assert found.along == ["optimizer.lr goes with loss: 0.001 (simple), 0.002 (vlb)"]
+
+
+def test_a_run_repeated_is_no_further_seed() -> None:
+    """Two runs of one seed count as their mean: neither n nor the standard error take them for two."""
+    runs = several("simple", [1.0, 2.0, 3.0])
+    again = [replace(each, name=f"{each.name}-again", metrics={"test/simple": 1.2}) for each in runs[:1]]
+    (only,) = folded([*runs, *again], CALLED).configurations
+    assert (len(only.runs), only.n) == (4, 3)
+    assert list(only.values("test/simple").values()) == pytest.approx([1.1, 2.0, 3.0])
 
 
 # --- like with like
@@ -475,7 +484,7 @@ def test_several_folders_and_a_folder_of_sweeps_are_compared_together(tmp_path: 
     grid(tmp_path / "logs" / "b")
     main([str(tmp_path / "logs"), "page=false"])
     whole = capsys.readouterr().out
-    assert [line.split()[1] for line in whole.splitlines()[1:4]] == ["6", "6", "6"]
+    assert [line.split()[1] for line in whole.splitlines()[1:4]] == ["3", "3", "3"]
     main([str(tmp_path / "logs" / "a"), str(tmp_path / "logs" / "b"), "page=false"])
     assert capsys.readouterr().out == whole
 

@@ -1,8 +1,9 @@
 """What differs between runs, and runs that differ in their seed alone as one configuration."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scorelab.comparison.runs import Run
@@ -33,26 +34,27 @@ class Configuration:
         """As typed."""
         return " ".join(f"{key}={value}" for key, value in self.choices.items()) or "one configuration"
 
-    def values(self, number: str, of: Sequence[Run] | None = None) -> dict[object, float]:
-        """A number by seed, of these runs alone where some are given; two runs of one seed count as two."""
+    @property
+    def n(self) -> int:
+        """How many seeds have figures."""
+        return len({run.unit for run in self.runs if run.without is None})
+
+    def values(self, number: str, of: Sequence[Run] | None = None) -> dict[tuple[str, ...], float]:
+        """A number by seed, of these runs alone where some are given.
+
+        Of runs that repeat one seed it is the mean: they say nothing new about how seeds differ.
+        """
         allowed = None if of is None else {id(run) for run in of}
-        found: dict[object, float] = {}
+        found: dict[tuple[str, ...], list[float]] = {}
         for run in self.runs:
             value = run.metrics.get(number)
-            if value is None or (allowed is not None and id(run) not in allowed):
-                continue
-            seed = seed_of(run)
-            found[seed if seed not in found else (seed, run.name)] = value
-        return found
+            if value is not None and (allowed is None or id(run) in allowed):
+                found.setdefault(run.unit, []).append(value)
+        return {unit: math.fsum(values) / len(values) for unit, values in found.items()}
 
     def mean(self, number: str, of: Sequence[Run] | None = None) -> Mean | None:
         """A number's mean over seeds."""
         return Mean.of(list(self.values(number, of).values()))
-
-
-def seed_of(run: Run) -> object:
-    """What makes runs of two configurations a pair: their seed."""
-    return run.config.get("seed")
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def folded(runs: Sequence[Run], called: Called, fold: Sequence[str] = FOLDED) ->
             keys.remove(key)
     found: dict[tuple[str, ...], Configuration] = {}
     for run, words in zip(runs, told, strict=True):
+        repeated = replace(run, unit=tuple(_said(words.get(key)) for key in fold))
         values = tuple(_said(words.get(key)) for key in keys)
-        found.setdefault(values, Configuration(dict(zip(keys, values, strict=True)))).runs.append(run)
+        found.setdefault(values, Configuration(dict(zip(keys, values, strict=True)))).runs.append(repeated)
     ordered = [found[values] for values in sorted(found, key=lambda values: [in_order(each) for each in values])]
     return Folded(ordered, keys, [_along(told, key, of) for key, of in along.items()])
 

@@ -86,6 +86,7 @@ def _configuration(place: int, data: str, row: Row, found: Ranking, room: "Room"
         "edge": row.edge,
         "limited": row.limited,
         "missing": {run.name: run.without for run in configuration.runs if run.without is not None},
+        "n": configuration.n,
         "runs": [_run(run) for run in runs],
         "card": _card(first),
         "objectives": _objectives(runs),
@@ -113,6 +114,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "seed": run.config.get("seed"),
+        "unit": " ".join(run.unit),
         "limited": run.limited,
         "values": {name: _six(value) for name, value in run.metrics.items() if value is not None},
         "curves": {name: asdict(each) for name, each in curves.items() if each.steps},

@@ -160,7 +160,7 @@ def _section(configurations: list[Configuration], columns: Sequence[str], by: st
 def _column(configurations: Sequence[Configuration], name: str, ranked: Sequence[Run]) -> list[Cell]:
     """A number of every configuration, each against the best."""
     values = [each.values(name, ranked) for each in configurations]
-    finished = [sum(run.without is None for run in each.runs) for each in configurations]
+    finished = [each.n for each in configurations]
     means = [  # of a configuration that has it of some seeds alone it would be the mean over lucky ones
         Mean.of(list(each.values())) if len(each) == count else None
         for each, count in zip(values, finished, strict=True)

@@ -30,6 +30,7 @@ class Run:
         seconds: what it has taken, evaluation included.
         limited: whether it was limited in time, and so by the machine's speed.
         rows: its history where that is no file.
+        unit: its values of the keys that are folded: runs that share them and all else repeat each other.
     """
 
     place: str
@@ -41,6 +42,7 @@ class Run:
     seconds: float = math.nan
     limited: bool = False
     rows: Sequence[Mapping[str, float]] | None = None
+    unit: tuple[str, ...] = ()
 
     @cached_property
     def history(self) -> list[Mapping[str, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scorelab.comparison.ranking import Cell, Ranking, Row, Section
 from scorelab.comparison.statistics import FEWEST
-from scorelab.report.numbers import number, with_error
+from scorelab.report.numbers import MORE, number, with_error
 
 TEX = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -38,11 +38,11 @@ def _section(found: Ranking, section: Section) -> str:
 
 def _cells(found: Ranking, row: Row, keys: Sequence[str]) -> list[str]:
     choices = [_choice(found, row, key) for key in keys]
-    have = sum(run.without is None for run in row.configuration.runs)
+    have = row.configuration.n
     count = f"{have}{' t' if row.limited else ''}"
     told = [cell_text(row.cells[name], have) if row.chosen else "–" for name in found.columns]
     improved = "" if row.improved is None else f"{row.improved:.2f}"
-    return [*choices, count, *_after(found, told, [_to_best(row.cells[found.by]), improved])]
+    return [*choices, count, *_after(found, told, [_to_best(row.cells[found.by], found.by), improved])]
 
 
 def _after(found: Ranking, columns: list[str], more: list[str]) -> list[str]:
@@ -67,9 +67,9 @@ def cell_text(cell: Cell, have: int) -> str:
     return f"({words})" if not cell.ranked else words + ("*" if cell.wins else "")
 
 
-def _to_best(cell: Cell) -> str:
+def _to_best(cell: Cell, by: str) -> str:
     if cell.best:
-        return "best" if cell.wins else "least"
+        return "best" if cell.wins else "most" if number(by).better == MORE else "least"
     if cell.to_best is None:
         return ""
     told = f"{cell.to_best.mean:+.3g}"
@@ -117,7 +117,7 @@ def _notes(found: Ranking) -> list[str]:
             "  improved: how likely a run of the first row's kind is better than one of this, across schedules and data"
         )
     if any(row.cells[name].mean and row.cells[name].mean.se is not None for row in rows for name in found.columns):  # type: ignore[union-attr]
-        notes.append("  ± one standard error over seeds; n runs")
+        notes.append("  ± one standard error over the n seeds")
     width = max(len(name) for name in found.columns)
     return notes + [f"  {name.ljust(width)}  {number(name)}, {taken(name)}" for name in found.columns]
 
@@ -143,7 +143,7 @@ def csv_text(found: Ranking) -> str:
     """compare.csv: a line per configuration; of each number mean, standard error, how many, and against the best."""
     parts = ("", " se", " n", " to best", " low", " high", " p Holm", " best")
     head = [
-        "data", *(key for key in found.keys if key != "data"), "runs", "time limited", "at edge", "improved",
+        "data", *(key for key in found.keys if key != "data"), "n", "time limited", "at edge", "improved",
         *(f"{name} ({taken(name)}){part}" if not part else f"{name}{part}" for name in found.columns for part in parts),
     ]  # fmt: skip
     out = io.StringIO()
@@ -152,8 +152,7 @@ def csv_text(found: Ranking) -> str:
     for section in found.sections:
         for row in section.rows:
             choices = [row.configuration.choices.get(key, "") for key in found.keys if key != "data"]
-            runs = sum(run.without is None for run in row.configuration.runs)
-            line = [section.data, *choices, runs, int(row.limited), int(row.edge), _plain(row.improved)]
+            line = [section.data, *choices, row.configuration.n, int(row.limited), int(row.edge), _plain(row.improved)]
             writer.writerow(line + [part for name in found.columns for part in _csv_cell(row.cells[name])])
     return out.getvalue()
 
@@ -196,9 +195,13 @@ def tex(found: Ranking) -> str:
 
 
 def _tex_row(found: Ranking, row: Row, keys: Sequence[str]) -> str:
-    have = sum(run.without is None for run in row.configuration.runs)
     cells = [_tex_cell(row.cells[name]) for name in found.columns]
-    return " & ".join([*(_escaped(row.configuration.choices.get(key, "")) for key in keys), str(have), *cells]) + r" \\"
+    return (
+        " & ".join(
+            [*(_escaped(row.configuration.choices.get(key, "")) for key in keys), str(row.configuration.n), *cells]
+        )
+        + r" \\"
+    )
 
 
 def _tex_cell(cell: Cell) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FEWEST = 3  # seeds: with fewer nothing is called better
 LEVEL = 0.95
@@ -44,7 +45,7 @@ class Difference:
     p: float | None = None
 
 
-def paired(ours: Mapping[object, float], theirs: Mapping[object, float]) -> Difference | None:
+def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Difference | None:
     """Ours - theirs, by seed: mean +- t_{0.975, n-1} sd / sqrt(n); None without a common seed."""
     mean = Mean.of([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
     if mean is None or mean.se is None or mean.n < FEWEST:

@@ -93,6 +93,10 @@ function standardError(values) {
 }
 
 function meanOf(configuration, name) {
-  const values = configuration.runs.map((run) => run.values[name]).filter((value) => value !== undefined);
+  const units = new Map(); // runs that repeat a seed count as one
+  for (const run of configuration.runs) {
+    if (run.values[name] !== undefined) units.set(run.unit, [...(units.get(run.unit) || []), run.values[name]]);
+  }
+  const values = [...units.values()].map(mean);
   return values.length ? { mean: mean(values), se: standardError(values), n: values.length } : null;
 }

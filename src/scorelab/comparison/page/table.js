@@ -39,7 +39,7 @@ function sortValue(configuration) {
     const word = configuration.choices[sort.slice(4)] ?? "";
     return word !== "" && Number.isFinite(Number(word)) ? Number(word) : word;
   }
-  if (sort === "n") return configuration.runs.length;
+  if (sort === "n") return configuration.n;
   if (sort === "improved") return configuration.improved;
   return configuration.cells[sort] ? configuration.cells[sort].mean : null;
 }
@@ -70,7 +70,7 @@ function head(key, words, hint, word = false) {
 }
 
 function line(configuration) {
-  const have = configuration.runs.length;
+  const have = configuration.n;
   const tick = element("input", { type: "checkbox", checked: !state.off.includes(configuration.id), disabled: !have, aria: { label: `${configuration.name} in figures` } });
   tick.onchange = () => set({ off: tick.checked ? state.off.filter((id) => id !== configuration.id) : [...state.off, configuration.id] });
   const swatch = element("span", { className: "swatch", style: `background:${LOOK[configuration.id].colour}` });
@@ -107,7 +107,7 @@ function drawTable() {
     const rows = ordered(ALL.filter((each) => each.data === section.data && matches(each)));
     const heads = element(
       "tr", {}, element("th", { scope: "col", className: "word", textContent: "figures" }),
-      ...DATA.keys.map((key) => head("key:" + key, key, "", true)), head("n", "n", "runs with figures"),
+      ...DATA.keys.map((key) => head("key:" + key, key, "", true)), head("n", "n", "seeds with figures"),
       ...DATA.columns.flatMap(({ name, short, meaning, better, good }) => {
         const made = head(name, short, [meaning, better, good].filter(Boolean).join("; "));
         return name === state.by ? [made, ...besideHeads()] : [made];
@@ -129,7 +129,7 @@ function drawLegend() {
     element("dd", { textContent: [meaning, better, good, taken].filter(Boolean).join("; ") }),
   ]);
   const marks = [
-    ["±", "one standard error over seeds; n is how many runs have figures"],
+    ["±", "one standard error over seeds; n is how many seeds have figures"],
     ["*", "the best, and better than every other: paired t-test over common seeds, 95 %, Holm; none is marked below three seeds"],
     ["( )", "not ranked: other circumstances than those of the others, or not all runs have it"],
     ["t", "limited in time, and so by the machine's speed"],
