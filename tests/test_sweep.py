@@ -97,10 +97,11 @@ def test_every_job_of_a_sweep_is_its_own_wandb_run_in_one_group(folder: Path, gr
 def test_a_sweep_ends_with_one_table_of_all_yardsticks(grid: str) -> None:
     lines = grid.strip().splitlines()
     at = lines.index("logs/sweeps/grid")
-    assert lines[at + 1].split()[:6] == ["loss", "schedule", "n", "vlb_common", "simple", "val/simple"]
+    heads = re.split(r"\s\s+", lines[at + 1].strip())
+    assert [*heads[:6], heads[-1]] == ["loss", "schedule", "n", "vlb_common", "simple", "to best", "val/simple"]
     rows = [line.split() for line in lines[at + 2 : at + 6]]
     assert {tuple(row[:2]) for row in rows} == {(a, b) for a in ("simple", "hybrid") for b in ("linear", "cosine")}
-    assert all(re.fullmatch(r"\d\.\d{3}", number) for row in rows for number in row[3:6])
+    assert all(re.fullmatch(r"\d\.\d{3}", number) for row in rows for number in (row[3], row[4], row[-1]))
     assert [row[4] for row in rows] == sorted(row[4] for row in rows)
 
 

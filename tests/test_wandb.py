@@ -115,6 +115,14 @@ def upload(place: Path) -> None:
     logger.close(0)
 
 
+def compared_there(*words: str) -> None:
+    """Compare, and have wandb read its settings afresh for the next test."""
+    try:
+        compare(list(words))
+    finally:
+        wandb.teardown()
+
+
 def payload_of(page: Path) -> dict[str, Any]:
     """What a comparison's page shows."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
@@ -221,7 +229,7 @@ def test_runs_at_wandb_are_compared_as_those_on_disk_are(tmp_path: Path, server:
     folder = [str(tmp_path / "runs")]
     compare([*folder, "columns=simple", "page=false"])
     here = capsys.readouterr().out
-    compare(["wandb=me/scorelab", "columns=simple", f"out={tmp_path / 'there'}"])
+    compared_there("wandb=me/scorelab", "columns=simple", f"out={tmp_path / 'there'}")
     assert capsys.readouterr().out == here
     data = payload_of(tmp_path / "there" / "compare.html")
     (curve, *_) = (each["curves"]["val/simple"] for each in data["configurations"][0]["runs"])
@@ -234,7 +242,7 @@ def test_runs_at_wandb_are_compared_as_those_on_disk_are(tmp_path: Path, server:
 )
 def test_a_project_that_cannot_be_compared_is_told_in_one_line(project: str, told: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        compare([f"wandb={project}"])
+        compared_there(f"wandb={project}")
     assert capsys.readouterr().err == f"error: wandb={project}: {told}\n"
 
 

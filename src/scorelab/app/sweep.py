@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -56,7 +57,8 @@ class Sweep:
     """The runs of one command under logs/sweeps/NAME.
 
     ``best_of`` is the swept key whose best value the table shows. Of a search (``searches``) the runs are not known
-    before it is over: ``jobs`` holds one, whose other values lie in the same ranges.
+    before it is over: ``jobs`` holds one, whose other values lie in the same ranges. ``folders`` are those that
+    choices come from, the user's among them.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Sweep:
     swept: list[str]
     best_of: str | None
     searches: bool = False
+    folders: Sequence[Path] = ()
 
     @classmethod
     def planned(cls, words: list[str], configs: Path, name: str) -> "Sweep":
@@ -100,7 +103,7 @@ class Sweep:
         if best_of is not None and best_of not in expanded.swept:
             swept = ", ".join(expanded.swept) or "nothing"
             raise UserError(f"best_of={best_of}: not swept; swept: {swept} (null shows every run)")
-        return cls(path, list(planned.values()), expanded.swept, best_of, expanded.searches)
+        return cls(path, list(planned.values()), expanded.swept, best_of, expanded.searches, expanded.folders)
 
     @property
     def finished(self) -> bool:
@@ -119,11 +122,15 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Expanded:
-    """Every job's overrides, the keys that differ between jobs, in the order typed, and whether they are searched."""
+    """Every job's overrides, the keys that differ between jobs, in the order typed, and whether they are searched.
+
+    ``folders`` are those that choices come from.
+    """
 
     jobs: list[list[str]]
     swept: list[str]
     searches: bool
+    folders: list[Path]
 
 
 def _expanded(words: list[str], name: str) -> Expanded:
@@ -135,6 +142,7 @@ def _expanded(words: list[str], name: str) -> Expanded:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     plain = [word for word in words if not parser.parse_override(word).is_sweep_override()]
     master = compose(name, plain, return_hydra_config=True)
+    folders = file_folders(master.hydra)
     sweeper, launcher = str(master.hydra.sweeper._target_), str(master.hydra.launcher._target_)
     searches = sweeper.endswith(".OptunaSweeper")
     if not (searches or sweeper.endswith(".BasicSweeper")):
@@ -160,8 +168,8 @@ def _expanded(words: list[str], name: str) -> Expanded:
     ]
     if searches:
         swept = [key_of(str(word.key_or_group)) for word in parsed if word.is_sweep_override()]
-        return Expanded(jobs, list(dict.fromkeys(swept)), True)
-    return Expanded(jobs, _varied(jobs), False)
+        return Expanded(jobs, list(dict.fromkeys(swept)), True, folders)
+    return Expanded(jobs, _varied(jobs), False, folders)
 
 
 def _values(word: Override) -> list[str]:

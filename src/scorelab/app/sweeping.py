@@ -53,17 +53,17 @@ def sweep(main: Callable[[], None], task: Task, words: list[str], configs: Path,
         print(f"python src/compare.py {planned.path} status=true shows how they stand; the same command waits for them")
         return 0
     planned = planned.found()
-    conclude(planned, configs, draw=not over)
+    conclude(planned, draw=not over)
     return 0 if planned.finished else 1
 
 
-def conclude(sweep: Sweep, configs: Path, draw: bool) -> None:
+def conclude(sweep: Sweep, draw: bool) -> None:
     """Print what came of a sweep, seeds folded, and draw its learning curves beside the runs."""
     if not sweep.jobs:
         print(f"{sweep.path}: no run has begun")
         return
     runs = [read_run(job.path) for job in sweep.jobs]
-    found = ranking(runs, Choices([configs]), best_of=sweep.best_of)
+    found = ranking(runs, Choices(sweep.folders), best_of=sweep.best_of)
     print(f"{sweep.path}\n{text(found)}", flush=True)
     picture = sweep.path / "curves.png"
     try:
