@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import stats
 from scorelab.app.compare import asked, main
 from scorelab.comparison.folding import folded
 from scorelab.comparison.like import alike, data_of
+from scorelab.comparison.payload import thinned
 from scorelab.comparison.ranking import DEFAULT, ranking
 from scorelab.comparison.runs import Run, read_run
 from scorelab.comparison.sheets import csv_text, tex, text
@@ -351,12 +353,21 @@ def test_improvement_goes_across_schedules_and_data() -> None:
     assert told[("simple", "cosine")] is None
 
 
+def test_the_first_of_two_that_cannot_be_told_apart_is_no_winner_though_a_third_is_far() -> None:
+    runs = several("simple", [1.0, 1.1, 1.2]) + several("vlb", [1.3, 1.0, 1.15]) + several("dsm", [5.0, 5.1, 5.21])
+    found = ranking(runs, CALLED, by="test/simple")
+    first, second, third = (row.cells["test/simple"] for row in found.sections[0].rows)
+    assert first.best and not first.wins
+    assert second.p > 0.05 > third.p  # type: ignore[operator]
+    assert "no winner by test/simple: loss=simple cannot be told from loss=vlb\n" in text(found)
+
+
 def test_a_column_that_not_every_seed_has_is_not_ranked() -> None:
     runs = several("simple", [1, 2, 3]) + several("vlb", [0.1, 0.2])
     runs.append(run("vlb", 2, {"test/simple": None}))
-    rows = ranking(runs, CALLED).sections[0].rows
-    assert [row.configuration.choices["loss"] for row in rows] == ["simple", "vlb"]
-    assert "(2 of 3)" in text(ranking(runs, CALLED))
+    found = ranking(runs, CALLED, by="test/simple")
+    assert [row.configuration.choices["loss"] for row in found.sections[0].rows] == ["simple", "vlb"]
+    assert "(2 of 3)" in text(found)
 
 
 # --- targets
@@ -367,6 +378,7 @@ def test_seconds_and_images_to_a_target_are_those_of_the_first_time() -> None:
         {"step": 100, "train/it_per_s": 10.0, "val/fid": 30.0},
         {"step": 200, "train/it_per_s": 20.0, "val/fid": 15.0},
         {"step": 300, "train/it_per_s": 20.0, "val/fid": 25.0},
+        {"step": 400, "train/it_per_s": 20.0, "val/fid": 10.0},
     ]
     own = run(
         "simple", 0, {}, rows=rows, config={"data": {"batch_size": 32}, "trainer": {"accumulate_grad_batches": 2}}
@@ -379,6 +391,13 @@ def test_seconds_and_images_to_a_target_are_those_of_the_first_time() -> None:
         with_target([own], Target.read("kid<1"))
     with pytest.raises(UserError, match="a number and a value"):
         Target.read("fid")
+
+
+def test_a_long_curve_is_thinned_evenly_between_its_ends_and_says_how_long_it_was() -> None:
+    found = thinned([(step, float(step)) for step in range(1, 5001)], 100)
+    assert (len(found.steps), found.steps[0], found.steps[-1], found.of) == (100, 1, 5000, 5000)
+    assert {round(b - a) for a, b in pairwise(found.steps)} == {50, 51}
+    assert thinned([(1, 2.0), (2, 3.0)]).of == 2
 
 
 # --- sheets
