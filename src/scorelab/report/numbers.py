@@ -182,7 +182,9 @@ def with_error(value: float, se: float | None) -> tuple[str, str | None]:
 
 
 def shown(value: float | None) -> str:
-    """Three digits after the point, or three that count where there would be none left."""
+    """Three digits after the point, or three that count where there would be none left; whole numbers from 100 on."""
     if value is None or value != value or value in (float("inf"), float("-inf")):
         return "–"
+    if abs(value) >= 100 and value == int(value):  # images, steps
+        return f"{value:.0f}"
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"

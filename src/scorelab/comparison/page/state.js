@@ -58,6 +58,7 @@ function plain(words) {
 // The same digits as the printed table.
 function shown(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (Math.abs(value) >= 100 && Number.isInteger(value)) return String(value);
   return value === 0 || Math.abs(value) >= 0.1 ? value.toFixed(3) : String(Number(value.toPrecision(3)));
 }
 
