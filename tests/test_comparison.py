@@ -473,6 +473,7 @@ def test_the_command_prints_and_writes_table_latex_picture_curves_and_page(tmp_p
         (["sweep", "best_of=optimizer.lr"], "runs do not differ in it; they do in loss"),
         (["sweep", "figures=jpg"], "png or pdf"),
         (["sweep", "by="], "by= has no value"),
+        (["sweep", "fold=sed"], "fold=sed: no run has such a key; did you mean seed"),
         (["sweep", "status=perhaps"], "true or false"),
         (["waiting"], "none of 1 runs has figures yet"),
     ],

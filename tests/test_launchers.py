@@ -62,6 +62,8 @@ def test_whoever_runs_the_jobs_runs_figures_and_table_are_the_same(
     other = said_by(tmp_path, *THREE, "name=one", f"hydra/launcher={launcher}", status=1)
     assert table(other, "one") == table(told, "one")
     assert sum("failed: the loss is" in line for line in table(other, "one")) == 1
+    names = [{place.name for place in root.glob("logs/sweeps/one/[a-z]*/")} for root in (folder, tmp_path)]
+    assert names[0] == names[1]
     for file in folder.glob("logs/sweeps/one/*/metrics.json"):
         ours, theirs = (json.loads((root / file.relative_to(folder)).read_text()) for root in (folder, tmp_path))
         assert (ours["status"], ours["metrics"]) == (theirs["status"], theirs["metrics"])
@@ -97,6 +99,20 @@ def test_a_killed_job_that_slurm_has_no_more_has_failed_and_one_at_work_elsewher
         say_end(tmp_path, "")
         assert (SweepJob([], {}, tmp_path).failure or "").startswith("running at step 7")
         other.communicate(b"")
+
+
+def test_a_job_that_died_before_it_wrote_anything_has_failed(tmp_path: Path) -> None:
+    say_end(tmp_path / "a", "7")
+    assert (SweepJob([], {}, tmp_path / "a").failure or "").startswith("failed: ended without a word")
+
+
+def test_a_job_that_was_lost_has_failed(tmp_path: Path) -> None:
+    """One that has not given a sign of life for minutes, on a machine that nobody can look at from here."""
+    write_status(tmp_path, "running", 5)
+    status = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps(status | {"time": status["time"] - 300, "host": "elsewhere"}))
+    say_end(tmp_path, "7")
+    assert (SweepJob([], {}, tmp_path).failure or "").startswith("failed: ended without a word")
 
 
 def test_a_job_that_is_over_before_it_is_said_to_wait_is_over(tmp_path: Path) -> None:

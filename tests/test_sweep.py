@@ -255,6 +255,23 @@ def test_what_belongs_to_the_machine_names_nothing() -> None:
     assert job_directory(["loss=vlb", *machine]) == job_directory(["loss=vlb"]) == "loss-vlb"
 
 
+def test_what_all_jobs_of_a_sweep_share_is_in_their_names_as_a_hash() -> None:
+    def name(*words: str) -> str:
+        return job_directory(list(words), ["loss"])
+
+    assert name("loss=vlb") == "loss-vlb"
+    one, other = name("loss=vlb", "optimizer.lr=1e-3"), name("loss=vlb", "optimizer.lr=2e-3")
+    assert one != other and all(each.startswith("loss-vlb-") for each in (one, other))
+    assert name("loss=simple", "optimizer.lr=1e-3").removeprefix("loss-simple") == one.removeprefix("loss-vlb")
+
+
+def test_each_job_of_a_sweep_is_planned_with_its_own_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = planned("-m", "loss=simple,vlb", "seed=3,5", "data=moons").jobs
+    assert [job.config["seed"] for job in jobs] == [3, 5, 3, 5]
+    assert all(f"seed-{job.config['seed']}" in job.path.name for job in jobs)
+
+
 def test_long_or_cleaned_names_stay_apart_and_short_enough() -> None:
     names = {job_directory([f"++a.{'b' * 150}={value}"]) for value in range(50)}
     names |= {job_directory([f"metrics={value}"]) for value in ("[a,b]", "(a,b)", "[a-b]", "-a-b-")}

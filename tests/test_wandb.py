@@ -31,6 +31,7 @@ from scorelab.tracking.account import within
 from scorelab.tracking.dashboard import dashboard
 from scorelab.tracking.folders import Known, offline_folders
 from scorelab.tracking.history import History, flat
+from scorelab.tracking.projection import Rows
 from scorelab.tracking.session import written
 from scorelab.tracking.sync import runs
 from scorelab.tracking.tensorboard_logger import TensorBoard
@@ -216,6 +217,26 @@ def test_a_run_is_on_the_server_with_its_pictures_tables_charts_and_final_number
     assert {made["artifactTypeName"] for made in server.committed} >= {"run_table", "model"}
     assert len(said()) == 1 and said()[0].startswith("W&B: online, ")
     assert runs([tmp_path]) == []
+
+
+def test_a_row_is_given_once_with_its_number_though_read_half_written_and_written_anew(tmp_path: Path) -> None:
+    history, rows = History(tmp_path), Rows(tmp_path)
+    given = []
+    for step in range(3):
+        history.log_metrics({"a": float(step)}, step)
+        given += rows.new()
+    with (tmp_path / "metrics.csv").open("ab") as half:
+        half.write(b"3,3")
+        half.flush()
+        given += rows.new()
+        half.write(b".0\n")
+    given += rows.new()
+    History(tmp_path).log_metrics({"b": 4.0}, 4)  # a new column: the file is written anew
+    given += rows.new()
+    given += rows.new()
+    assert [(row.number, row.values["trainer/global_step"]) for row in given] == [(n, n) for n in range(5)]
+    assert [row.values.get("a") for row in given] == [0.0, 1.0, 2.0, 3.0, None] and given[4].values["b"] == 4.0
+    rows.close()
 
 
 def test_runs_at_wandb_are_compared_as_those_on_disk_are(tmp_path: Path, server: WandbServer, capsys) -> None:

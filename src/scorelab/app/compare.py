@@ -1,6 +1,7 @@
 """Compare runs: rank what they have left; tables, a picture, a page. Nothing is imported that trains."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ from scorelab.tracking.fetched import FetchedRun, fetch
 
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+ACROSS = ("schedule", "data")
 CALLED = Choices([CONFIGS])
 HELP = """Compare runs: a table with standard errors, CSV, LaTeX, a picture and a page.
 
@@ -58,7 +60,7 @@ class Asked:
     columns: tuple[str, ...] = ()
     fold: tuple[str, ...] = FOLDED
     best_of: str | None = None
-    across: tuple[str, ...] = ("schedule", "data")
+    across: tuple[str, ...] = ACROSS
     target: Target | None = None
     figures: str = "png"
     page: bool = True
@@ -112,6 +114,7 @@ def compared(runs: Sequence[Run], keys: Asked) -> Ranking:
     columns = [named(each, runs) for each in keys.columns]
     if keys.target is not None:
         columns += keys.target.columns if columns else []
+    _see_keys(runs, keys)
     by = None if keys.by is None else named(keys.by, runs)
     typed = {run.config.get("best_of") for run in runs}
     best_of = keys.best_of or (typed.pop() if len(typed) == 1 else None)
@@ -125,6 +128,19 @@ def compared(runs: Sequence[Run], keys: Asked) -> Ranking:
             )
         return ranking(runs, CALLED, columns, by, keys.fold, None, keys.across)
     return found
+
+
+def _see_keys(runs: Sequence[Run], keys: Asked) -> None:
+    """See that what was typed to be folded, or to go across, is a key of some run."""
+    typed = {"fold": keys.fold if keys.fold != FOLDED else (), "across": keys.across if keys.across != ACROSS else ()}
+    known = {key for run in runs for key in described(run, CALLED)} if any(typed.values()) else set()
+    for name, words in typed.items():
+        for key in words:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1, 0.5)
+                raise UserError(
+                    f"{name}={key}: no run has such a key{'; did you mean ' if near else ''}{''.join(near)}"
+                )
 
 
 def named(name: str, runs: Sequence[Run]) -> str:

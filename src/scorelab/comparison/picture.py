@@ -110,7 +110,8 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
         axes.set_title(section.data, fontsize=9, loc="left")
         axes.tick_params(labelsize=8, which="both")
         axes.grid(color="0.85", linewidth=0.5, which="both")
-        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns)
+        if found.keys:
+            axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns)
     _save(boxes.figure, path)
 
 
