@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,17 @@ class _Projector(threading.Thread):
             session.whole(self.account, 0.2 * self.timeout)
             self.known.write(session.rows.next)
             mark(session.folder)
-        elif written(session.folder) < session.rows.next:
+        elif not self._took_all(session):
             raise OSError("wandb/ did not take all rows")
+
+    def _took_all(self, session: Session) -> bool:
+        """Whether the folder has every row; on a busy machine wandb-core says so before it has written the last."""
+        end = time.monotonic() + 0.1 * self.timeout
+        while written(session.folder) < session.rows.next:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _open(self) -> Session | None:
         """Begin the run, online where that is possible, and say which; None where there is nothing to begin."""
