@@ -31,6 +31,7 @@ from scorelab.comparison.targets import Target, with_target
 from scorelab.config.groups import Choices
 from scorelab.errors import UserError
 from scorelab.report.numbers import number, with_error, yardstick
+from scorelab.run.jobs import write_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLED = Choices([ROOT / "configs"])
@@ -497,6 +498,17 @@ def test_a_damaged_file_costs_its_run_alone(tmp_path: Path, capsys) -> None:
     (tmp_path / "sweep" / "loss-vlb_seed-0" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
     main([str(tmp_path / "sweep"), "page=false"])
     assert "loss-vlb_seed-1: metrics.json is damaged" in capsys.readouterr().out
+
+
+def test_of_a_sweep_the_jobs_of_earlier_commands_of_its_name_are_compared_too(tmp_path: Path, capsys) -> None:
+    grid(tmp_path / "sweep")
+    write_jobs(tmp_path / "sweep", [f"loss-vlb_seed-{seed}" for seed in range(3)])
+    main([str(tmp_path / "sweep"), "page=false"])
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:4]] == [
+        ["simple", "3"],
+        ["vlb", "3"],
+        ["dsm", "3"],
+    ]
 
 
 def test_several_folders_and_a_folder_of_sweeps_are_compared_together(tmp_path: Path, capsys) -> None:

@@ -40,10 +40,16 @@ def places(typed: Sequence[Path]) -> list[Place]:
 
 def _runs(folder: Path, prefix: str, depth: int) -> list[Place]:
     if (jobs := read_jobs(folder)) is not None:
-        return [Place(folder / name, prefix + name, jobs.at_work) for name in jobs.names]
-    if any((folder / mark).exists() for mark in MARKS):
+        own = [Place(folder / name, prefix + name, jobs.at_work) for name in jobs.names]
+        others = [each for each in sorted(folder.iterdir()) if each.name not in jobs.names and _holds_run(each)]
+        return own + [Place(each, prefix + each.name) for each in others]  # of an earlier command of this name
+    if _holds_run(folder):
         return [Place(folder, prefix.rstrip("/") or folder.resolve().name)]
     if depth == 0:
         return []
     inner = [each for each in sorted(folder.iterdir()) if each.is_dir()]
     return [run for each in inner for run in _runs(each, f"{prefix}{each.name}/", depth - 1)]
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in MARKS)
