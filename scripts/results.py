@@ -33,7 +33,7 @@ def short(value: object) -> object:
 
 
 def copy(name: str) -> int:
-    """Copy figures, history and weight card of every finished run; how many there are."""
+    """Copy figures and history of every finished run, of seed 0 the weight card too; how many there are."""
     count = 0
     for file in sorted((ROOT / "logs" / "sweeps" / name).glob("*/metrics.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -46,6 +46,8 @@ def copy(name: str) -> int:
                 record.pop(unneeded, None)
         (target / "metrics.json").write_text(json.dumps(short(content), separators=(",", ":")) + "\n", encoding="utf-8")
         shutil.copyfile(file.parent / "metrics.csv", target / "metrics.csv")
+        if content["config"]["seed"] == 0:
+            shutil.copyfile(file.parent / "card.csv", target / "card.csv")
         count += 1
     return count
 

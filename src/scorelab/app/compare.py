@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -112,21 +113,18 @@ def compared(runs: Sequence[Run], keys: Asked) -> Ranking:
     if all(run.without is not None for run in runs):
         raise UserError(f"none of {len(runs)} runs has figures yet: status=true says how they stand")
     columns = [named(each, runs) for each in keys.columns]
-    if keys.target is not None:
-        columns += keys.target.columns if columns else []
     _see_keys(runs, keys)
     by = None if keys.by is None else named(keys.by, runs)
     typed = {run.config.get("best_of") for run in runs}
     best_of = keys.best_of or (typed.pop() if len(typed) == 1 else None)
-    found = ranking(
-        runs, CALLED, columns, by, keys.fold, best_of, keys.across, more=keys.target.columns if keys.target else ()
-    )
+    more = keys.target.columns if keys.target else ()
+    found = ranking(runs, CALLED, columns, by, keys.fold, best_of, keys.across, more)
     if best_of is not None and best_of not in found.keys:
         if keys.best_of is not None:
             raise UserError(
                 f"best_of={best_of}: runs do not differ in it; they do in {', '.join(found.keys) or 'nothing'}"
             )
-        return ranking(runs, CALLED, columns, by, keys.fold, None, keys.across)
+        return ranking(runs, CALLED, columns, by, keys.fold, None, keys.across, more)
     return found
 
 
@@ -171,9 +169,9 @@ def read(typed: Sequence[Path], project: str | None = None) -> list[Run]:
 def of_wandb(run: FetchedRun) -> Run:
     """A run at W&B as one on disk."""
     why = None if run.state == "finished" and run.metrics else f"{run.state} at W&B"
-    metrics = run.metrics | ({"seconds": run.seconds} if why is None else {})
+    metrics = run.metrics | ({"seconds": run.seconds} if math.isfinite(run.seconds) else {})
     limited = bool((run.config.get("trainer") or {}).get("max_time"))
-    return Run(run.address, run.name, run.config, metrics, run.records, why, run.seconds, limited, run.rows)
+    return Run(run.address, run.name, run.config, metrics, run.records, why, limited, run.rows)
 
 
 def compare(typed: Sequence[Path], keys: Asked) -> None:
@@ -184,12 +182,11 @@ def compare(typed: Sequence[Path], keys: Asked) -> None:
         found,
         keys.out or next(iter(typed), Path()),
         ", ".join([*map(str, typed), *filter(None, [keys.wandb])]),
-        keys.figures,
-        keys.page,
+        keys,
     )
 
 
-def write(found: Ranking, out: Path, title: str, figures: str = "png", page: bool = True) -> None:
+def write(found: Ranking, out: Path, title: str, keys: Asked) -> None:
     """What a comparison leaves in a directory.
 
     Raises:
@@ -199,19 +196,19 @@ def write(found: Ranking, out: Path, title: str, figures: str = "png", page: boo
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.csv", csv_text(found))
         write_text(out / "compare.tex", tex(found))
-        if page:
-            write_page(out / "compare.html", payload(found, title, differing(found)))
-        draw_comparison(out / f"compare.{figures}", found)
-        draw_curves(out / f"curves.{figures}", found)
+        if keys.page:
+            write_page(out / "compare.html", payload(found, title, differing(found, keys.fold)))
+        draw_comparison(out / f"compare.{keys.figures}", found)
+        draw_curves(out / f"curves.{keys.figures}", found)
     except OSError as error:
         raise UserError(f"out={out}: {error.strerror or error}") from error
 
 
-def differing(found: Ranking) -> dict[str, list[str]]:
-    """The keys in which configurations differ, what a machine decides and the seed aside, each one's values."""
+def differing(found: Ranking, fold: Sequence[str]) -> dict[str, list[str]]:
+    """The keys in which configurations differ, what a machine decides and what is folded aside, each one's values."""
     configurations = [row.configuration for section in found.sections for row in section.rows]
     told = [described(each.runs[0], CALLED) for each in configurations]
-    plain = [{key: word for key, word in words.items() if key != "seed" and not is_machine(key)} for words in told]
+    plain = [{key: word for key, word in words.items() if key not in fold and not is_machine(key)} for words in told]
     return differences(plain)
 
 

@@ -23,7 +23,7 @@ class Configuration:
 
     Attributes:
         choices: the keys in which configurations differ, and this one's values.
-        runs: those with figures first.
+        runs: all of them, also those without figures.
     """
 
     choices: Mapping[str, str]
@@ -40,7 +40,7 @@ class Configuration:
         return len({run.unit for run in self.runs if run.without is None})
 
     def values(self, number: str, of: Sequence[Run] | None = None) -> dict[tuple[str, ...], float]:
-        """A number by seed, of these runs alone where some are given.
+        """A number by seed, of finished runs; of these alone where some are given.
 
         Of runs that repeat one seed it is the mean: they say nothing new about how seeds differ.
         """
@@ -48,7 +48,7 @@ class Configuration:
         found: dict[tuple[str, ...], list[float]] = {}
         for run in self.runs:
             value = run.metrics.get(number)
-            if value is not None and (allowed is None or id(run) in allowed):
+            if value is not None and run.without is None and (allowed is None or id(run) in allowed):
                 found.setdefault(run.unit, []).append(value)
         return {unit: math.fsum(values) / len(values) for unit, values in found.items()}
 

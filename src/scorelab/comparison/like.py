@@ -30,7 +30,7 @@ CIRCUMSTANCES = (  # in a yardstick's records: what its number depends on, and n
     "dequantisation",
     "decoder",
 )
-WIDTH = re.compile(r",? (at|with) [^,]*\d[^,]*$")  # a decoder's width is the schedule's own; its kind is compared
+WIDTH = re.compile(r", (at sigma/alpha|s\^2) (=|between) .*$")  # of a decoder: schedule and variance decide it
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def circumstances(run: Run, name: str) -> dict[str, str]:
     fingerprint = (run.records.get("data") or {}).get("fingerprint")
     if fingerprint and (run.config.get("data") or {}).get("limit") is None:
         found["data"] = str(fingerprint)
-    if "decoder" in found:
+    if "decoder" in found:  # its kind; how wide it is belongs to the run's own choices
         found["decoder"] = WIDTH.sub("", found["decoder"])
     return found
 

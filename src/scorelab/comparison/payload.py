@@ -2,24 +2,26 @@
 
 import base64
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scorelab.comparison.ranking import Cell, Ranking, Row
+from scorelab.comparison.folding import in_order
+from scorelab.comparison.like import alike, circumstances
+from scorelab.comparison.ranking import Cell, Ranking, Row, Section
 from scorelab.comparison.runs import Run, read_run
 from scorelab.comparison.sheets import short, taken
 from scorelab.report.card import curve as card_curve
 from scorelab.report.numbers import number
 
+Kept = Set[tuple[int, str]]  # runs, by identity, and numbers that are ranked
 MOST_POINTS = 400  # of a curve; longer ones are thinned, and the page says so
 PICTURES = 24_000_000  # bytes of pictures in a page: those of the first rows
 PROFILES = (  # curves over log-SNR in the records: place, curve, what it is
     ("score_error/held_out", "error", "score error, held-out data"),
     ("simple", "error", "noise error, held-out data"),
     ("exact_gap", "network_held_out", "noise error, held-out images of the gap"),
-    ("exact_gap", "gap", "exact gap"),
     ("score_error/train", "error", "score error, noised training data"),
 )
 
@@ -34,14 +36,18 @@ class Curve:
 
 
 def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Everything, in the order of the table; ``differences`` are keys and each configuration's values."""
+    """Everything, in the order of the table; ``differences`` are keys and each configuration's values.
+
+    A number of a run that may not be ranked by it (see ``alike``) stands in no figure.
+    """
     rows = [(section, row) for section in found.sections for row in section.rows]
-    room = Room(PICTURES)
-    configurations = [
-        _configuration(place, section.data, row, found, room) for place, (section, row) in enumerate(rows)
-    ]
-    numbers = sorted({name for _, row in rows for run in row.configuration.runs for name in run.metrics})
+    finished = [_finished(section) for section in found.sections]
+    numbers = sorted({name for runs in finished for run in runs for name in run.metrics})
     names = dict.fromkeys([*found.columns, *numbers])
+    told = [{name: alike(runs, name) for name in names} for runs in finished]
+    kept = {(id(run), name) for each in told for name, (ranked, _) in each.items() for run in ranked}
+    room = Room(PICTURES)
+    configurations = [_configuration(place, section.data, row, kept, room) for place, (section, row) in enumerate(rows)]
     return {
         "title": title,
         "keys": [key for key in found.keys if key != "data" or len(found.sections) == 1],
@@ -54,11 +60,11 @@ def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]
                 "data": section.data,
                 "left_out": [
                     f"not ranked by {short(name)}: {', '.join(each.runs)}: {each.why}"
-                    for name, others in section.left_out.items()
+                    for name, (_, others) in each_told.items()
                     for each in others
                 ],
             }
-            for section in found.sections
+            for section, each_told in zip(found.sections, told, strict=True)
         ],
         "configurations": configurations,
         "along": found.along,
@@ -67,15 +73,19 @@ def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]
     }
 
 
+def _finished(section: Section) -> list[Run]:
+    return [run for row in section.rows for run in row.configuration.runs if run.without is None]
+
+
 def _named(name: str) -> dict[str, str]:
     told = number(name)
     return {"name": name, "short": short(name), "taken": taken(name), **asdict(told)}
 
 
-def _configuration(place: int, data: str, row: Row, found: Ranking, room: "Room") -> dict[str, Any]:
+def _configuration(place: int, data: str, row: Row, kept: Kept, room: "Room") -> dict[str, Any]:
     configuration = row.configuration
     runs = [run for run in configuration.runs if run.without is None]
-    first = min(runs, key=lambda run: str(run.config.get("seed")), default=None)
+    first = min(runs, key=lambda run: in_order(str(run.config.get("seed"))), default=None)
     return {
         "id": place,
         "data": data,
@@ -87,10 +97,11 @@ def _configuration(place: int, data: str, row: Row, found: Ranking, room: "Room"
         "limited": row.limited,
         "missing": {run.name: run.without for run in configuration.runs if run.without is not None},
         "n": configuration.n,
-        "runs": [_run(run) for run in runs],
+        "runs": [_run(run, kept) for run in runs],
         "card": _card(first),
-        "objectives": _objectives(runs),
+        "objectives": _objectives(runs, kept),
         "pictures": [] if first is None else room.pictures(first),
+        "pictured": None if first is None else str(first.config.get("seed")),
     }
 
 
@@ -108,7 +119,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run, kept: Kept) -> dict[str, Any]:
     names = dict.fromkeys(key for row in run.history for key in row if key != "step" and not key.startswith("test/"))
     curves = {name: thinned(run.curve(name)) for name in names}
     return {
@@ -116,12 +127,14 @@ def _run(run: Run) -> dict[str, Any]:
         "seed": run.config.get("seed"),
         "unit": " ".join(run.unit),
         "limited": run.limited,
-        "values": {name: _six(value) for name, value in run.metrics.items() if value is not None},
+        "values": {
+            name: _six(value) for name, value in run.metrics.items() if value is not None and (id(run), name) in kept
+        },
         "curves": {name: asdict(each) for name, each in curves.items() if each.steps},
         "clock": [[step, round(seconds, 2)] for step, seconds in _few(run.clock)],
         "batch": run.batch,
         "profiles": dict(_profiles(run.records)),
-        "evaluations": evaluations(run),
+        "evaluations": evaluations(run) if (id(run), "test/fid") in kept else [],
     }
 
 
@@ -151,27 +164,31 @@ def _profiles(records: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def evaluations(run: Run) -> list[dict[str, float]]:
-    """Fréchet distances by how often the network was asked for a sample: the run's own, its budget's, those of eval."""
-    found = [(run.metrics, run.records)]
+    """Fréchet distances by how often the network was asked for a sample: the run's own, its budget's, those of eval.
+
+    Of those of eval only such as are of as many samples, compared with the same in the same features, as the run's own.
+    """
+    found = [run]
     for file in sorted(Path(run.place).glob("eval/*/metrics.json")):
         other = read_run(file.parent)
-        found.append((other.metrics, other.records))
+        if circumstances(other, "test/fid") == circumstances(run, "test/fid"):
+            found.append(other)
     points = []
-    for metrics, records in found:
-        budget = records.get("budget") or {}
+    for each in found:
+        budget = each.records.get("budget") or {}
         points += [
-            ((records.get("fid") or {}).get("network_evaluations_per_sample"), metrics.get("test/fid")),
-            (budget.get("evaluations_per_sample_of_network"), metrics.get("test/budget_network")),
+            ((each.records.get("fid") or {}).get("network_evaluations_per_sample"), each.metrics.get("test/fid")),
+            (budget.get("evaluations_per_sample_of_network"), each.metrics.get("test/budget_network")),
         ]
     return [{"evaluations": float(nfe), "fid": _six(fid)} for nfe, fid in points if nfe and fid is not None]
 
 
-def _objectives(runs: Iterable[Run]) -> dict[str, list[float]]:
+def _objectives(runs: Iterable[Run], kept: Kept) -> dict[str, list[float]]:
     """Each objective's values, a number a run."""
     found: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.metrics.items():
-            if name.startswith("test/objective_") and value is not None:
+            if name.startswith("test/objective_") and value is not None and (id(run), name) in kept:
                 found.setdefault(name.removeprefix("test/objective_"), []).append(_six(value))
     return found
 

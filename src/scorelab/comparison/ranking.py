@@ -1,5 +1,6 @@
 """Configurations ranked: means over seeds, differences to the best, and whether the best can be told."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -152,9 +153,12 @@ def _section(configurations: list[Configuration], columns: Sequence[str], by: st
     ]
     missing = {run.name: run.without for each in configurations for run in each.runs if run.without is not None}
     sign = -1 if number(by).better == MORE else 1
-    known = [row for row in rows if (cell := row.cells[by]).mean is not None and cell.ranked]
-    known.sort(key=lambda row: sign * row.cells[by].mean.value)  # type: ignore[union-attr]
-    return Section(" ".join(filter(None, named)), known + [row for row in rows if row not in known], left_out, missing)
+
+    def place_of(row: Row) -> float:
+        mean = row.cells[by].mean
+        return math.inf if mean is None or not row.cells[by].ranked else sign * mean.value
+
+    return Section(" ".join(filter(None, named)), sorted(rows, key=place_of), left_out, missing)
 
 
 def _column(configurations: Sequence[Configuration], name: str, ranked: Sequence[Run]) -> list[Cell]:
@@ -190,11 +194,12 @@ def best(configurations: Sequence[Configuration], key: str) -> list[Row]:
         groups.setdefault(tuple((k, v) for k, v in each.choices.items() if k != key), []).append(each)
     found = []
     for group in groups.values():
-        means = [each.mean(CHOSEN_BY, [run for run in each.runs if run.without is None]) for each in group]
+        means = [each.mean(CHOSEN_BY) for each in group]
         known = [place for place, mean in enumerate(means) if mean is not None]
         place = min(known, key=lambda place: means[place].value, default=0)  # type: ignore[union-attr]
         tried = sorted((each.choices.get(key, "") for each in group), key=in_order)
-        edge = bool(known) and len(tried) > 1 and group[place].choices.get(key) in (tried[0], tried[-1])
+        ordered = len(tried) > 1 and all(math.isfinite(in_order(each)[0]) for each in tried)  # words have no edge
+        edge = bool(known) and ordered and group[place].choices.get(key) in (tried[0], tried[-1])
         finished = any(run.without is None for each in group for run in each.runs)
         found.append(Row(group[place], {}, edge=edge, chosen=bool(known) or not finished))
     return found

@@ -27,7 +27,6 @@ class Run:
         metrics: numbers at its end by name, None where it has none.
         records: what belongs to them.
         without: why it has no figures; None where it has.
-        seconds: what it has taken, evaluation included.
         limited: whether it was limited in time, and so by the machine's speed.
         rows: its history where that is no file.
         unit: its values of the keys that are folded: runs that share them and all else repeat each other.
@@ -39,7 +38,6 @@ class Run:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     records: Mapping[str, Any] = field(default_factory=dict)
     without: str | None = None
-    seconds: float = math.nan
     limited: bool = False
     rows: Sequence[Mapping[str, float]] | None = None
     unit: tuple[str, ...] = ()
@@ -100,9 +98,10 @@ def read_history(file: Path) -> list[Mapping[str, float]]:
     return found
 
 
-def _number(text: str | list[str]) -> float | None:
+def _number(given: Any) -> float | None:
+    """A finite number, also of text."""
     try:
-        value = float(text)  # type: ignore[arg-type]
+        value = float(given)
     except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
@@ -112,19 +111,18 @@ def read_run(path: Path, name: str | None = None) -> Run:
     """A run's directory: metrics.json where there is one that can be read, else config.yaml and how it stands."""
     name = name or path.name
     try:
-        content = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        text = (path / "metrics.json").read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=lambda _: None)  # NaN is no number to compare
         metrics, records, config = (dict(content[key]) for key in ("metrics", "records", "config"))
     except FileNotFoundError:
         return Run(str(path), name, _config(path), without=_stands(path))
     except (OSError, ValueError, TypeError, KeyError):
         return Run(str(path), name, _config(path), without="metrics.json is damaged")
-    without = None if content.get("status") == "finished" else _stands(path, content)
-    numbers = {key: float(value) if isinstance(value, int | float) else None for key, value in metrics.items()}
-    seconds = content.get("seconds")
-    seconds = float(seconds) if isinstance(seconds, int | float) else math.nan
-    if without is None:
+    without = None if content.get("status", "finished") == "finished" else _stands(path, content)  # eval says none
+    numbers = {key: _number(value) for key, value in metrics.items()}
+    if without is None and (seconds := _number(content.get("seconds"))) is not None:
         numbers["seconds"] = seconds
-    return Run(str(path), name, config, numbers, records, without, seconds, limited=bool(content.get("time_limited")))
+    return Run(str(path), name, config, numbers, records, without, limited=bool(content.get("time_limited")))
 
 
 def _stands(path: Path, content: Mapping[str, Any] | None = None) -> str:

@@ -22,9 +22,9 @@ function drawPictures() {
   const shownNow = rows.map((row) => ({ row, picture: row.pictures.findLast(({ step }) => step <= steps[place]) })).filter(({ picture }) => picture);
   box.replaceChildren(...shownNow.map(({ row, picture }) => {
     const swatch = element("span", { className: "swatch", style: `background:${LOOK[row.id].colour}` });
-    return element("figure", {}, element("img", { src: picture.image, alt: `Samples of ${row.name} after ${picture.step} steps`, loading: "lazy" }), element("figcaption", {}, swatch, `${row.name}, step ${picture.step.toLocaleString("en")}`));
+    return element("figure", {}, element("img", { src: picture.image, alt: `Samples of ${row.name} after ${picture.step} steps`, loading: "lazy" }), element("figcaption", {}, swatch, `${row.name}, seed ${row.pictured}, step ${picture.step.toLocaleString("en")}`));
   }));
-  told.textContent = `One seed of each configuration, the lowest; every grid starts from the same noise. ${shownNow.length} grids.` + left;
+  told.textContent = `One seed of each configuration, the lowest; grids of one seed start from the same noise. ${shownNow.length} grids.` + left;
 }
 
 function drawDifferences() {

@@ -29,7 +29,8 @@ function readAddress() {
   try {
     const found = JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}");
     for (const [key, value] of Object.entries(found)) {
-      if (key in START && (START[key] === null || typeof value === typeof START[key])) state[key] = value;
+      const kind = (each) => (Array.isArray(each) ? "list" : typeof each);
+      if (key in START && (START[key] === null ? kind(value) === "number" : kind(value) === kind(START[key]))) state[key] = value;
     }
   } catch {
     say("The link's view could not be read: the usual one is shown.");
