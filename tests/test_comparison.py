@@ -325,6 +325,14 @@ def rates(*told: tuple[float, float | None, str | None]) -> list[Run]:
     return found
 
 
+def test_a_word_stands_at_no_edge() -> None:
+    runs = [
+        replace(each, config={**each.config, "on_nan": word}) for word in ("a", "b") for each in rates((1, 0.5, None))
+    ]
+    (row,) = ranking(runs, CALLED, by="test/fid", best_of="on_nan").sections[0].rows
+    assert row.chosen and not row.edge
+
+
 def test_failed_rates_lose_to_finished_ones_and_are_told_all_the_same() -> None:
     runs = rates((1e-3, None, "failed: diverged"), (3e-3, 0.5, None), (1e-2, None, "failed: disk full"))
     found = ranking(runs, CALLED, by="test/fid", best_of="optimizer.lr")
@@ -354,6 +362,16 @@ def test_improvement_goes_across_schedules_and_data() -> None:
     told = {(row.configuration.choices["loss"], row.configuration.choices["schedule"]): row.improved for row in rows}
     assert told[("vlb", "cosine")] == told[("vlb", "linear")] == 0.5
     assert told[("simple", "cosine")] is None
+
+
+def test_improvement_is_that_of_the_first_rows_kind_over_the_others() -> None:
+    """Of nine pairs under cosine simple has the less in eight, under linear in all: (8/9 + 1) / 2."""
+    runs = several("simple", [1, 2, 4]) + several("vlb", [3, 13, 14])
+    runs += several("simple", [1.5, 2, 3], schedule="linear") + several("vlb", [11, 12, 13], schedule="linear")
+    rows = ranking(runs, CALLED).sections[0].rows
+    assert rows[0].configuration.choices["loss"] == "simple"
+    found = [row.improved for row in rows if row.configuration.choices["loss"] == "vlb"]
+    assert found == pytest.approx([(8 / 9 + 1) / 2] * 2)
 
 
 def test_the_first_of_two_that_cannot_be_told_apart_is_no_winner_though_a_third_is_far() -> None:
@@ -388,6 +406,9 @@ def test_seconds_and_images_to_a_target_are_those_of_the_first_time() -> None:
     )
     (found,) = with_target([own], Target.read("fid<20"))
     assert found.metrics == {"seconds to fid<20": 15.0, "images to fid<20": 200 * 64}
+    late = replace(own, rows=[*rows, {"step": 450, "val/fid": 2.0}])  # after the last line of the log
+    (found,) = with_target([late], Target.read("fid<5"))
+    assert found.metrics["seconds to fid<5"] == pytest.approx(15 + 5 + 5 + 2.5)
     (never,) = with_target([own], Target.read("fid<1"))
     assert never.metrics == {"seconds to fid<1": None, "images to fid<1": None}
     with pytest.raises(UserError, match="no run tells kid; told while training: val/fid"):
@@ -553,7 +574,9 @@ def test_a_number_that_is_none_costs_neither_the_table_nor_the_page(tmp_path: Pa
     file = tmp_path / "sweep" / "loss-vlb_seed-1" / "metrics.json"
     content = json.loads(file.read_text())
     del content["seconds"]
-    file.write_text(json.dumps(content | {"metrics": {"test/simple": float("nan"), "test/fid": 7.0}}))
+    curve = {"simple": {"log_snr": [0.0, 1.0], "error": [float("nan"), 1.0]}}
+    numbers = {"test/simple": float("nan"), "test/fid": 7.0}
+    file.write_text(json.dumps(content | {"metrics": numbers, "records": curve}))
     main([str(tmp_path / "sweep"), "columns=simple,seconds", "by=fid"])
     assert "(2 of 3)" in capsys.readouterr().out
     assert (tmp_path / "sweep" / "compare.html").exists()
@@ -569,11 +592,8 @@ def test_what_is_not_ranked_stands_in_no_figure_of_the_page() -> None:
     runs = [of_samples("simple", seed, 3.0 + seed) for seed in range(3)]
     runs += [of_samples("vlb", seed, 0.1, n=50) for seed in range(2)]
     shown_ = payload(ranking(runs, CALLED, ["test/simple"], "test/fid"), "title", {})
-    values = {
-        each["choices"]["loss"]: [made["values"].get("test/fid") for made in each["runs"]]
-        for each in shown_["configurations"]
-    }
-    assert values == {"simple": [3.0, 4.0, 5.0], "vlb": [None, None]}
+    values = [[made["values"].get("test/fid") for made in each["runs"]] for each in shown_["configurations"]]
+    assert values == [[3.0, 4.0, 5.0], [None, None]]
     assert "not ranked by fid: vlb_cosine_0, vlb_cosine_1: n is 50" in shown_["sections"][0]["left_out"][0]
 
 

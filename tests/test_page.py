@@ -309,7 +309,9 @@ def test_none_in_figures_leaves_a_word_in_each_place(seen: Any) -> None:
     assert seen.find_element("id", "differingtold").text == "No row is chosen."
 
 
-def test_two_hundred_runs_are_there_within_two_seconds(window: Any, tmp_path: Path) -> None:
+def test_two_hundred_runs_sort_and_filter_within_two_seconds_and_the_figures_follow(
+    window: Any, tmp_path: Path
+) -> None:
     for loss in LOSSES:
         for seed in range(67):
             one(tmp_path, loss, "cosine", seed, points=60)
@@ -319,4 +321,4 @@ def test_two_hundred_runs_are_there_within_two_seconds(window: Any, tmp_path: Pa
     until(lambda: window.execute_script("return document.documentElement.dataset.ready"))
     marks = {mark: window.execute_script(MARK, mark) for mark in ("table", "ready")}
     assert marks["table"] < 2000  # sorts and filters
-    assert marks["ready"] < 8000  # and draws: half a second of a browser's is three times that on a busy machine
+    assert marks["ready"] < 8000  # plotly.js has been read: 2.1 s were seen on a slow and busy machine
