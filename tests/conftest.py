@@ -42,6 +42,16 @@ def choose(group: str, name: str, **more: Any) -> Any:
     return made(**keys | {key: value for key, value in more.items() if key in known or value is not None})
 
 
+def head_for(schedule: Any, prediction: str) -> Any:
+    """The head a choice stands for; the test is skipped where it refuses the schedule."""
+    head = choose("prediction", prediction)
+    try:
+        head.check(schedule)
+    except ValueError as refusal:
+        pytest.skip(str(refusal))
+    return head
+
+
 def takes(schedule: str, steps: int | None) -> bool:
     """Whether a schedule has a process of so many steps (None: a continuous one) that keeps some signal to its end.
 
@@ -68,6 +78,8 @@ def each_form(*steps: int) -> pytest.MarkDecorator:
 
 
 each_grid = pytest.mark.parametrize("schedule", STEPPED)
+PRESERVING = [name for name in STEPPED if hasattr(choose("schedule", name), "at_log_alpha_bar")]
+each_preserving_grid = pytest.mark.parametrize("schedule", PRESERVING)  # for what is written in DDPM's letters
 each_continuous = pytest.mark.parametrize("schedule", CONTINUOUS)
 
 

@@ -20,7 +20,7 @@ Numbers = Tensor | Sequence[float] | float
 class GaussianOracle(Denoiser):
     """E[x_0 | x_t] for x_0 ~ N(mean, diag(std^2)), at any alpha and sigma, computed in float64.
 
-    Of a learned variance it says the fraction it is given.
+    Of a learned variance it says v for the fraction it is given, 2 f - 1.
     """
 
     mean: Tensor
@@ -51,8 +51,8 @@ class GaussianOracle(Denoiser):
         alpha, sigma = self.coefficients(t)
         pull = (x_t.double() - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2)
         x0, eps = self.mean + alpha * self.std**2 * pull, sigma * pull
-        fraction = torch.full_like(x_t, self.variance_fraction) if self.variance.outputs > 1 else None
-        return Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, x0, eps)), fraction)
+        said = [torch.full_like(x_t, 2 * self.variance_fraction - 1)] * (self.variance.outputs - 1)
+        return self.variance.read(Estimate(x_t, *(part.to(x_t.dtype) for part in (alpha, sigma, x0, eps))), *said)
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Samples of x_0 (n, ...) in float64."""

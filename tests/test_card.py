@@ -4,6 +4,7 @@ import copy
 import csv
 import math
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from scorelab.denoisers import (
     FixedSmall,
     Learned,
     NetworkDenoiser,
+    Rates,
     V,
 )
 from scorelab.errors import Refusal
@@ -64,8 +66,8 @@ class Point(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
         alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
         said = Estimate.from_x0(x_t, alpha, sigma, self.image.expand_as(x_t))
-        fraction = torch.full_like(x_t, 0.5) if self.variance.outputs > 1 else None
-        return Estimate(said.x_t, said.alpha, said.sigma, said.x0, said.eps, fraction)
+        of_variance = [torch.zeros_like(x_t)] * (self.variance.outputs - 1)
+        return self.variance.read(replace(said, rates=Rates(self.schedule, t)), *of_variance)
 
 
 class EndsEarly(VP):

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from conftest import choices, choose, each, each_form, each_grid
+from conftest import choices, choose, each, each_form, each_grid, head_for
 from exact_cases import (
     Exploding,
     FiniteSetOracle,
@@ -100,7 +100,7 @@ def test_the_spaces_of_the_simple_loss_differ_by_the_snr_factors(prediction, sch
     """||d eps||^2 = S ||d x_0||^2 and ||d v||^2 = (a / sigma)^2 ||d x_0||^2."""
     schedule = choose("schedule", schedule, num_steps=steps)
     t = schedule.training_time(EVENLY)
-    denoiser = NetworkDenoiser(schedule, Says(normal(60, 3)), choose("prediction", prediction), FixedSmall())
+    denoiser = NetworkDenoiser(schedule, Says(normal(60, 3)), head_for(schedule, prediction), FixedSmall())
     x0, eps = normal(60, 3, seed=1), normal(60, 3, seed=2)
     on_eps, on_x0, on_v = (losses_of(Simple(space), denoiser, x0, t, eps) for space in ("eps", "x0", "v"))
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -145,7 +145,8 @@ def test_every_loss_is_finite_and_trains_every_head_under_every_schedule_it_acce
     objective, tried = choose("loss", loss), 0
     for variance in choices("variance"):
         law = choose("variance", variance)
-        process, head = choose("schedule", schedule, num_steps=steps), choose("prediction", prediction)
+        process = choose("schedule", schedule, num_steps=steps)
+        head = head_for(process, prediction)
         denoiser = NetworkDenoiser(process, Affine(law.outputs), head, law, levels=17)
         if refusal_of(objective, denoiser) is not None:
             continue
@@ -331,7 +332,7 @@ def test_min_snr_is_the_error_of_the_data_times_the_ratio_or_gamma_whatever_is_p
     """And that of v times min(S, gamma) sigma^2 / a^2, a = alpha^2 + sigma^2: the weight is the loss's own."""
     schedule = choose("schedule", schedule, num_steps=steps)
     t = schedule.training_time(EVENLY)
-    denoiser = NetworkDenoiser(schedule, Says(normal(60, 3)), choose("prediction", prediction), FixedSmall())
+    denoiser = NetworkDenoiser(schedule, Says(normal(60, 3)), head_for(schedule, prediction), FixedSmall())
     x0, eps = normal(60, 3, seed=1), normal(60, 3, seed=2)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     snr = (alpha / sigma) ** 2

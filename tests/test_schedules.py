@@ -239,9 +239,10 @@ def test_a_table_of_any_curve_has_its_log_snr_at_every_grid_time_and_its_slope_b
     assert torch.allclose(table.log_alpha_bar(grid[1:] - 0.0125), (value[1:] + value[:-1]) / 2 - value[0], rtol=1e-9)
 
 
-def test_a_table_of_a_curve_that_ends_without_signal_needs_a_cut():
-    with pytest.raises(Refusal, match=r"outside \(0, 1\)"):
-        discretized(Line().log_alpha_bar, 30)
+def test_a_table_of_a_curve_that_ends_without_signal_does_so_too_unless_it_is_cut():
+    table, grid = discretized(Line().log_alpha_bar, 30), torch.arange(31, dtype=torch.float64) / 30
+    assert torch.allclose(table.log_snr(grid)[1:-1], Line().log_snr(grid)[1:-1], rtol=1e-9)
+    assert (float(table.alpha(grid[-1:])), float(table.log_snr(grid[-1:]))) == (0, -math.inf)
     table = discretized(Line().log_alpha_bar, 30, beta_max=0.9)
     assert torch.allclose(table.log_snr(table.grid())[1:-1], Line().log_snr(table.grid())[1:-1], rtol=1e-9)
     end = table.alpha(table.grid()[-2:]) ** 2

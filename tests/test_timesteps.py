@@ -18,9 +18,9 @@ def shared(timesteps, schedule, n: int, step: int, world: int, seed: int) -> lis
     return [timesteps.draw(schedule, n, step, rank, world, seeded(seed)) for rank in range(world)]
 
 
-def uniform_quantiles(schedule: Schedule) -> Tensor:
+def uniform_quantiles(schedule: Schedule, fine: int = 100_000) -> Tensor:
     """Every training time of a grid; of a continuous process a fine comb of them."""
-    n = schedule.num_steps or 100_000
+    n = schedule.num_steps or fine
     return schedule.training_time((torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
@@ -45,7 +45,7 @@ def test_a_law_that_divides_by_its_density_leaves_the_objective_what_it_was(time
 def test_what_a_law_makes_of_the_objective_is_the_density_it_names(timesteps, schedule, steps):
     """E[weight g(t)] = E_uniform[density g(t)], which is 1 wherever a law divides by its density."""
     timesteps, schedule = choose("timesteps", timesteps), choose("schedule", schedule, num_steps=steps)
-    everywhere, n = uniform_quantiles(schedule), 20_000
+    everywhere, n = uniform_quantiles(schedule, 1_000_000), 20_000
     draw = timesteps.draw(schedule, n, 0, 0, 1, seeded())
     value = draw.weight * (draw.t - 0.3) ** 2
     expected = (timesteps.density(schedule, everywhere) * (everywhere - 0.3) ** 2).mean()
@@ -152,8 +152,8 @@ def test_the_likelihoods_law_draws_the_log_snr_uniformly_over_its_range(schedule
 def test_on_a_grid_the_likelihoods_law_goes_with_the_fall_of_the_log_snr_and_i_1_is_as_likely_as_i_2(schedule, steps):
     schedule, n = choose("schedule", schedule, num_steps=steps), 100_000
     draw = LogSNRUniform().draw(schedule, n, 0, 0, 1, seeded())
-    alpha_bar = schedule.alpha(schedule.grid()[1:]) ** 2
-    log_snr = torch.log(alpha_bar / (1 - alpha_bar))
+    grid = schedule.grid()[1:]
+    log_snr = 2 * torch.log(schedule.alpha(grid) / schedule.sigma(grid))
     fall = log_snr[:-1] - log_snr[1:]
     p = torch.cat([fall[:1], fall])
     p = p / p.sum()

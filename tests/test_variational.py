@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import choose, each, each_continuous, each_grid
+from conftest import choose, each, each_continuous, each_grid, each_preserving_grid
 from exact_cases import GaussianOracle, Says, digits_like, losses_of, network, normal, says
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -36,7 +36,7 @@ def by_hand(denoiser: NetworkDenoiser, x0: Tensor, i: int, eps: Tensor, large: b
     return nats.flatten(1).sum(1) / (x0[0].numel() * math.log(2))
 
 
-@each_grid
+@each_preserving_grid
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_the_vlb_loss_over_all_times_is_the_bound_without_its_prior_in_bits_per_dim(variance, schedule):
     steps, x0 = 25, digits_like(3).double()
@@ -64,7 +64,9 @@ def test_the_vlb_loss_and_its_gradients_are_finite_at_every_time(variance, predi
     assert loss.isfinite().all()
     each_time = answering.answer.grad.flatten(1)
     assert each_time.isfinite().all()
-    assert (each_time.abs().sum(1) > 0).all()
+    assert (each_time.abs().sum(1) > 0)[process.sigma(process.grid()[1:]) > 0.02].all(), (
+        "below, the decoder may be certain"
+    )
 
 
 @each_continuous
@@ -83,7 +85,7 @@ def test_the_continuous_vlb_loss_is_the_rate_of_the_bound_times_the_length_of_ti
 
 @each_continuous
 def test_the_mean_of_the_continuous_vlb_loss_over_its_times_is_the_information_between_the_ends(schedule):
-    """1/2 sum ln(1 + S std^2) at log-SNR 13.3 less that at t = 1, in bits/dim, for a Gaussian and its own denoiser."""
+    """1/2 sum ln(1 + S std^2), at 13.3 or t = 0 less that at -20 or t = 1, in bits/dim: a Gaussian's own denoiser."""
     schedule = choose("schedule", schedule, num_steps=None)
     denoiser = GaussianOracle(schedule, FixedSmall(), [0.4, -0.2, 1.5], [0.7, 1.3, 0.2])
     n = 40_000
@@ -94,7 +96,8 @@ def test_the_mean_of_the_continuous_vlb_loss_over_its_times_is_the_information_b
             x0 = (denoiser.mean + sign * denoiser.std).expand(n, -1)
             loss = losses_of(VariationalBound(), denoiser, x0, t, torch.full_like(x0, other))
             found += float((loss * 4 * place**3).mean()) / 4
-    ends = torch.tensor([float(schedule.log_snr(torch.ones(1).double())), 13.3], dtype=torch.float64)
+    first, last = schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+    ends = torch.tensor([max(-20.0, last), min(13.3, first)], dtype=torch.float64)
     information = 0.5 * torch.log1p(torch.exp(ends)[:, None] * denoiser.std**2).sum(1).diff()
     assert found == pytest.approx(float(information) / (3 * math.log(2)), rel=1e-4)
 

@@ -3,16 +3,9 @@
 from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.exact import Exact
-from scorelab.denoisers.parameterization import (
-    X0,
-    Eps,
-    NetworkDenoiser,
-    NetworkInput,
-    Parameterization,
-    V,
-    ends_without_signal,
-)
-from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, Variance
+from scorelab.denoisers.parameterization import NetworkDenoiser, NetworkInput, Parameterization
+from scorelab.denoisers.predictions import X0, Eps, Mu, Preconditioned, Score, V, Velocity, ends_without_signal
+from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, LearnedFree, Variance
 
 __all__ = [
     "X0",
@@ -23,12 +16,17 @@ __all__ = [
     "FixedLarge",
     "FixedSmall",
     "Learned",
+    "LearnedFree",
+    "Mu",
     "NetworkDenoiser",
     "NetworkInput",
     "Parameterization",
+    "Preconditioned",
     "Rates",
     "Rescheduled",
+    "Score",
     "V",
     "Variance",
+    "Velocity",
     "ends_without_signal",
 ]

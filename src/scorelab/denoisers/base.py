@@ -88,7 +88,8 @@ class Rescheduled(Denoiser):
     def log_snr_range(self) -> tuple[float, float]:
         """What the inner denoiser can be asked about, as far as B reaches it in [0, 1]."""
         low, high = self.inner.log_snr_range()
-        end, start = self.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        after_0 = torch.finfo(torch.float64).tiny  # a grid begins without noise, even where the next time has some
+        end, start = self.schedule.log_snr(torch.tensor([1.0, after_0], dtype=torch.float64)).tolist()
         return max(low, end), min(high, start)
 
     def time_range(self) -> tuple[float, float]:

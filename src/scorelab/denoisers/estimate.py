@@ -38,7 +38,8 @@ class Estimate:
     ``alpha`` and ``sigma`` have shape (B, 1, ...). score = -eps / sigma; v = alpha eps - sigma x0
     (Salimans & Ho 2022, "Progressive distillation", appendix D); a = alpha^2 + sigma^2 is 1 only when the process
     preserves variance. ``variance_fraction`` (B, ...) is what a learned variance says: the place of log s^2 between
-    log beta~ (0) and log sigma^2_{t|s} (1), whatever s the step goes to; None where the variance is not learned.
+    log beta~ (0) and log sigma^2_{t|s} (1), whatever s the step goes to; ``log_variance`` (B, ...) what one says that
+    is learned freely, log s^2 itself. Both None where the variance is not learned.
     ``rates`` say how alpha and sigma change with t, for ``velocity``; None where whoever made the estimate knew no
     schedule.
     """
@@ -49,6 +50,7 @@ class Estimate:
     x0: Tensor
     eps: Tensor
     variance_fraction: Tensor | None = None
+    log_variance: Tensor | None = None
     rates: Rates | None = None
 
     @classmethod

@@ -51,50 +51,11 @@ class Parameterization(ABC):
         return
 
 
-class Eps(Parameterization):
-    """The network predicts the noise (Ho et al. 2020, eq. 11)."""
-
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
-        """eps^ is the output."""
-        return Estimate.from_eps(x_t, alpha, sigma, output)
-
-    def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that ends without signal, where x_t is the noise and x_0 cannot be told from it.
-
-        Raises:
-            Refusal: where alpha is 0 at t = 1.
-        """
-        if ends_without_signal(schedule):
-            raise Refusal("the noise says nothing of the data where alpha = 0: set prediction=v or x0")
-
-
-class X0(Parameterization):
-    """The network predicts the data."""
-
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
-        """x^_0 is the output."""
-        return Estimate.from_x0(x_t, alpha, sigma, output)
-
-
-class V(Parameterization):
-    """The network predicts v = alpha eps - sigma x_0 (Salimans & Ho 2022, section 4)."""
-
-    def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
-        """v^ is the output."""
-        return Estimate.from_v(x_t, alpha, sigma, output)
-
-
-def ends_without_signal(schedule: Schedule) -> bool:
-    """Whether alpha is 0 at the last training time (a zero terminal SNR), or 1/alpha^2 is beyond float32."""
-    last = torch.tensor([schedule.t_max], dtype=torch.float64)
-    return float(schedule.alpha(last)) ** 2 < torch.finfo(torch.float32).tiny
-
-
 class NetworkDenoiser(Denoiser):
     """A network (x, condition, label) -> output (B, C, ...), fed and read by a prediction.
 
-    Where the variance is learned, the output has twice the channels: the prediction, then v in [-1, 1]. The network
-    may compute in a lower precision (autocast); the estimate is in x_t's own.
+    Where the variance is learned, the output has twice the channels: the prediction, then what the variance reads. The
+    network may compute in a lower precision (autocast); the estimate is in x_t's own.
     """
 
     def __init__(
@@ -126,10 +87,10 @@ class NetworkDenoiser(Denoiser):
         channels = self.variance.outputs * x_t.shape[1]
         if output.shape[1] != channels:
             raise ValueError(f"the network says {output.shape[1]} channels where {channels} are needed")
-        said, *variance = output.to(x_t.dtype).chunk(self.variance.outputs, 1)
+        said, *of_variance = output.to(x_t.dtype).chunk(self.variance.outputs, 1)
         rates = Rates(self.schedule, t)
-        estimate = self.prediction.estimate(said, x_t, alpha, sigma, rates)
-        return replace(estimate, variance_fraction=(variance[0] + 1) / 2 if variance else None, rates=rates)
+        estimate = replace(self.prediction.estimate(said, x_t, alpha, sigma, rates), rates=rates)
+        return self.variance.read(estimate, *of_variance)
 
 
 def _check_contract(prediction: Parameterization, schedule: Schedule) -> None:

@@ -55,7 +55,7 @@ def bound_figure(denoiser: Denoiser, x0: Tensor) -> Figure:
     if continuous:
         decoder_std = noise_std(denoiser.log_snr_range()[1])
         where = f"at sigma/alpha = {decoder_std:.4g}"
-        stds = (decoder_std, decoder_std)
+        stds: tuple[float, float] | None = (decoder_std, decoder_std)
         decoder = f"{SOFTMAX}, {where}"
         density = f"density N(x_0; x_t / alpha, (sigma / alpha)^2 I), {where}"
     else:
@@ -125,8 +125,10 @@ def _density(of: str) -> str:
     return f"-log2 p / d of a density{of}, in the data's own units: not comparable with that of levels"
 
 
-def _decoder_of_steps(denoiser: Denoiser, x0: Tensor) -> tuple[tuple[float, float], str]:
+def _decoder_of_steps(denoiser: Denoiser, x0: Tensor) -> tuple[tuple[float, float] | None, str]:
     """The least and greatest s of the decoder at i = 1, and which variance of the process that is."""
+    if not denoiser.variance.bounded:
+        return None, "s^2 = what the network says, pixel by pixel"
     no = torch.zeros_like(x0[:1], dtype=torch.float64)  # of an estimate it is the variance alone that counts
     said = [Estimate(no, no, no, no, no, variance_fraction=no + place) for place in (0.0, 1.0)]
     ends = [torch.exp(0.5 * decoder_log_variance(denoiser, each)) for each in said]

@@ -7,7 +7,7 @@ sum, 1/2 int (-dlambda/dt) E||eps - eps^||^2 dt over [t_min, t_max], and its dec
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -138,7 +138,9 @@ def bound_term(denoiser: Denoiser, estimate: Estimate, x0: Tensor, t: Tensor) ->
     inner = i.clamp(min=2)
     step = denoiser.schedule.transition((inner - 1) / steps, inner / steps)
     kl = step_kl(step, estimate, x0, denoiser.variance.log_variance(step, estimate))
-    return torch.where(i > 1, kl.double(), decoder_nll(denoiser, estimate, x0))
+    # elsewhere x^_0 may be so far off that the decoder has no gradient there, though it is not asked for
+    last = replace(estimate, x0=torch.where(like(i, x0) > 1, x0.to(estimate.x0), estimate.x0))
+    return torch.where(i > 1, kl.double(), decoder_nll(denoiser, last, x0))
 
 
 @dataclass(frozen=True)

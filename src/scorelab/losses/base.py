@@ -1,12 +1,12 @@
 """What every objective takes and answers, and the form that most of them have: a weighted squared error."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, Exact, ends_without_signal
+from scorelab.denoisers import Denoiser, Estimate, Exact, Rates, ends_without_signal
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 from scorelab.tensors import mean_except_batch
@@ -119,7 +119,8 @@ class Loss(nn.Module, ABC):
     def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """The weight (B,), float64, with which ||eps - eps^||^2 / d enters the loss at times t (B,).
 
-        NaN where the loss is no such weighted square. A learned variance counts at f = 1/2, where networks start.
+        NaN where the loss is no such weighted square. A learned variance counts as networks start with it: at f = 1/2,
+        or s^2 = 1.
         """
         return torch.full_like(t, torch.nan, dtype=torch.float64)
 
@@ -183,7 +184,7 @@ class WeightedError(Loss):
         """The weight times the square of how far q moves when eps^ moves by one; infinite on x_0 where alpha = 0."""
         one = torch.ones_like(t, dtype=torch.float64)
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
-        moved = Estimate.from_eps(torch.zeros_like(one), alpha, sigma, one)
+        moved = replace(Estimate.from_eps(torch.zeros_like(one), alpha, sigma, one), rates=Rates(denoiser.schedule, t))
         return self.weight(denoiser, t) * getattr(moved, self.space) ** 2
 
     def check(self, denoiser: Denoiser) -> None:

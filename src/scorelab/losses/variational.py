@@ -37,8 +37,11 @@ class VariationalBound(Loss):
         steps = schedule.num_steps
         s = t.double() - 1 / steps
         step = schedule.transition(s, t.double())
-        half = torch.full_like(step.gain, 0.5)
-        log_variance = denoiser.variance.log_variance(step, Estimate(half, half, half, half, half, half))
+        none = torch.zeros_like(step.gain)
+        start = denoiser.variance.read(
+            Estimate(none, none, none, none, none), *[none] * (denoiser.variance.outputs - 1)
+        )
+        log_variance = denoiser.variance.log_variance(step, start)
         per_x0 = step.mean_of_x0**2 * torch.exp(-log_variance)
         weight = steps / (2 * math.log(2)) * per_x0 * torch.exp(-schedule.log_snr(t))
         return torch.where(s > 0.5 / steps, weight, torch.nan)

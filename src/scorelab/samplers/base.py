@@ -100,7 +100,7 @@ class Sampler(ABC):
             raise Refusal("a continuous schedule has no steps of its own: set sampler.steps")
         walk = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
         earliest, latest = denoiser.time_range()
-        inside = walk[(walk >= earliest * (1 - 1e-9)) & (walk < latest * (1 - 1e-9))]
+        inside = walk[(walk > 0) & (walk >= earliest * (1 - 1e-9)) & (walk < latest * (1 - 1e-9))]
         return torch.cat([torch.tensor([latest], dtype=torch.float64), inside, walk[-1:]])
 
     def evaluations(self, denoiser: Denoiser) -> int:

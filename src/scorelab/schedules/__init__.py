@@ -3,19 +3,29 @@
 from scorelab.schedules.base import Schedule, Transition, VariancePreserving
 from scorelab.schedules.continuous import VP, Cosine, Curve, Sigmoid
 from scorelab.schedules.contract import check_contract
-from scorelab.schedules.discrete import Linear, ScaledLinear, Table, discretized
+from scorelab.schedules.discrete import JSD, Linear, LinearZeroSNR, ScaledLinear, Table, Warmup, discretized
+from scorelab.schedules.exploding import EDM, VE, VarianceExploding
+from scorelab.schedules.interpolating import Flow, SubVP
 
 __all__ = [
+    "EDM",
+    "JSD",
+    "VE",
     "VP",
     "Cosine",
     "Curve",
+    "Flow",
     "Linear",
+    "LinearZeroSNR",
     "ScaledLinear",
     "Schedule",
     "Sigmoid",
+    "SubVP",
     "Table",
     "Transition",
+    "VarianceExploding",
     "VariancePreserving",
+    "Warmup",
     "check_contract",
     "discretized",
 ]

@@ -1,5 +1,6 @@
 """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], t = 0 data."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,18 +71,24 @@ class Schedule(nn.Module, ABC):
     where lambda lies in ``log_snr_ends``, as far as the schedule reaches them: at the times of ``t_min`` to
     ``t_max``. ``prior_std`` is the standard deviation of the law that sampling starts from there.
 
+    ``log_snr_shift`` is added to lambda by every schedule of this package, each within its own family: alpha = 1 stays
+    1, alpha^2 + sigma^2 = 1 stays so. Larger images want less of it, 2 ln(64 / side) (Hoogeboom et al. 2023, "Simple
+    diffusion", section 3.1).
+
     Raises:
-        Refusal: for num_steps < 1.
+        Refusal: for num_steps < 1, or a shift that is not finite.
     """
 
     prior_std: float = 1.0
     log_snr_ends: tuple[float, float] = (-20.0, 13.3)
 
-    def __init__(self, num_steps: int | None = None) -> None:
+    def __init__(self, num_steps: int | None = None, log_snr_shift: float = 0.0) -> None:
         super().__init__()
         if num_steps is not None and num_steps < 1:
             raise Refusal(f"num_steps must be at least 1, got {num_steps}")
-        self.num_steps = num_steps
+        if not abs(log_snr_shift) < math.inf:
+            raise Refusal(f"log_snr_shift must be finite, got {log_snr_shift}")
+        self.num_steps, self.log_snr_shift = num_steps, log_snr_shift
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -252,5 +259,5 @@ def logit(log_p: Tensor) -> Tensor:
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
-    """ln(1 / (1 + e^-x)), the inverse of ``logit``."""
-    return -torch.nn.functional.softplus(-x)
+    """ln(1 / (1 + e^-x)), the inverse of ``logit``; torch's softplus would drop 2e-9 below x = -20."""
+    return torch.nn.functional.logsigmoid(x)

@@ -10,13 +10,14 @@ from torch import Tensor
 from scorelab.errors import Refusal
 from scorelab.schedules.base import VariancePreserving, log_sigmoid
 from scorelab.schedules.discrete import Table, discretized
+from scorelab.schedules.shift import shift_rate, shifted
 
 
 class Curve(VariancePreserving):
     """alpha_bar(t) as a curve; with num_steps set, the table of its values at t_i = i / T, beta cut at ``beta_max``.
 
-    The continuous process runs over the part of the curve where lambda lies between the two ends of ``cut``, its time
-    stretched to [0, 1].
+    The continuous process runs over the part of the curve where lambda, unshifted, lies between the ends of ``cut``,
+    its time stretched to [0, 1].
 
     Raises:
         Refusal: for num_steps < 1.
@@ -25,10 +26,10 @@ class Curve(VariancePreserving):
     cut: tuple[float, float]
     log_snr_ends = (-math.inf, 13.3)
 
-    def __init__(self, num_steps: int | None, beta_max: float) -> None:
-        super().__init__(num_steps)
+    def __init__(self, num_steps: int | None, beta_max: float, log_snr_shift: float = 0.0) -> None:
+        super().__init__(num_steps, log_snr_shift)
         self.path: Stretched | Table = (
-            stretched(self) if num_steps is None else discretized(self.curve, num_steps, beta_max)
+            stretched(self) if num_steps is None else discretized(self.curve, num_steps, beta_max, log_snr_shift)
         )
 
     @abstractmethod
@@ -58,7 +59,10 @@ class Curve(VariancePreserving):
 
 @dataclass(frozen=True)
 class Stretched:
-    """The part of a curve between the places ``first`` and ``last``, run through evenly as t goes from 0 to 1."""
+    """The part of a curve between the places ``first`` and ``last``, run through evenly as t goes from 0 to 1.
+
+    Its log-SNR is the curve's and the curve's ``log_snr_shift``.
+    """
 
     of: Curve
     first: float
@@ -69,15 +73,18 @@ class Stretched:
         return self.first + t.to(torch.float64) * (self.last - self.first)
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """The curve's there."""
-        return self.of.curve(self.place(t))
+        """The curve's there, shifted."""
+        return shifted(self.of.curve(self.place(t)), self.of.log_snr_shift)
 
     def beta(self, t: Tensor) -> Tensor:
         """The curve's slope there, per unit of t."""
-        return self.of.fall(self.place(t)) * (self.last - self.first)
+        place = self.place(t)
+        rate = shift_rate(self.of.curve(place), self.of.log_snr_shift)
+        return self.of.fall(place) * rate * (self.last - self.first)
 
     def at_log_alpha_bar(self, value: Tensor) -> Tensor:
         """The time of the curve's place."""
+        value = shifted(value, -self.of.log_snr_shift)
         return (self.of.on_curve(value) - self.first) / (self.last - self.first)
 
 
@@ -100,13 +107,15 @@ class Cosine(Curve):
 
     cut = (-20.0, 20.0)
 
-    def __init__(self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999) -> None:
+    def __init__(
+        self, num_steps: int | None = 1000, s: float = 0.008, beta_max: float = 0.999, log_snr_shift: float = 0.0
+    ) -> None:
         if not 0 <= s < math.inf:
             raise Refusal(f"s must be at least 0 and finite, got {s}")
         self.s = s
         if self._start == 1:
             raise Refusal(f"s={s} leaves the curve no room to fall: take it near 0.008")
-        super().__init__(num_steps, beta_max)
+        super().__init__(num_steps, beta_max, log_snr_shift)
 
     @property
     def _start(self) -> float:
@@ -145,11 +154,18 @@ class Sigmoid(Curve):
 
     cut = (math.log(1e-9) - math.log1p(-1e-9), math.inf)
 
-    def __init__(self, num_steps: int | None = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_steps: int | None = 1000,
+        start: float = -3.0,
+        end: float = 3.0,
+        tau: float = 1.0,
+        log_snr_shift: float = 0.0,
+    ) -> None:
         if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
             raise Refusal(f"start must be below end and tau above 0, got start={start}, end={end}, tau={tau}")
         self.start, self.end, self.tau = start, end, tau
-        super().__init__(num_steps, beta_max=1.0)
+        super().__init__(num_steps, 1.0, log_snr_shift)
 
     def _sigmoids(self) -> tuple[float, float]:
         low, high = torch.sigmoid(torch.tensor([self.start, self.end], dtype=torch.float64) / self.tau).tolist()
@@ -185,22 +201,34 @@ class VP(VariancePreserving):
         Refusal: for num_steps < 1, or unless 0 < beta_start < beta_end.
     """
 
-    def __init__(self, num_steps: int | None = None, beta_start: float = 0.1, beta_end: float = 20.0) -> None:
-        super().__init__(num_steps)
+    def __init__(
+        self,
+        num_steps: int | None = None,
+        beta_start: float = 0.1,
+        beta_end: float = 20.0,
+        log_snr_shift: float = 0.0,
+    ) -> None:
+        super().__init__(num_steps, log_snr_shift)
         if not 0 < beta_start < beta_end < math.inf:
             raise Refusal(f"0 < beta_start < beta_end is needed, got {beta_start} and {beta_end}")
         self.beta_start, self.beta_end = beta_start, beta_end
 
-    def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """The integral of -beta."""
+    def _straight(self, t: Tensor) -> Tensor:
+        """The integral of -beta, before the shift."""
         t = t.to(torch.float64)
         return -t * self.beta_start - t**2 * (self.beta_end - self.beta_start) / 2
 
+    def log_alpha_bar(self, t: Tensor) -> Tensor:
+        """The integral of -beta, shifted."""
+        return shifted(self._straight(t), self.log_snr_shift)
+
     def beta(self, t: Tensor) -> Tensor:
-        """Linear in t."""
-        return self.beta_start + t.to(torch.float64) * (self.beta_end - self.beta_start)
+        """Linear in t, where nothing is shifted."""
+        straight = self.beta_start + t.to(torch.float64) * (self.beta_end - self.beta_start)
+        return straight * shift_rate(self._straight(t), self.log_snr_shift)
 
     def at_log_alpha_bar(self, value: Tensor) -> Tensor:
-        """The positive root: 2 c / (b + sqrt(b^2 + 2 c (beta_end - b))), b = beta_start, c = -value."""
+        """The positive root: 2 c / (b + sqrt(b^2 + 2 c (beta_end - b))), b = beta_start, c = -value unshifted."""
+        value = shifted(value, -self.log_snr_shift)
         root = torch.sqrt(self.beta_start**2 - 2 * value * (self.beta_end - self.beta_start))
         return -2 * value / (self.beta_start + root)
