@@ -411,7 +411,7 @@ def test_seconds_and_images_to_a_target_are_those_of_the_first_time() -> None:
     assert found.metrics["seconds to fid<5"] == pytest.approx(15 + 5 + 5 + 2.5)
     (never,) = with_target([own], Target.read("fid<1"))
     assert never.metrics == {"seconds to fid<1": None, "images to fid<1": None}
-    with pytest.raises(UserError, match="no run tells kid; told while training: val/fid"):
+    with pytest.raises(UserError, match="kid is told by no run; told while training: val/fid"):
         with_target([own], Target.read("kid<1"))
     with pytest.raises(UserError, match="a number and a value"):
         Target.read("fid")

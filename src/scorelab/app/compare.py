@@ -4,7 +4,7 @@ import argparse
 import difflib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def _value(key: str, value: str, kind: Any) -> Any:
     if key == "target":
         return Target.read(value)
     if kind == tuple[str, ...]:
-        return tuple(filter(None, value.strip("[]").replace(" ", "").split(",")))
+        return tuple(filter(None, (word.strip() for word in value.strip("[]").split(","))))
     return Path(value) if key == "out" else value
 
 
@@ -208,8 +208,16 @@ def differing(found: Ranking, fold: Sequence[str]) -> dict[str, list[str]]:
     """The keys in which configurations differ, what a machine decides and what is folded aside, each one's values."""
     configurations = [row.configuration for section in found.sections for row in section.rows]
     told = [described(each.runs[0], CALLED) for each in configurations]
-    plain = [{key: word for key, word in words.items() if key not in fold and not is_machine(key)} for words in told]
+    plain = [
+        {key: word for key, word in words.items() if key not in fold and not is_machine(key) and not _said(key, words)}
+        for words in told
+    ]
     return differences(plain)
+
+
+def _said(key: str, words: Mapping[str, Any]) -> bool:
+    """Whether a key is the class of a choice that has a name."""
+    return key.endswith("._target_") and key.removesuffix("._target_") in words
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -227,6 +235,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not typed and keys.wandb is None:
             raise UserError("type a directory of runs: logs/sweeps/NAME, logs/train, ...")
         title = ", ".join(map(str, typed))
+        if keys.wandb is not None and (keys.watch or keys.status):
+            raise UserError("status=true and watch=true look at directories: leave wandb= out")
         if keys.watch:
             watch(typed, title)
         elif keys.status:

@@ -65,7 +65,7 @@ def standing(place: Place, status: Status | None, queue: Mapping[str, str]) -> S
         return Standing(place.name, "failed", status.reason or "")
     step = "" if status.step is None else f"step {status.step:,}"
     if status.state not in AT_WORK:
-        return Standing(place.name, status.state, step)
+        return Standing(place.name, status.state if status.state in STATES else "lost", step)
     parts = [f"{step} of {of:,}" if (of := steps_of(place.path)) else step]
     if status.it_per_s:
         parts.append(f"{status.it_per_s:.3g} it/s")

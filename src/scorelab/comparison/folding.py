@@ -100,7 +100,7 @@ def described(run: Run, called: Called) -> dict[str, Any]:
         if isinstance(value, dict) and "_target_" in value:
             found[key] = called(key, value)
         if key not in NO_CHOICE:
-            found |= {each: inner for each, inner in dotted(value, key).items() if not each.endswith("_target_")}
+            found |= dotted(value, key)
     return found
 
 
@@ -142,4 +142,6 @@ def _along(told: Sequence[Mapping[str, Any]], key: str, other: str) -> str:
 def _said(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))  # 1 and 1.0 are one value
     return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)

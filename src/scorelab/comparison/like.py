@@ -15,6 +15,7 @@ CIRCUMSTANCES = (  # in a yardstick's records: what its number depends on, and n
     "data",
     "reference",
     "n",
+    "images",
     "sets",
     "extractor",
     "extractor_hash",
@@ -54,11 +55,14 @@ def circumstances(run: Run, name: str) -> dict[str, str]:
     ``data`` is the fingerprint of all that the source gave: a folder's files may have changed between two runs.
     """
     split, _, short = name.rpartition("/")
+    if split == "val":
+        return _while_training(run, short)
     if split != "test":
         return {}
-    record: Mapping[str, Any] = run.records.get(yardstick(name)) or {}
-    inner = record.get(short)  # the common bound has records of its own beside those of its curve
-    known = dict(record) | (inner if isinstance(inner, dict) else {})
+    record = _record(run, name)
+    known: dict[str, Any] = {}
+    for inner in (record.get("held_out"), record, record.get(short)):  # of the score's errors; of the common bound
+        known |= inner if isinstance(inner, dict) else {}
     found = {key: str(known[key]) for key in CIRCUMSTANCES if known.get(key) is not None}
     fingerprint = (run.records.get("data") or {}).get("fingerprint")
     if fingerprint and (run.config.get("data") or {}).get("limit") is None:
@@ -66,6 +70,30 @@ def circumstances(run: Run, name: str) -> dict[str, str]:
     if "decoder" in found:  # its kind; how wide it is belongs to the run's own choices
         found["decoder"] = WIDTH.sub("", found["decoder"])
     return found
+
+
+def _while_training(run: Run, short: str) -> dict[str, str]:
+    """How many held-out items, or samples, a number told while training is of."""
+    callbacks = run.config.get("callbacks") or {}
+    key, node, argument = ("n", "grid", "samples") if short.startswith("fid") else ("items", "validation", "items")
+    count = (callbacks.get(node) or {}).get(argument)
+    return {} if count is None else {key: str(count)}
+
+
+def _record(run: Run, name: str) -> Mapping[str, Any]:
+    return run.records.get(yardstick(name)) or {}
+
+
+def lacking(runs: Sequence[Run], name: str) -> list[LeftOut]:
+    """Finished runs that were to have a number and have none, by the reason that they tell."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.metrics.get(name) is None:
+            record = _record(run, name)
+            told = next((record[key] for key in ("skipped", "failed", "missing") if record.get(key)), None)
+            if told is not None:
+                found.setdefault(str(told), []).append(run.name)
+    return [LeftOut(tuple(names), why) for why, names in found.items()]
 
 
 def alike(runs: Sequence[Run], name: str) -> tuple[list[Run], list[LeftOut]]:

@@ -42,11 +42,11 @@ def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found
             if (mean := _mean(row, name)) is None:
                 continue
             colour, mark, _ = look(row)
-            values = list(row.configuration.values(name).values())
+            values = _values(row, name)
             column.plot(values, [place] * len(values), ".", color=colour, alpha=0.45, markersize=4)
             column.errorbar(mean.value, place, xerr=mean.se, fmt=mark, color=colour, markersize=6, elinewidth=1.3)
-        least = min((v for row in rows for v in row.configuration.values(name).values()), default=0)
-        most = max((v for row in rows for v in row.configuration.values(name).values()), default=0)
+        drawn = [value for row in rows for value in _values(row, name)]
+        least, most = min(drawn, default=0), max(drawn, default=0)
         if least > 0 and most > 8 * least:
             column.set_xscale("log")
         column.set_xlabel(f"{short(name)}\n{number(name).better}", fontsize=9)
@@ -57,9 +57,11 @@ def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found
             range(len(rows)), [_label(row, found) for row in rows] if column is axes[0] else [""] * len(rows)
         )
     left = f", the first {MOST} of {len(section.rows)}" if len(section.rows) > MOST else ""
-    several = {len(row.configuration.runs) for row in rows}
+    several = {row.configuration.n for row in rows}
     seeds = f"{min(several)} to {max(several)}" if len(several) > 1 else f"{several.pop()}"
-    title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}"
+    aside = sum((cell := row.cells.get(found.by)) is not None and not cell.ranked for row in rows)
+    apart = f"; {aside} not ranked, not drawn" if aside else ""
+    title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}{apart}"
     axes[0].set_ylabel(" ".join(key for key in found.keys if key != "data" or len(found.sections) == 1), fontsize=9)
     axes[0].set_title(title, fontsize=9, loc="left")
 
@@ -95,9 +97,10 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
         0.95, [6.2], [3.8] * len(sections), below=0.6, right=columns * (0.6 + LETTER * max(map(len, labels)))
     )
     for (axes,), section in zip(boxes.axes, sections, strict=True):
-        look = looks(found, section)
+        look, handles, names = looks(found, section), [], []
         for row in section.rows[:MOST]:
-            curves = [dict(points) for run in row.configuration.runs if (points := run.curve(name))]
+            runs = [run for run in row.configuration.runs if run.without is None]
+            curves = [dict(points) for run in runs if (points := run.curve(name))]
             if not curves:
                 continue
             colour, _, line = look(row)
@@ -105,19 +108,27 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
                 axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.5, alpha=0.4, linestyle=line)
             steps = [step for step in curves[0] if all(step in curve for curve in curves)]
             means = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
-            axes.plot(steps, means, color=colour, linewidth=1.5, linestyle=line, label=_label(row, found))
+            handles += axes.plot(steps, means, color=colour, linewidth=1.5, linestyle=line)
+            names.append(_label(row, found))
         axes.set(xlabel="step", ylabel=f"{name}, {number(name).better}", yscale="log")
-        axes.set_title(section.data, fontsize=9, loc="left")
+        left = f"the first {MOST} of {len(section.rows)}" if len(section.rows) > MOST else ""
+        axes.set_title(", ".join(filter(None, [section.data, left])), fontsize=9, loc="left")
         axes.tick_params(labelsize=8, which="both")
         axes.grid(color="0.85", linewidth=0.5, which="both")
         if found.keys:
-            axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=columns)
+            place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
+            axes.legend(handles, names, fontsize=7, frameon=False, **place)
     _save(boxes.figure, path)
 
 
 def _mean(row: Row, name: str) -> Mean | None:
+    """What the table ranks; what it shows in brackets is not drawn among it."""
     cell = row.cells.get(name)
-    return cell.mean if cell is not None else row.configuration.mean(name)
+    return None if cell is None or not cell.ranked else cell.mean
+
+
+def _values(row: Row, name: str) -> list[float]:
+    return [] if _mean(row, name) is None else list(row.configuration.values(name).values())
 
 
 @dataclass(frozen=True)
@@ -148,5 +159,9 @@ def _boxes(left: float, widths: Sequence[float], heights: Sequence[float], below
 
 
 def _save(figure: Any, path: Path) -> None:
+    from matplotlib.text import Text
+
+    for words in figure.findobj(Text):
+        words.set_parse_math(False)  # a $ in a value is a $
     with whole(path) as file:
         figure.savefig(file, format=path.suffix[1:], dpi=130)

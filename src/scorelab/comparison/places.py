@@ -23,13 +23,16 @@ def places(typed: Sequence[Path]) -> list[Place]:
     """Every run in some directories, each once: of a sweep its jobs, of a folder the runs and sweeps in it.
 
     Raises:
-        UserError: for a directory that is not there, or holds no run.
+        UserError: for a directory that is not there, cannot be read, or holds no run.
     """
     found: dict[Path, Place] = {}
     for folder in typed:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such directory")
-        runs = _runs(folder, "", depth=2)
+        try:
+            runs = _runs(folder, "", depth=2)
+        except OSError as error:
+            raise UserError(f"{error.filename or folder}: {error.strerror}") from error
         if not runs:
             raise UserError(f"{folder}: holds no runs; type the directory of a run, of a sweep, or one that holds them")
         above = f"{folder.resolve().name}/" if len(typed) > 1 and runs[0].path != folder else ""

@@ -1,11 +1,12 @@
 """Configurations ranked: means over seeds, differences to the best, and whether the best can be told."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scorelab.comparison.folding import Called, Configuration, folded, in_order
-from scorelab.comparison.like import LeftOut, alike, data_of
+from scorelab.comparison.like import LeftOut, alike, data_of, lacking
 from scorelab.comparison.runs import Run
 from scorelab.comparison.statistics import Difference, Mean, holm, improvement, paired
 from scorelab.report.numbers import MORE, number
@@ -35,7 +36,7 @@ class Cell:
         mean: over the runs that are ranked by it, else over those that have it (``ranked`` false).
         to_best: its difference to the best configuration's, over common seeds; None of the best itself.
         p: of that difference, adjusted for all rows of the column (Holm).
-        wins: whether it is the best, and better than every other by p < 0.05.
+        wins: whether it is the best, and over common seeds better than every other by p < 0.05.
     """
 
     mean: Mean | None
@@ -54,7 +55,7 @@ class Row:
         improved: the probability that a run like the first row's is better than one like this, across schedules and
             data.
         edge: whether the value of ``best_of`` that was chosen stands at the edge of those tried.
-        chosen: whether there was a number to choose it by.
+        chosen: whether there was a number to choose it by; where not, it has no runs and "?" for the value.
     """
 
     configuration: Configuration
@@ -74,7 +75,7 @@ class Section:
     """The configurations of one data set, the best first.
 
     Attributes:
-        left_out: by column, which runs it does not rank, and why.
+        left_out: by column, which runs it does not rank or that have no such number, and why.
         missing: runs without figures by name, and how they stand; those that ``best_of`` does not show too.
     """
 
@@ -125,10 +126,24 @@ def ranking(
             own = [run for run in configuration.runs if data_of(run) == data]
             groups.setdefault(data, []).append(Configuration(configuration.choices, own))
     sections = [_section(group, shown, by, best_of) for group in groups.values()]
+    sections = [replace(each, data=name) for each, name in zip(sections, _headings(groups, sections), strict=True)]
     keys = whole.keys
     tasks = [key for key in keys if key in across or key.partition(".")[0] in across]
     sections = [_improved(section, sections, by, tasks, best_of) for section in sections]
     return Ranking(sections, keys, shown, by, whole.along, best_of, unknown)
+
+
+def _headings(groups: Mapping[str, object], sections: Sequence[Section]) -> list[str]:
+    """What each data set is called: by its choice, and by what differs where two are of one choice."""
+    names = [section.data for section in sections]
+    sources = [json.loads(each) for each in groups]
+    found = []
+    for name, source in zip(names, sources, strict=True):
+        others = [other for each, other in zip(names, sources, strict=True) if each == name]
+        keys = dict.fromkeys(key for other in others for key in other)
+        apart = [f"{key}={source.get(key)}" for key in keys if len({str(other.get(key)) for other in others}) > 1]
+        found.append(" ".join(filter(None, [name, *apart])))
+    return found
 
 
 def _section(configurations: list[Configuration], columns: Sequence[str], by: str, best_of: str | None) -> Section:
@@ -140,7 +155,7 @@ def _section(configurations: list[Configuration], columns: Sequence[str], by: st
     for name in columns:
         ranked, others = alike(runs, name)
         cells[name] = _column([row.configuration for row in chosen], name, ranked)
-        if others:
+        if others := [*others, *lacking(runs, name)]:
             left_out[name] = others
     rows = [
         Row(
@@ -183,25 +198,35 @@ def _column(configurations: Sequence[Configuration], name: str, ranked: Sequence
     adjusted = holm([None if each is None else each.p for each in differences])
     for place, difference, p in zip(others, differences, adjusted, strict=True):
         found[place] = Cell(means[place], to_best=difference, p=p)
-    found[first] = Cell(means[first], best=True, wins=all(p is not None and p < SIGNIFICANT for p in adjusted))
+    clear = [  # the means are over each row's own seeds, and may point the other way than common ones do
+        p is not None and p < SIGNIFICANT and difference is not None and sign * difference.mean > 0
+        for difference, p in zip(differences, adjusted, strict=True)
+    ]
+    found[first] = Cell(means[first], best=True, wins=all(clear))
     return found
 
 
 def best(configurations: Sequence[Configuration], key: str) -> list[Row]:
-    """Of each group that differs in one key alone the configuration of least mean val/simple."""
+    """Of each group that differs in one key alone the configuration of least mean val/simple over all its seeds.
+
+    One that has it of fewer seeds than another of the group is not chosen: it would be the mean over lucky ones.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[Configuration]] = {}
     for each in configurations:
         groups.setdefault(tuple((k, v) for k, v in each.choices.items() if k != key), []).append(each)
     found = []
     for group in groups.values():
         means = [each.mean(CHOSEN_BY) for each in group]
-        known = [place for place, mean in enumerate(means) if mean is not None]
+        most = max((mean.n for mean in means if mean is not None), default=0)
+        known = [place for place, mean in enumerate(means) if mean is not None and mean.n == most]
         place = min(known, key=lambda place: means[place].value, default=0)  # type: ignore[union-attr]
         tried = sorted((each.choices.get(key, "") for each in group), key=in_order)
         ordered = len(tried) > 1 and all(math.isfinite(in_order(each)[0]) for each in tried)  # words have no edge
         edge = bool(known) and ordered and group[place].choices.get(key) in (tried[0], tried[-1])
         finished = any(run.without is None for each in group for run in each.runs)
-        found.append(Row(group[place], {}, edge=edge, chosen=bool(known) or not finished))
+        chosen = bool(known) or not finished
+        none = Configuration(dict(group[place].choices) | {key: "?"})
+        found.append(Row(group[place] if chosen else none, {}, edge=edge, chosen=chosen))
     return found
 
 
@@ -212,7 +237,9 @@ def _improved(
 
     A method is what a row has besides the tasks (schedule, data), over which it is followed.
     """
-    sign = -1 if number(by).better == MORE else 1
+    if not (better := number(by).better):
+        return section
+    sign = -1 if better == MORE else 1
     aside = {*tasks, best_of}
 
     def method(row: Row) -> tuple[str, ...]:

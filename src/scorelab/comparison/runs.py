@@ -13,6 +13,8 @@ import yaml
 
 from scorelab.run.status import read_status, told
 
+BEYOND = 1e100  # the square of a larger number is none: a run that tells one has diverged
+GROUPS = ("data", "trainer", "callbacks")  # nodes of a config that are looked into
 READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
 
@@ -58,9 +60,9 @@ class Run:
     def batch(self) -> int:
         """Images of one step: those of all devices and of all batches that are gathered."""
         trainer = self.config.get("trainer") or {}
-        devices = (self.records.get("training") or {}).get("processes") or 1
-        each = (self.config.get("data") or {}).get("batch_size") or 1
-        return int(each) * int(devices) * int(trainer.get("accumulate_grad_batches") or 1)
+        devices = (self.records.get("training") or {}).get("processes")
+        each = (self.config.get("data") or {}).get("batch_size")
+        return _whole(each) * _whole(devices) * _whole(trainer.get("accumulate_grad_batches"))
 
     @cached_property
     def clock(self) -> list[tuple[int, float]]:
@@ -84,6 +86,11 @@ class Run:
         return last + (last - first) * (step - after) / (after - before)
 
 
+def _whole(given: Any) -> int:
+    """A count; 1 where none is told."""
+    return int(_number(given) or 1)
+
+
 def read_history(file: Path) -> list[Mapping[str, float]]:
     """metrics.csv as numbers; a line that a kill has torn, or that is none, is left out."""
     try:
@@ -91,7 +98,8 @@ def read_history(file: Path) -> list[Mapping[str, float]]:
     except (OSError, UnicodeDecodeError):
         return []
     found: list[Mapping[str, float]] = []
-    for row in csv.DictReader(whole.splitlines()):
+    rows = csv.DictReader(line for line in whole.splitlines() if "\0" not in line)
+    for row in rows:
         numbers = {key: number for key, text in row.items() if key and text and (number := _number(text)) is not None}
         if "step" in numbers:
             found.append(numbers)
@@ -99,12 +107,12 @@ def read_history(file: Path) -> list[Mapping[str, float]]:
 
 
 def _number(given: Any) -> float | None:
-    """A finite number, also of text."""
+    """A finite number that can be squared, also of text."""
     try:
         value = float(given)
     except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and abs(value) < BEYOND else None
 
 
 def read_run(path: Path, name: str | None = None) -> Run:
@@ -116,8 +124,15 @@ def read_run(path: Path, name: str | None = None) -> Run:
         metrics, records, config = (dict(content[key]) for key in ("metrics", "records", "config"))
     except FileNotFoundError:
         return Run(str(path), name, _config(path), without=_stands(path))
-    except (OSError, ValueError, TypeError, KeyError):
+    except PermissionError as error:
+        return Run(str(path), name, {}, without=f"metrics.json: {error.strerror}")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return Run(str(path), name, _config(path), without="metrics.json is damaged")
+    records = {key: record for key, record in records.items() if isinstance(record, dict)}
+    config = {key: {} if key in GROUPS and not isinstance(node, dict) else node for key, node in config.items()}
+    for word in content.get("overrides") or []:  # of eval: which of a run's weights, and beside whose
+        key, _, value = str(word).partition("=")
+        config |= {key: value} if key in ("checkpoint", "against") else {}
     without = None if content.get("status", "finished") == "finished" else _stands(path, content)  # eval says none
     numbers = {key: _number(value) for key, value in metrics.items()}
     if without is None and (seconds := _number(content.get("seconds"))) is not None:

@@ -5,11 +5,20 @@ import io
 import re
 from collections.abc import Sequence
 
-from scorelab.comparison.ranking import Cell, Ranking, Row, Section
+from scorelab.comparison.ranking import SIGNIFICANT, Cell, Ranking, Row, Section
 from scorelab.comparison.statistics import FEWEST
 from scorelab.report.numbers import MORE, number, with_error
 
-TEX = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\\": r"\textbackslash{}",
+    "\n": " ",
+    "\r": " ",
+}
 
 
 def text(found: Ranking) -> str:
@@ -40,7 +49,7 @@ def _cells(found: Ranking, row: Row, keys: Sequence[str]) -> list[str]:
     choices = [_choice(found, row, key) for key in keys]
     have = row.configuration.n
     count = f"{have}{' t' if row.limited else ''}"
-    told = [cell_text(row.cells[name], have) if row.chosen else "–" for name in found.columns]
+    told = [cell_text(row.cells[name], have) for name in found.columns]
     improved = "" if row.improved is None else f"{row.improved:.2f}"
     return [*choices, count, *_after(found, told, [_to_best(row.cells[found.by], found.by), improved])]
 
@@ -52,9 +61,8 @@ def _after(found: Ranking, columns: list[str], more: list[str]) -> list[str]:
 
 
 def _choice(found: Ranking, row: Row, key: str) -> str:
-    if key == found.best_of and not row.chosen:
-        return "?"
-    return row.configuration.choices.get(key, "") + ("|" if key == found.best_of and row.edge else "")
+    value = " ".join(row.configuration.choices.get(key, "").split("\n"))
+    return value + ("|" if key == found.best_of and row.edge else "")
 
 
 def cell_text(cell: Cell, have: int) -> str:
@@ -85,14 +93,26 @@ def _verdict(found: Ranking, section: Section) -> list[str]:
         return []
     first, others = ranked[0], ranked[1:]
     name = first.configuration.name
+    if not number(found.by).better:
+        return [f"  no winner by {found.by}: neither less nor more of it is better"]
     if first.cells[found.by].wins:
-        return [f"  * {name} is the best by {found.by}: better than every other, paired by seed (95 %, Holm)"]
+        rest = "every other that has finished" if section.missing else "every other"
+        return [f"  * {name} is the best by {found.by}: better than {rest}, paired by seed (95 %, Holm)"]
     few = [row for row in others if (to := row.cells[found.by].to_best) is None or to.n < FEWEST]
-    if few:
-        return [f"  no winner by {found.by}: that takes {FEWEST} common seeds at least"]
-    unclear = [row.configuration.name for row in others if (p := row.cells[found.by].p) is None or p >= 0.05]
-    more = f" and {len(unclear) - 3} more" if len(unclear) > 3 else ""
-    return [f"  no winner by {found.by}: {name} cannot be told from {', '.join(unclear[:3])}{more}"]
+    unclear = [row for row in others if row not in few and not _worse(row, found.by)]
+    parts = [f"{name} cannot be told from {_names(unclear)}"] if unclear else []
+    parts += [f"it takes {FEWEST} seeds in common with {name}: {_names(few)}"] if few else []
+    return [f"  no winner by {found.by}: {'; '.join(parts)}"]
+
+
+def _worse(row: Row, by: str) -> bool:
+    """Whether a row is known to be worse than the first, over common seeds."""
+    cell, sign = row.cells[by], -1 if number(by).better == MORE else 1
+    return cell.to_best is not None and cell.p is not None and cell.p < SIGNIFICANT and sign * cell.to_best.mean > 0
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return _some([row.configuration.name for row in rows])
 
 
 def _notes(found: Ranking) -> list[str]:
@@ -111,7 +131,10 @@ def _notes(found: Ranking) -> list[str]:
     if any(row.limited for row in rows):
         notes.append("  t limited in time, and so by the machine's speed")
     if any(row.cells[found.by].to_best is not None for row in rows):
-        notes.append(f"  to best: its {found.by} less that of the first row, over common seeds, 95 % interval")
+        notes.append(
+            f"  to best: its {found.by} less that of the first row, over common seeds, with the 95 % interval of this "
+            "pair alone: * asks for more, the more rows there are"
+        )
     if any(row.improved is not None for row in rows):
         notes.append(
             "  improved: how likely a run of the first row's kind is better than one of this, across schedules and data"
@@ -127,7 +150,9 @@ def taken(name: str) -> str:
     split, _, last = name.rpartition("/")
     if last.endswith("_best"):
         return "the best of the run"
-    return {"test": "of the last weights", "val": "the last of the run"}.get(split, "of the whole run")
+    if name.startswith("test/"):
+        return "of the last weights"
+    return "the last of the run" if split == "val" else "of the whole run"
 
 
 def short(name: str) -> str:
@@ -153,15 +178,16 @@ def csv_text(found: Ranking) -> str:
         for row in section.rows:
             choices = [row.configuration.choices.get(key, "") for key in found.keys if key != "data"]
             line = [section.data, *choices, row.configuration.n, int(row.limited), int(row.edge), _plain(row.improved)]
-            writer.writerow(line + [part for name in found.columns for part in _csv_cell(row.cells[name])])
+            writer.writerow(line + [part for name in found.columns for part in _csv_cell(row.cells[name], name)])
     return out.getvalue()
 
 
-def _csv_cell(cell: Cell) -> list[object]:
+def _csv_cell(cell: Cell, name: str) -> list[object]:
     mean, to = cell.mean, cell.to_best
     parts = [None if mean is None else each for each in ((mean.value, mean.se, mean.n) if mean else (None,) * 3)]
     parts += [to.mean, to.low, to.high] if to else [None] * 3
-    verdict = "" if not cell.ranked else "wins" if cell.wins else "least" if cell.best else ""
+    first = "most" if number(name).better == MORE else "least"
+    verdict = "" if not cell.ranked else "wins" if cell.wins else first if cell.best else ""
     return [*map(_plain, [*parts, cell.p]), "not ranked" if mean and not cell.ranked else verdict]
 
 
@@ -196,12 +222,10 @@ def tex(found: Ranking) -> str:
 
 def _tex_row(found: Ranking, row: Row, keys: Sequence[str]) -> str:
     cells = [_tex_cell(row.cells[name]) for name in found.columns]
-    return (
-        " & ".join(
-            [*(_escaped(row.configuration.choices.get(key, "")) for key in keys), str(row.configuration.n), *cells]
-        )
-        + r" \\"
-    )
+    words = [_escaped(row.configuration.choices.get(key, "")) for key in keys]
+    marks = "".join([r"\,t" if row.limited else "", r"\,$|$" if row.edge else ""])
+    # the row before ends in \\, to which a [ or * here would belong
+    return "{}" + " & ".join([*words, f"{row.configuration.n}{marks}", *cells]) + r" \\"
 
 
 def _tex_cell(cell: Cell) -> str:
@@ -214,4 +238,4 @@ def _tex_cell(cell: Cell) -> str:
 
 
 def _escaped(words: str) -> str:
-    return re.sub(r"[&%$#_{}~^\\]", lambda found: TEX.get(found[0], r"\textbackslash{}"), words)
+    return re.sub(r"[&%$#_{}~^<>|\\\n\r]", lambda found: TEX[found[0]], words)

@@ -35,7 +35,8 @@ class Mean:
 class Difference:
     """The mean of paired differences over ``n`` common seeds, its 95 % interval, Student's two-sided p.
 
-    Interval and p are None below three seeds: two say next to nothing of how much seeds differ.
+    Interval and p are None below three seeds, where two say next to nothing of how much seeds differ, and where the
+    difference is the same for every seed and not 0.
     """
 
     mean: float
@@ -54,8 +55,9 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Difference
 
     freedom = mean.n - 1
     reach = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * mean.se
-    certain = 1.0 if mean.value == 0 else 0.0  # where the difference is the very same for every seed
-    p = certain if mean.se == 0 else float(2 * stdtr(freedom, -abs(mean.value) / mean.se))
+    if mean.se == 0:  # the very same for every seed: equal runs, or a number in coarse steps, of which t knows nothing
+        return Difference(0.0, mean.n, 0.0, 0.0, 1.0) if mean.value == 0 else Difference(mean.value, mean.n)
+    p = float(2 * stdtr(freedom, -abs(mean.value) / mean.se))
     return Difference(mean.value, mean.n, mean.value - reach, mean.value + reach, p)
 
 

@@ -11,7 +11,7 @@ from scorelab.errors import UserError
 
 @dataclass(frozen=True)
 class Target:
-    """A number that is to fall below (``<``) or rise above (``>``) a value."""
+    """A number that is to fall below (``<``) or rise above (``>``) a value while a run trains: fid is val/fid."""
 
     name: str
     sign: str
@@ -28,12 +28,12 @@ class Target:
         try:
             if found is None:
                 raise ValueError
-            return cls(found[1], found[2], float(found[3]))
+            return cls(found[1] if "/" in found[1] else f"val/{found[1]}", found[2], float(found[3]))
         except ValueError:
             raise UserError(f"target={typed}: a number and a value, in quotes: 'target=fid<20'") from None
 
     def __str__(self) -> str:
-        return f"{self.name}{self.sign}{self.value:g}"
+        return f"{self.name.removeprefix('val/')}{self.sign}{self.value:g}"
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -42,11 +42,9 @@ class Target:
 
     def reached(self, run: Run) -> int | None:
         """The first step at which a run says that it has; None for never, and where it does not say."""
-        names = [self.name] if "/" in self.name else [f"val/{self.name}", f"test/{self.name}"]
         steps = [
             step
-            for name in names
-            for step, value in run.curve(name)
+            for step, value in run.curve(self.name)
             if math.isfinite(value) and (value < self.value if self.sign == "<" else value > self.value)
         ]
         return min(steps, default=None)
@@ -56,14 +54,14 @@ def with_target(runs: Sequence[Run], target: Target) -> list[Run]:
     """The runs with two numbers more.
 
     Raises:
-        UserError: where no run tells the number.
+        UserError: where no run tells the number while it trains.
     """
-    name = target.name.rpartition("/")[2]
-    if not any(key.rpartition("/")[2] == name for run in runs for row in run.history for key in row):
-        told = sorted({key for run in runs for row in run.history for key in row if key.startswith("val/")})
-        raise UserError(
-            f"target={target}: no run tells {target.name}; told while training: {', '.join(told) or 'none'}"
-        )
+    known = {key for run in runs for row in run.history for key in row}
+    if target.name not in known or target.name.startswith("test/"):
+        told = ", ".join(sorted(key for key in known if key.startswith("val/"))) or "none"
+        last = target.name.rpartition("/")[2]
+        why = "is told at the end alone" if f"test/{last}" in known else "is told by no run"
+        raise UserError(f"target={target}: {last} {why}; told while training: {told}")
     found = []
     for run in runs:
         step = target.reached(run)
