@@ -146,7 +146,7 @@ def test_the_maths_imports_torch_alone_but_for_what_solves_the_ode(path: Path) -
     if room(path) not in MATHS:
         return
     outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
-    solver = {"torchdiffeq"} if room(path) == "likelihood" else set()
+    solver = {"torchdiffeq"} if room(path) in ("likelihood", "samplers") else set()
     assert outside <= {"torch", "scorelab"} | solver
 
 

@@ -87,6 +87,9 @@ def test_the_seed_of_a_run_decides_the_order_of_its_data(limit: list[str]) -> No
 
 NEEDS = {
     "variance=learned": "loss=vlb",  # nothing trains it under the default loss
+    "variance=learned_free": "loss=vlb",
+    "schedule=jsd": "++loss.space=v",  # the noise says nothing where it ends
+    "schedule=linear_zero_snr": "++loss.space=v",
     "model=mlp": "data=moons",  # for points, and the default data are images
     "extractor=mnist": f"++data.source={{_target_: {__name__}.Blank, shape: [1, 28, 28]}}",
     "extractor=cifar": f"++data.source={{_target_: {__name__}.Blank, shape: [3, 32, 32]}}",
@@ -480,12 +483,24 @@ def test_choices_that_do_not_go_together_are_refused_in_one_sentence(words: str,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("loss", choices("loss"))
-@pytest.mark.parametrize("schedule", [*choices("schedule"), "cosine ++schedule.num_steps=null"])
-def test_every_objective_builds_under_every_schedule_or_says_why_not(loss: str, schedule: str) -> None:
-    """Only a T-step objective on a continuous schedule is refused."""
+SILENT, FINITE = ("jsd", "linear_zero_snr"), ("edm", "vlb")  # whose weight on x_0 is finite without signal, too
+KINDS = ("cosine", "vp", "ve", "flow", "jsd", "cosine ++schedule.num_steps=null")
+PAIRS = [(loss, schedule) for loss in choices("loss") for schedule in KINDS]
+PAIRS += [(loss, schedule) for loss in ("simple", "vlb", "hybrid") for schedule in choices("schedule")]
+
+
+@pytest.mark.parametrize(("loss", "schedule"), dict.fromkeys(PAIRS))
+def test_every_objective_builds_under_every_kind_of_schedule_or_says_why_not(loss: str, schedule: str) -> None:
+    """Refused are a T-step objective on a continuous schedule, and the noise's error where a process ends in noise."""
     whole = config(f"loss={loss}", "++model.channels=8")
-    whole["schedule"] = config(*f"schedule={schedule}".split())["schedule"]
+    other = config(*f"schedule={schedule}".split())
+    whole |= {"schedule": other["schedule"], "prediction": other["prediction"]}
+    if schedule in SILENT and loss not in FINITE:
+        with pytest.raises(UserError, match=r"alpha = 0|no velocity"):
+            build(whole)
+        if loss != "simple":
+            return
+        whole["loss"]["space"] = "v"
     if loss == "hybrid" and whole["schedule"].get("num_steps") is None:
         with pytest.raises(UserError, match=r"set schedule\.num_steps"):
             build(whole)

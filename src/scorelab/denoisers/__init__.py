@@ -4,7 +4,17 @@ from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.exact import Exact
 from scorelab.denoisers.parameterization import NetworkDenoiser, NetworkInput, Parameterization
-from scorelab.denoisers.predictions import X0, Eps, Mu, Preconditioned, Score, V, Velocity, ends_without_signal
+from scorelab.denoisers.predictions import (
+    X0,
+    Eps,
+    Mu,
+    Preconditioned,
+    Score,
+    V,
+    Velocity,
+    ends_without_signal,
+    has_velocity,
+)
 from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, LearnedFree, Variance
 
 __all__ = [
@@ -29,4 +39,5 @@ __all__ = [
     "Variance",
     "Velocity",
     "ends_without_signal",
+    "has_velocity",
 ]

@@ -28,6 +28,12 @@ def refuse_silence(schedule: Schedule) -> None:
         raise Refusal("the noise says nothing of the data where alpha = 0: set prediction=v or x0")
 
 
+def has_velocity(schedule: Schedule) -> bool:
+    """Whether alpha' and sigma' are numbers at both ends of the training times."""
+    rates = Rates(schedule, torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
+    return bool((rates.alpha.isfinite() & rates.sigma.isfinite()).all())
+
+
 class Eps(Parameterization):
     """The network predicts the noise (Ho et al. 2020, eq. 11)."""
 
@@ -84,13 +90,8 @@ class Velocity(Parameterization):
         return Estimate(x_t, alpha, sigma, x0, like(fall / both, x_t) * x_t - like(at / both, x_t) * output)
 
     def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule whose alpha' and sigma' are not numbers where training ends.
-
-        Raises:
-            Refusal: for one.
-        """
-        rates = Rates(schedule, torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64))
-        if not bool((rates.alpha.isfinite() & rates.sigma.isfinite()).all()):
+        """Refuse a schedule without a velocity where training ends."""
+        if not has_velocity(schedule):
             raise Refusal("this schedule has no velocity at an end of its training times: set prediction=v or x0")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from scorelab.denoisers import Denoiser, Estimate, Exact, Rates, ends_without_signal
+from scorelab.denoisers import Denoiser, Estimate, Exact, Rates, ends_without_signal, has_velocity
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
 from scorelab.tensors import mean_except_batch
@@ -191,11 +191,13 @@ class WeightedError(Loss):
         """Refuse an error of the noise where a process ends without signal: there is nothing to learn from it there.
 
         Raises:
-            Refusal: for alpha = 0 at t = 1, where q is the noise or the score.
+            Refusal: for alpha = 0 at t = 1, where q is the noise or the score, or where there is no velocity.
         """
         super().check(denoiser)
         if self.space in OF_NOISE:
             refuse_silence(denoiser.schedule)
+        if self.space == "velocity" and not has_velocity(denoiser.schedule):
+            raise Refusal("this schedule has no velocity at an end of its training times: set loss.space=v or x0")
 
 
 def refuse_silence(schedule: Schedule) -> None:

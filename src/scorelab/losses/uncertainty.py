@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from scorelab.denoisers import Denoiser
-from scorelab.losses.base import Example, Loss, Terms, eps_error
+from scorelab.losses.base import Example, Loss, Terms, eps_error, refuse_silence
 from scorelab.losses.weightings import EDMWeight
 from scorelab.tensors import mean_except_batch
 
@@ -58,6 +58,15 @@ class Uncertainty(Loss):
     def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """That of the base, over e^u as it is now."""
         return self.base.noise_weight(denoiser, t) * torch.exp(-self.log_spread(denoiser, t).detach().double())
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse a process that ends without signal, at no log-SNR.
+
+        Raises:
+            Refusal: where alpha is 0 at the last training time.
+        """
+        super().check(denoiser)
+        refuse_silence(denoiser.schedule)
 
     def shortfall(self, floor: Tensor) -> Tensor:
         """Unknown: u is learned."""

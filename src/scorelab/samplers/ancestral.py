@@ -17,8 +17,8 @@ class DDPM(Sampler):
     order = 1
     stochastic = True
 
-    def __init__(self, steps: int | None = None, clip: bool = True) -> None:
-        super().__init__(steps, clip)
+    def __init__(self, steps: int | None = None, clip: bool = True, spacing: str = "trailing") -> None:
+        super().__init__(steps, clip, spacing)
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One ancestral step."""

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Denoiser, Estimate, Variance
 from scorelab.errors import Refusal
+from scorelab.samplers.spacing import SPACINGS
 from scorelab.schedules import Schedule
 from scorelab.tensors import standard_normal
 
@@ -32,6 +33,11 @@ class Ask:
         return self._denoiser.schedule
 
     @property
+    def latest(self) -> float:
+        """The greatest time that may be asked about."""
+        return self._denoiser.time_range()[1]
+
+    @property
     def variance(self) -> Variance:
         """Of the denoiser's reverse steps."""
         return self._denoiser.variance
@@ -50,13 +56,15 @@ class Sampler(ABC):
     the walk's own: it ends on x^_0, asked once. A step is given the estimate at x_t and may ask again, always through
     ``ask``, which clips, binds the label and counts; what is random comes from ``noise`` and the generator. A step
     that asks more than once says so in ``evaluations_per_step``, for what samples cost is told before they are drawn.
-    Times between the ends may be chosen by ``times``, which then fall from the latest of ``denoiser.time_range()`` (to
-    rounding) past none before its earliest to 0; ``walk`` may keep what it was told in earlier steps, and then
-    ``evaluations`` says how often it asks. Nothing that depends on ``steps`` is kept by the constructor.
+    ``spacing`` says at which times it stops (scorelab.samplers.spacing); ``times`` may choose others, which then fall
+    from the latest of ``denoiser.time_range()`` (to rounding) past none before its earliest to 0; ``walk`` may keep
+    what it was told in earlier steps, and then ``evaluations`` says how often it asks. One that is ``adaptive`` knows
+    only about how often. Nothing that depends on ``steps`` is kept by the constructor.
 
     Args:
         steps: how many steps; None for the schedule's own T.
         clip: cuts every x^_0 to [-1, 1], for pixels only.
+        spacing: trailing, leading, uniform, quadratic, log_snr or karras.
 
     Attributes:
         order: of the global error in the step size between two times (weak order where ``stochastic``).
@@ -70,11 +78,14 @@ class Sampler(ABC):
     order: int
     stochastic: bool
     evaluations_per_step: int = 1
+    adaptive: bool = False
 
-    def __init__(self, steps: int | None, clip: bool = True) -> None:
+    def __init__(self, steps: int | None, clip: bool = True, spacing: str = "trailing") -> None:
         if steps is not None and steps < 1:
             raise Refusal(f"steps must be at least 1, got {steps}")
-        self.steps, self.clip = steps, clip
+        if spacing not in SPACINGS:
+            raise Refusal(f"spacing must be one of {', '.join(SPACINGS)}, got {spacing}")
+        self.steps, self.clip, self.spacing = steps, clip, spacing
 
     def with_steps(self, steps: int) -> Self:
         """The same sampler at another number of steps.
@@ -83,11 +94,11 @@ class Sampler(ABC):
             Refusal: for steps < 1.
         """
         other = copy.copy(self)
-        Sampler.__init__(other, steps, self.clip)
+        Sampler.__init__(other, steps, self.clip, self.spacing)
         return other
 
     def times(self, denoiser: Denoiser) -> Tensor:
-        """The walk's times 1 = t_n > ... > t_1 > 0, evenly spaced, and 0; float64.
+        """The walk's times t_n > ... > t_1 > 0, as ``spacing`` has them, and 0; float64.
 
         None is outside what the denoiser can be asked about; where it knows less than all noise, the walk starts
         from the most it knows.
@@ -98,10 +109,8 @@ class Sampler(ABC):
         steps = self.steps or denoiser.schedule.num_steps
         if steps is None:
             raise Refusal("a continuous schedule has no steps of its own: set sampler.steps")
-        walk = torch.arange(steps, -1, -1, dtype=torch.float64) / steps
-        earliest, latest = denoiser.time_range()
-        inside = walk[(walk > 0) & (walk >= earliest * (1 - 1e-9)) & (walk < latest * (1 - 1e-9))]
-        return torch.cat([torch.tensor([latest], dtype=torch.float64), inside, walk[-1:]])
+        walk = SPACINGS[self.spacing](denoiser, steps, *denoiser.time_range())
+        return torch.cat([walk, torch.zeros(1, dtype=torch.float64)])
 
     def evaluations(self, denoiser: Denoiser) -> int:
         """Network evaluations per sample: ``evaluations_per_step`` for each step, and one for the last."""
@@ -139,7 +148,7 @@ class Sampler(ABC):
             raise RuntimeError(f"{name}.times must fall from each to the next, and end at 0, got {told}")
         x1 = denoiser.prior_std * standard_normal(shape, generator, device=denoiser.device)
         x0 = self.walk(ask, x1, times, generator)
-        if ask.count != (said := self.evaluations(denoiser)):
+        if not self.adaptive and ask.count != (said := self.evaluations(denoiser)):
             raise RuntimeError(
                 f"{name} asked {ask.count} times where its evaluations() says {said}: see {name}.evaluations_per_step"
             )

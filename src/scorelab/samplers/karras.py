@@ -1,0 +1,118 @@
+"""EDM's samplers, in x / alpha and sigma~ = sigma / alpha, of any schedule: Euler and Heun, with noise stirred in."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor
+
+from scorelab.denoisers import Estimate
+from scorelab.errors import Refusal
+from scorelab.samplers.base import Ask, Sampler, noise
+from scorelab.tensors import like
+
+
+class Euler(Sampler):
+    """x~_s = x~_t + (sigma~_s - sigma~_t) eps^ (Karras et al. 2022, algorithm 2 without its correction).
+
+    Without ``churn`` it is ``ddim`` with eta = 0: along sigma~ the flow is dx~ / dsigma~ = eps^.
+
+    Args:
+        steps: how many.
+        churn: how much noise is added over the whole walk: before each step sigma~ grows by min(churn / n, sqrt(2) - 1)
+            of itself, and x~ by as much noise as that takes; 0 for none. Never beyond what the denoiser knows.
+        churn_min, churn_max: the sigma~ between which it is.
+        churn_noise: the standard deviation of that noise, in units of what it should be.
+        clip: cuts x^_0 to [-1, 1], for pixels only.
+        spacing: see ``Sampler``.
+
+    Raises:
+        Refusal: for a negative number among them.
+    """
+
+    order = 1
+
+    def __init__(
+        self,
+        steps: int = 50,
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = math.inf,
+        churn_noise: float = 1.0,
+        clip: bool = True,
+        spacing: str = "trailing",
+    ) -> None:
+        super().__init__(steps, clip, spacing)
+        for name, value in (("churn", churn), ("churn_min", churn_min), ("churn_noise", churn_noise)):
+            if not 0 <= value < math.inf:
+                raise Refusal(f"{name} must be at least 0 and finite, got {value}")
+        self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
+        self.stochastic = churn > 0
+
+    def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+        """Along the noise that is told at t."""
+        return _along(ask, estimate.x_t, estimate.eps, s, t)
+
+    def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
+        """The walk of all samplers, with noise stirred in before each step."""
+        ends = times[1:].tolist()
+        along = times.to(x.device).unsqueeze(1).expand(-1, len(x))
+        for (t, s), end in zip(pairwise(along), ends, strict=True):
+            if self.churn:
+                x, t = self._stirred(ask, x, t, len(ends), generator)
+            estimate = ask(x, t)
+            x = estimate.x0 if end == 0 else self.step(ask, estimate, s, t, generator)
+        return x
+
+    def _stirred(
+        self, ask: Ask, x: Tensor, t: Tensor, steps: int, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """X and its time after noise was added."""
+        schedule = ask.schedule
+        now = torch.exp(-0.5 * schedule.log_snr(t))
+        growth = 1 + min(self.churn / steps, math.sqrt(2) - 1)
+        inside = (now >= self.churn_min) & (now <= self.churn_max)
+        more = torch.where(inside, growth, 1.0) * now
+        later = torch.where(inside, schedule.inverse(-2 * torch.log(more)), t).clamp(max=ask.latest)
+        more = torch.exp(-0.5 * schedule.log_snr(later))
+        added = self.churn_noise * torch.sqrt((more**2 - now**2).clamp(min=0))
+        moved = like(1 / schedule.alpha(t), x) * x + like(added, x) * noise(x, generator)
+        return like(schedule.alpha(later), x) * moved, later
+
+
+class Heun(Euler):
+    """Euler's step, and again along the mean of the noise told at both its ends (Karras et al. 2022, algorithm 2).
+
+    Two evaluations a step, one for the last: 35 for 18 steps.
+
+    Raises:
+        Refusal: for a negative number among its arguments.
+    """
+
+    order = 2
+    evaluations_per_step = 2
+
+    def __init__(
+        self,
+        steps: int = 18,
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = math.inf,
+        churn_noise: float = 1.0,
+        clip: bool = True,
+        spacing: str = "karras",
+    ) -> None:
+        super().__init__(steps, churn, churn_min, churn_max, churn_noise, clip, spacing)
+
+    def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
+        """There, asked again, and once more from the start along the mean."""
+        there = ask(_along(ask, estimate.x_t, estimate.eps, s, t), s)
+        return _along(ask, estimate.x_t, 0.5 * (estimate.eps + there.eps), s, t)
+
+
+def _along(ask: Ask, x: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """x_s = alpha_s (x_t / alpha_t + (sigma~_s - sigma~_t) eps), in coefficients that are finite where alpha_t is 0."""
+    schedule = ask.schedule
+    alpha, there = schedule.alpha(t), schedule.alpha(s)
+    ratio = there / alpha
+    return like(ratio, x) * x + like(schedule.sigma(s) - schedule.sigma(t) * ratio, x) * eps
