@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorelab.data.base import Source, Split
 from scorelab.errors import Refusal
-from scorelab.laws import Boxes, GaussianMixture, Law
+from scorelab.laws import Boxes, Embedding, GaussianMixture, Law
 from scorelab.tensors import generator
 
 BLOCK = 1024  # draws at once of a list that can be cut anywhere
@@ -166,6 +166,45 @@ class Checkerboard(Points):
         corners = [(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
         low = torch.tensor(corners, dtype=torch.float64) / 2 - 1
         return Boxes(low, low + 0.5)
+
+
+class Embedded(Synthetic):
+    """Points of a law in the plane, turned into ``dims`` dimensions by an orthonormal map: the truth stays exact.
+
+    Where data fill two dimensions of many, what a network predicts decides what it can learn: x_0 has two dimensions,
+    the noise all of them (Li & He 2025, "Back to basics: let denoising generative models denoise", section 4).
+
+    Args:
+        law: gaussian, mixture, moons, checkerboard or swiss_roll, as they are by default.
+        dims: of the space they are turned into; the map is the same in every run.
+        split_seed: of the splits.
+
+    Raises:
+        Refusal: for another law, or fewer than 2 dimensions.
+    """
+
+    def __init__(self, law: str = "moons", dims: int = 16, split_seed: int = 0) -> None:
+        super().__init__(split_seed)
+        if law not in IN_THE_PLANE:
+            raise Refusal(f"law must be one of {', '.join(IN_THE_PLANE)}, got {law}")
+        if dims < 2:
+            raise Refusal(f"dims must be at least 2, got {dims}")
+        self.of, self.shape = IN_THE_PLANE[law](), (dims,)
+        self.classes = self.of.classes
+
+    def law(self) -> Law:
+        """The points' law, turned."""
+        white = torch.randn(self.shape[0], 2, generator=generator("basis", self.shape[0]), dtype=torch.float64)
+        return Embedding(self.of.law(), torch.linalg.qr(white).Q)
+
+
+IN_THE_PLANE: dict[str, type[Points]] = {
+    "gaussian": Gaussian,
+    "mixture": Ring,
+    "moons": Moons,
+    "checkerboard": Checkerboard,
+    "swiss_roll": SwissRoll,
+}
 
 
 class DigitsGaussians(Synthetic):

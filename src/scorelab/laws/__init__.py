@@ -2,7 +2,8 @@
 
 from scorelab.laws.base import Drawn, Law, Posterior
 from scorelab.laws.boxes import Boxes
+from scorelab.laws.embedded import Embedding
 from scorelab.laws.finite_set import FiniteSet
 from scorelab.laws.mixture import GaussianMixture, LowRankMixture
 
-__all__ = ["Boxes", "Drawn", "FiniteSet", "GaussianMixture", "Law", "LowRankMixture", "Posterior"]
+__all__ = ["Boxes", "Drawn", "Embedding", "FiniteSet", "GaussianMixture", "Law", "LowRankMixture", "Posterior"]
