@@ -2,7 +2,7 @@
 
 from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate, Rates
-from scorelab.denoisers.exact import Exact
+from scorelab.denoisers.exact import BestLinear, Exact, gaussian
 from scorelab.denoisers.parameterization import NetworkDenoiser, NetworkInput, Parameterization
 from scorelab.denoisers.predictions import (
     X0,
@@ -19,6 +19,7 @@ from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, Learned
 
 __all__ = [
     "X0",
+    "BestLinear",
     "Denoiser",
     "Eps",
     "Estimate",
@@ -39,5 +40,6 @@ __all__ = [
     "Variance",
     "Velocity",
     "ends_without_signal",
+    "gaussian",
     "has_velocity",
 ]

@@ -7,7 +7,7 @@ from scorelab.denoisers.base import Denoiser
 from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.variance import Variance
 from scorelab.errors import Refusal
-from scorelab.laws.base import Law, Posterior
+from scorelab.laws import GaussianMixture, Law, Posterior
 from scorelab.schedules import Schedule
 from scorelab.tensors import like
 
@@ -58,3 +58,26 @@ class Exact(Denoiser):
             raise Refusal(
                 "an exact denoiser says nothing of a learned variance: set variance=fixed_small or fixed_large"
             )
+
+
+class BestLinear(Exact):
+    """The exact denoiser of the Gaussian that has a law's mean and covariance: of all that are affine in x_t the best.
+
+    x^_0 = m + alpha S (alpha^2 S + sigma^2 I)^-1 (x_t - alpha m). What a network does better than it is not in the
+    data's first two moments. Labels are not looked at.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        variance: Variance,
+        law: Law,
+        levels: int | None = None,
+    ) -> None:
+        super().__init__(schedule, variance, gaussian(law), levels)
+
+
+def gaussian(law: Law) -> GaussianMixture:
+    """The Gaussian of a law's mean and covariance."""
+    moments = law.moments()
+    return GaussianMixture(moments.mean.reshape(1, *law.shape), moments.covariance[None])

@@ -26,6 +26,14 @@ class Drawn:
     label: Tensor | None
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean (d,) and covariance (d, d) of x_0 as one row of numbers, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
 class Law(nn.Module, ABC):
     """A law of x_0 whose marginal under x_t = alpha x_0 + sigma eps is known for every alpha and sigma.
 
@@ -49,6 +57,10 @@ class Law(nn.Module, ABC):
     @abstractmethod
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """N independent samples, on the law's device, from a generator on the CPU."""
+
+    @abstractmethod
+    def moments(self) -> Moments:
+        """Mean and covariance of x_0."""
 
     def references(self, n: int, generator: Generator | None) -> Drawn:
         """N points for an average over the law: independent draws, or distinct points of a finite set."""

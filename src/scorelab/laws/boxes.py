@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.laws.base import Drawn, Law, Moments, Posterior
 from scorelab.tensors import log_interval
 
 NODES = 24  # of a Gauss-Legendre rule, exact to rounding where the exponent changes by at most 2
@@ -104,6 +104,13 @@ class Boxes(Law):
         mean = torch.einsum("bk,bkd->bd", share, means)
         spread = (scale**2 * of.variance + (means - mean[:, None]) ** 2).sum(2)
         return Posterior(mean, (share * spread).sum(1), torch.logsumexp(joint, 1))
+
+    def moments(self) -> Moments:
+        """Of the boxes' middles, and of each box width^2 / 12 along its sides."""
+        middle = (self.low + self.high) / 2
+        mean = middle.mean(0)
+        inner = torch.diag(((self.high - self.low) ** 2 / 12).mean(0))
+        return Moments(mean, inner + (middle - mean).mT @ (middle - mean) / len(middle))
 
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """N independent samples, float64."""

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.errors import Refusal
-from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.laws.base import Drawn, Law, Moments, Posterior
 
 
 class Embedding(Law):
@@ -49,6 +49,11 @@ class Embedding(Law):
             beside = (x - inner @ self.basis.mT).square().sum(1)
             log_prob = log_prob - 0.5 * (more * torch.log(2 * torch.pi * sigma**2) + beside / sigma**2)
         return Posterior(found.mean @ self.basis.mT, found.trace, log_prob)
+
+    def moments(self) -> Moments:
+        """The inner law's, turned."""
+        inner = self.of.moments()
+        return Moments(self.basis @ inner.mean, self.basis @ inner.covariance @ self.basis.mT)
 
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """The inner law's draws, turned."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.laws.base import Drawn, Law, Moments, Posterior
 from scorelab.mapped import Reader
 from scorelab.tensors import from_levels
 
@@ -169,6 +169,15 @@ class FiniteSet(Law):
         density = -0.5 * flat.shape[1] * torch.log(2 * math.pi * asked.sigma**2)
         log_prob = sums.top + torch.log(sums.one / count) + density
         return Posterior((mean + self.centre).reshape(x.shape), trace, log_prob)
+
+    def moments(self) -> Moments:
+        """Of all points; the covariance is divided by N, for these points are the law."""
+        dims, size = self.points.shape[1], max(1, BLOCK // self.points.shape[1])
+        square = torch.zeros(dims, dims, dtype=torch.float64, device=self.points.device)
+        for here in self._chunks(size):
+            part = self._centred(here, torch.float64)
+            square += part.mT @ part
+        return Moments(self.centre.to(square), square / self.size)
 
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """N of the points, each any of them."""

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorelab.errors import Refusal
-from scorelab.laws.base import Drawn, Law, Posterior
+from scorelab.laws.base import Drawn, Law, Moments, Posterior
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ class Mixture(Law):
     @abstractmethod
     def components(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Components:
         """What each component says of x (B, d) at alpha and sigma (B,)."""
+
+    @abstractmethod
+    def covariance(self, k: int) -> Tensor:
+        """S_k (d, d)."""
+
+    def moments(self) -> Moments:
+        """sum_k p_k m_k, and sum_k p_k (S_k + (m_k - m) (m_k - m)^T)."""
+        p = self.log_weights.exp()
+        mean = p @ self.means
+        away = self.means - mean
+        inner = sum(float(p[k]) * self.covariance(k) for k in range(len(p)))
+        return Moments(mean, inner + (p[:, None] * away).mT @ away)
 
     @abstractmethod
     def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
@@ -125,6 +137,10 @@ class GaussianMixture(Mixture):
         inner = torch.einsum("bke,kde->bkd", alpha * self.eigenvalues / total * away, self.eigenvectors)
         return Components(log_prob, self.means + inner, (sigma**2 * self.eigenvalues / total).sum(2))
 
+    def covariance(self, k: int) -> Tensor:
+        """From its axes."""
+        return (self.eigenvectors[k] * self.eigenvalues[k]) @ self.eigenvectors[k].mT
+
     def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
         """The eigenvectors, scaled by the roots of their eigenvalues, times white noise."""
         white = torch.randn(len(component), self.means.shape[1], generator=generator, dtype=torch.float64)
@@ -191,6 +207,10 @@ class LowRankMixture(Mixture):
         of_factor = torch.cholesky_solve(gram - alpha[:, None] ** 2 * inner, root).diagonal(dim1=1, dim2=2).sum(1)
         trace = sigma[:, 0] ** 2 * (of_factor + (diagonal * inverse).sum(1))
         return Components(log_prob, mean, trace)
+
+    def covariance(self, k: int) -> Tensor:
+        """F F^T + diag(D)."""
+        return self.factors[k] @ self.factors[k].mT + torch.diag(self.diagonals[k])
 
     def noise(self, component: Tensor, generator: Generator | None) -> Tensor:
         """F u + sqrt(D) v, u and v white noise."""
