@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from scorelab.app.guidance import guided
 from scorelab.app.request import read_request, typed_words
 from scorelab.app.sample import DRAWN
 from scorelab.app.several import several
@@ -72,9 +73,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
         load_weights(experiment.module, weights)
         on_its_device(experiment.module)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
-        context = experiment.context(experiment.module.evaluated, other)
+        context = experiment.context(guided(experiment.module.evaluated, request.own, config), other)
         folder = request.run / "eval" / slug(typed_words())
-        with several(request.own["devices"], config, weights, context.denoiser):
+        with several(request.own["devices"], config, weights, experiment.module.evaluated):
             return evaluated(experiment, context, typed_words(), config, folder)
 
 

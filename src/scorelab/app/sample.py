@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from scorelab.app.guidance import guided
 from scorelab.app.kept import Arrays, Images, Kept, batches_missing, joined
 from scorelab.app.request import read_request
 from scorelab.app.several import several
@@ -56,8 +57,9 @@ def sample(cfg: DictConfig) -> None:
         sampler, settings = (instantiate(config[key], key) for key in ("sampler", "evaluation"))
         labels = Labels.asked(label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained_denoiser(config, data, weights)
-        drawing = Drawing(denoiser, sampler, data, labels, seed, settings.chunk, evaluations(sampler, denoiser))
-        name = slug([json.dumps(identity(config, denoiser, seed, label), sort_keys=True)])
+        led = guided(denoiser, request.own, config)
+        drawing = Drawing(led, sampler, data, labels, seed, settings.chunk, evaluations(sampler, led))
+        name = slug([json.dumps(identity(config, denoiser, request.own), sort_keys=True)])
         folder = request.run / "sample" / f"{name}-n{n}"
         kept = kept_as(request.own["format"], folder, n, drawing)
         lock = Lock(folder)
@@ -135,18 +137,17 @@ def evaluations(sampler: Sampler, denoiser: Denoiser) -> int:
         UserError: where it does not, in the sampler's own words.
     """
     try:
-        return sampler.evaluations(denoiser)
+        return sampler.evaluations(denoiser) * denoiser.evaluations
     except Refusal as error:
         raise UserError(str(error)) from error
 
 
-def identity(config: dict[str, Any], denoiser: Denoiser, seed: int, label: int | None) -> dict[str, Any]:
+def identity(config: dict[str, Any], denoiser: Denoiser, own: dict[str, Any]) -> dict[str, Any]:
     """What decides the samples, in any number and form: every key of what draws them, and the weights themselves."""
     keys = dotted({key: config[key] for key in (*DENOISER, "sampler")})
     weights = digest({key: value.cpu() for key, value in denoiser.state_dict().items()})
     return {key: value for key, value in keys.items() if not is_machine(key)} | {
-        "seed": seed,
-        "label": label,
+        **{key: own[key] for key in ("seed", "label", "guidance", "guidance_log_snr")},
         "weights": weights,
     }
 
@@ -183,7 +184,10 @@ def draw(drawing: Drawing, kept: Kept, name: str, about: dict[str, Any]) -> None
         kept.room(have)
         told = f", {have:,} of them are there" if have else ""
         log.info("drawing %s samples%s: %s network evaluations each", f"{kept.n:,}", told, f"{drawing.evaluations:,}")
-        made = {key: about[key] for key in ("run", "checkpoint", "n", "seed", "label", "sampler")}
+        made = {
+            key: about[key]
+            for key in ("run", "checkpoint", "n", "seed", "label", "guidance", "guidance_log_snr", "sampler")
+        }
         made |= {"batch": drawing.batch, "network_evaluations_per_sample": drawing.evaluations}
         write_json(kept.folder / "samples.json", made)
         with told_where_it_stopped(kept):

@@ -14,6 +14,8 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "n": int,
     "label": int | None,
+    "guidance": float,
+    "guidance_log_snr": tuple[float, float] | None,
     "format": Literal["npz", "png"],
     "debug": bool,
     "detach": bool,

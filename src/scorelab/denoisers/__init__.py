@@ -3,6 +3,7 @@
 from scorelab.denoisers.base import Denoiser, Rescheduled
 from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.exact import BestLinear, Exact, gaussian
+from scorelab.denoisers.guided import NO_LABEL, Guided
 from scorelab.denoisers.parameterization import NetworkDenoiser, NetworkInput, Parameterization
 from scorelab.denoisers.predictions import (
     X0,
@@ -18,6 +19,7 @@ from scorelab.denoisers.predictions import (
 from scorelab.denoisers.variance import FixedLarge, FixedSmall, Learned, LearnedFree, Variance
 
 __all__ = [
+    "NO_LABEL",
     "X0",
     "BestLinear",
     "Denoiser",
@@ -26,6 +28,7 @@ __all__ = [
     "Exact",
     "FixedLarge",
     "FixedSmall",
+    "Guided",
     "Learned",
     "LearnedFree",
     "Mu",

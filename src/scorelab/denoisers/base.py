@@ -29,6 +29,16 @@ class Denoiser(nn.Module, ABC):
         self.levels = levels
 
     @property
+    def evaluations(self) -> int:
+        """Evaluations of a network that one question takes, at most."""
+        return 1
+
+    @property
+    def guided(self) -> bool:
+        """Whether it has left E[x_0 | x_t] for what looks better: samples then, but neither error nor likelihood."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights and tables are."""
         return next(chain(self.parameters(), self.buffers())).device

@@ -109,10 +109,15 @@ class EvaluationContext:
         return [self.seed, *more]
 
     @property
+    def evaluations_per_sample(self) -> int:
+        """Network evaluations that go into one."""
+        return self.sampler.evaluations(self.denoiser) * self.denoiser.evaluations
+
+    @property
     def sampling_cost(self) -> int:
         """Network evaluations that the samples still cost: none once they are drawn."""
         drawn = "sample_sets" in self.__dict__
-        return 0 if drawn else self.settings.repeats * self.count * self.sampler.evaluations(self.denoiser)
+        return 0 if drawn else self.settings.repeats * self.count * self.evaluations_per_sample
 
     @property
     def samples(self) -> Tensor:

@@ -66,6 +66,13 @@ def run_yardsticks(
     return results
 
 
+def misled(context: EvaluationContext, yardstick: Yardstick) -> str | None:
+    """Why a guided denoiser has nothing to tell a yardstick; None where it has."""
+    if context.denoiser.guided and not yardstick.of_samples:
+        return "a guided denoiser is no E[x_0 | x_t], and has neither error nor likelihood: look without guidance"
+    return None
+
+
 class Evaluation:
     """One evaluating on its way: what is left of the budget, and by yardstick its result and the seconds it took."""
 
@@ -79,7 +86,7 @@ class Evaluation:
         costs = {}
         for name, yardstick in yardsticks.items():
             with self.caught(name, yardstick):
-                if (why := yardstick.inapplicable(self.context)) is None:
+                if (why := misled(self.context, yardstick) or yardstick.inapplicable(self.context)) is None:
                     costs[name] = yardstick.cost(self.context)
                 else:
                     self.say(f"{name} does not apply: {why}")

@@ -115,7 +115,7 @@ def circumstances(context: EvaluationContext) -> dict[str, object]:
         "sampler": type(context.sampler).__name__,
         "sampler_arguments": arguments,
         "steps": len(context.sampler.times(context.denoiser)) - 1,
-        "network_evaluations_per_sample": context.sampler.evaluations(context.denoiser),
+        "network_evaluations_per_sample": context.evaluations_per_sample,
         "seed": context.seed,
         "seeds": context.seeds,
         "device": context.denoiser.device.type,

@@ -78,14 +78,14 @@ class Law(nn.Module, ABC):
         return self.posterior(x0, one, torch.zeros_like(one), label).log_prob
 
     def chosen(self, label: Tensor | None) -> Tensor | None:
-        """Which points or components each query (B,) may have come from, (B, K); None for all.
+        """Which points or components each query (B,) may have come from, (B, K); None for all; -1 is no label.
 
         Raises:
             Refusal: for a label that nothing carries.
         """
         if label is None or self.labels is None:
             return None
-        found = self.labels[None] == label[:, None]
+        found = (self.labels[None] == label[:, None]) | (label < 0)[:, None]
         if not bool(found.any(1).all()):
             raise Refusal("a label was given that no point and no component has")
         return found

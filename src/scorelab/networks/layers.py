@@ -23,15 +23,40 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def given(label: Tensor | None) -> Tensor:
-    """The labels of a conditional network, which training never leaves out.
+def labels_of(classes: int, label: Tensor | None, x: Tensor, dropout: float, training: bool) -> Tensor:
+    """Which row (B,) of an embedding of labels each x (B, ...) gets: its label's, or the last, of no label (-1).
+
+    While training a share ``dropout`` of the labels is taken away, so that "no label" is learned too (Ho & Salimans
+    2022, "Classifier-free diffusion guidance", algorithm 1).
 
     Raises:
-        Refusal: where there are none.
+        Refusal: for no labels at all, where training never left them out.
     """
     if label is None:
-        raise Refusal("this network is conditional and was never trained without labels: give labels")
-    return label
+        if not dropout:
+            raise Refusal(
+                "this network is conditional and was never trained without labels: give labels, or train with "
+                "model.label_dropout=0.1"
+            )
+        return torch.full((len(x),), classes, device=x.device)
+    left_out = label < 0
+    if training and dropout:
+        left_out = left_out | (torch.rand(len(label), device=label.device) < dropout)
+    return torch.where(left_out, classes, label)
+
+
+def see_labels(conditional: bool, label_dropout: float, classes: int | None) -> None:
+    """See that a network can have the labels it is to have.
+
+    Raises:
+        Refusal: where it cannot.
+    """
+    if conditional and not classes:
+        raise Refusal("model.conditional=true needs data with labels")
+    if not 0 <= label_dropout < 1:
+        raise Refusal(f"label_dropout must lie in [0, 1), got {label_dropout}")
+    if label_dropout and not conditional:
+        raise Refusal("label_dropout takes labels away from a network that sees them: set model.conditional=true")
 
 
 class TimeEmbedding(nn.Module):

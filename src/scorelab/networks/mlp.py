@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import TimeEmbedding, given
+from scorelab.networks.layers import TimeEmbedding, labels_of, see_labels
 
 
 class MLP(nn.Module):
@@ -21,6 +21,7 @@ class MLP(nn.Module):
         width: of the hidden layers.
         blocks: how many.
         conditional: whether labels are seen.
+        label_dropout: the share of labels that training takes away, so that guidance can be asked for.
         outputs: numbers per dimension.
         classes: how many labels there are.
 
@@ -34,6 +35,7 @@ class MLP(nn.Module):
         width: int = 128,
         blocks: int = 3,
         conditional: bool = False,
+        label_dropout: float = 0.0,
         outputs: int = 1,
         classes: int | None = None,
     ) -> None:
@@ -42,10 +44,10 @@ class MLP(nn.Module):
             raise Refusal(f"this network is for points, and the data are of shape {tuple(shape)}: set model=unet")
         if width < 2 or width % 2 or blocks < 1:
             raise Refusal(f"width must be even and blocks at least 1, got {width} and {blocks}")
-        if conditional and not classes:
-            raise Refusal("model.conditional=true needs data with labels")
+        see_labels(conditional, label_dropout, classes)
+        self.label_dropout = label_dropout
         self.time = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        # one row more than labels, which no step trains: stored checkpoints have it
+        # one row more than labels, for none of them
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Linear(shape[0], width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
@@ -56,12 +58,15 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """(B, D), times (B,) in 0 ... 1000, labels (B,) -> (B, outputs D).
 
+        A label of -1 is none.
+
         Raises:
-            Refusal: without labels, where the network is conditional.
+            Refusal: without labels, where the network is conditional and was not trained without.
         """
         condition = self.time(time)
         if self.label is not None:
-            condition = condition + self.label(given(label))
+            rows = labels_of(self.label.num_embeddings - 1, label, x, self.label_dropout, self.training)
+            condition = condition + self.label(rows)
         h, condition = self.enter(x), functional.silu(condition)
         for block in self.blocks:
             h = block(h, condition)

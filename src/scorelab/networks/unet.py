@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, given, norm, zeroed
+from scorelab.networks.layers import (
+    Attention,
+    Downsample,
+    ResidualBlock,
+    TimeEmbedding,
+    Upsample,
+    labels_of,
+    norm,
+    see_labels,
+    zeroed,
+)
 
 
 class UNet(nn.Module):
@@ -23,6 +33,7 @@ class UNet(nn.Module):
         conditioning: how time and label act: "scale_shift" of the norms, or "add".
         dropout: inside residual blocks.
         conditional: whether labels are seen; the label is then an embedding added to that of time.
+        label_dropout: the share of labels that training takes away, so that guidance can be asked for.
         outputs: output channels per input channel.
         classes: how many labels there are.
 
@@ -40,6 +51,7 @@ class UNet(nn.Module):
         conditioning: Literal["scale_shift", "add"] = "scale_shift",
         dropout: float = 0.0,
         conditional: bool = False,
+        label_dropout: float = 0.0,
         outputs: int = 1,
         classes: int | None = None,
     ) -> None:
@@ -47,8 +59,8 @@ class UNet(nn.Module):
         channels, multipliers, attention = self.sizes(shape, channels, multipliers, attention).values()
         heights = _heights(shape, multipliers)
         _check(channels, multipliers, blocks, attention, dropout, heights)
-        if conditional and not classes:
-            raise Refusal("model.conditional=true needs data with labels")
+        see_labels(conditional, label_dropout, classes)
+        self.label_dropout = label_dropout
         self.grain = 2 ** (len(multipliers) - 1)
         width, widths = 4 * channels, [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
@@ -60,7 +72,7 @@ class UNet(nn.Module):
         self.time = nn.Sequential(
             TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
         )
-        # one row more than labels, which no step trains: stored checkpoints have it
+        # one row more than labels, for none of them
         self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.down, skips, now = nn.ModuleList(), [channels], channels
@@ -128,12 +140,15 @@ class UNet(nn.Module):
         Where H or W cannot be halved as often as there are resolutions, zeros are put around the image, as many on
         either side, up to the next size that can; what comes out is cut back.
 
+        A label of -1 is none.
+
         Raises:
-            Refusal: without labels, where the network is conditional.
+            Refusal: without labels, where the network is conditional and was not trained without.
         """
         condition = self.time(time)
         if self.label is not None:
-            condition = condition + self.label(given(label))
+            rows = labels_of(self.label.num_embeddings - 1, label, x, self.label_dropout, self.training)
+            condition = condition + self.label(rows)
         condition = functional.silu(condition)
         height, width = x.shape[2:]
         across, down = -width % self.grain, -height % self.grain
