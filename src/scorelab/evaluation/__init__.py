@@ -11,6 +11,7 @@ from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
 from scorelab.evaluation.more_samples import Colour, KernelDistance, PrecisionRecall
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
+from scorelab.evaluation.noise_profile import NoiseProfile
 from scorelab.evaluation.objectives import Objectives
 from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
@@ -35,6 +36,7 @@ __all__ = [
     "Memorization",
     "NoiseError",
     "NoiseErrorCurve",
+    "NoiseProfile",
     "Objectives",
     "PrecisionRecall",
     "Recognition",

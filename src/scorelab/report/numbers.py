@@ -98,6 +98,13 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
         ),
         "sliced_wasserstein_floor": Number("the same of fresh draws of the law", ""),
     },
+    "noise_profile": {
+        "p_mean": Number("mean of ln(sigma/alpha) where the noise decides the data: for timesteps=lognormal", ""),
+        "p_std": Number("spread of ln(sigma/alpha) there", ""),
+        "log_snr_low": Number("log-SNR below which half a percent of the data is decided", ""),
+        "log_snr_high": Number("log-SNR above which half a percent of the data is decided", ""),
+        "log_snr_shift": Number("what would move the schedule's mean log-SNR there", ""),
+    },
     "agreement": {
         "agreement": Number("squared difference to another run's predicted noise", LESS, "0 is the same function"),
     },
