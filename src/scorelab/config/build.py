@@ -19,8 +19,9 @@ from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, Yardstick
 from scorelab.laws import Law
 from scorelab.lit.actions import EverySteps
+from scorelab.lit.floor import LeastError
 from scorelab.lit.module import DiffusionModule
-from scorelab.losses import Card, Loss, TimestepSampler, weight_card
+from scorelab.losses import EDGES, Card, Loss, TimestepSampler, weight_card
 from scorelab.samplers import Sampler
 from scorelab.schedules import Schedule, check_contract
 
@@ -161,7 +162,7 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
         raise UserError(why)
     denoiser = build_denoiser(config, data)
     conditional = bool(config["model"].get("conditional"))
-    timesteps = instantiate(config["timesteps"], "timesteps")
+    timesteps = build_timesteps(config, exact_denoiser(data.law(), denoiser, conditional))
     loss = instantiate(config["loss"], "loss")
     sampler = instantiate(config["sampler"], "sampler")
     yardsticks = {
@@ -205,6 +206,13 @@ def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     sizes = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
     network = instantiate(config["model"], "model", **sizes)
     return NetworkDenoiser(schedule, network, instantiate(config["prediction"], "prediction"), variance, data.levels)
+
+
+def build_timesteps(config: dict[str, Any], known: Exact | None) -> TimestepSampler:
+    """The law of times; one that asks for the least noise error is told it where the law of the data is known."""
+    asks = "least" in inspect.signature(target_of(config["timesteps"], "timesteps")).parameters
+    least = None if known is None or not asks else LeastError(known).at((EDGES[1:] + EDGES[:-1]) / 2).cpu()
+    return instantiate(config["timesteps"], "timesteps", **({"least": least} if asks else {}))
 
 
 def _with(node: dict[str, Any], path: str, name: str, shared: Any, **given: Any) -> Any:

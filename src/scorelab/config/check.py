@@ -35,6 +35,7 @@ GIVEN = {  # what the program wires or means itself, and what does what is wante
         "levels": DATA,
     },
     "data": {"seed": "seed=... decides it"},
+    "timesteps": {"least": DATA},
     "optimizer": {"params": "model=... decides them"},
     "lr_schedule": {"optimizer": "optimizer=... decides it", "total_steps": "trainer.max_steps decides it"},
     "trainer": {

@@ -42,6 +42,10 @@ class LeastError:
         trace = torch.cat([posterior.trace for posterior in said])
         self.by_cell = (log_snr.exp() * trace.reshape(log_snr.shape)).mean(0) / eps[0].numel()
 
+    def at(self, log_snr: Tensor) -> Tensor:
+        """The mean (n,) of the cells that these log-SNRs (n,) fall into."""
+        return self.by_cell[(torch.bucketize(log_snr.to(self.edges), self.edges) - 1).clamp(0, BINS - 1)]
+
     def cells(self, t: Tensor) -> Tensor:
         """Which cell each of these times (n,) falls into."""
         log_snr = self.exact.schedule.log_snr(t.to(self.edges.device))

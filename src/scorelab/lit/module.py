@@ -113,6 +113,8 @@ class DiffusionModule(LightningModule):
         self.record = record.after(self.record) if part else record
         if part == parts - 1:  # of the whole batch at once, as one process does
             self.timesteps.update(self.record.t, self.record.losses)
+            if self.record.errors is not None:
+                self.timesteps.see(self.record.t, self.record.errors)
         return loss / self.normalizer
 
     def configure_gradient_clipping(

@@ -20,6 +20,7 @@ class StepRecord:
         eps_error: the mean of ||eps - eps^||^2 / d over its samples, without weights; None where the loss does not say.
         t: times (n,) of all its batches.
         losses: the samples' losses (n,) at these times, without weights.
+        errors: their ||eps - eps^||^2 / d (n,); None where the loss does not say.
         gradient_norm: of all gradients, before clipping; 0 before it is measured, and where the step was left out.
     """
 
@@ -28,6 +29,7 @@ class StepRecord:
     t: Tensor
     losses: Tensor
     eps_error: Tensor | None = None
+    errors: Tensor | None = None
     gradient_norm: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @classmethod
@@ -38,12 +40,17 @@ class StepRecord:
         """
         mine = [(weight * part.detach()).mean() for part in (terms.loss, *terms.parts.values())]
         mine += [] if terms.eps_error is None else [terms.eps_error.mean()]
-        times, losses, told = gather([t, terms.loss.detach(), torch.stack(mine)])
+        each = [] if terms.eps_error is None else [terms.eps_error.detach()]
+        times, losses, told, *errors = gather([t, terms.loss.detach(), torch.stack(mine), *each])
         mean, *means = told.view(-1, len(mine)).mean(0)
         error = None if terms.eps_error is None else means.pop()
-        return cls(mean, dict(zip(terms.parts, means, strict=True)), times.flatten(), losses.flatten(), error)
+        parts = dict(zip(terms.parts, means, strict=True))
+        of_each = errors[0].flatten() if errors else None
+        return cls(mean, parts, times.flatten(), losses.flatten(), error, of_each)
 
     def after(self, earlier: "StepRecord") -> "StepRecord":
         """This batch's record with the samples of the step's earlier batches before its own."""
         t, losses = (torch.cat(both) for both in ((earlier.t, self.t), (earlier.losses, self.losses)))
-        return replace(self, t=t, losses=losses)
+        both = (earlier.errors, self.errors)
+        errors = None if both[0] is None or both[1] is None else torch.cat(both)
+        return replace(self, t=t, losses=losses, errors=errors)

@@ -3,6 +3,7 @@
 from scorelab.losses.base import Example, Loss, Terms, WeightedError
 from scorelab.losses.card import Card, weight_card
 from scorelab.losses.denoising import FlowMatching, Simple
+from scorelab.losses.entropy import EDGES, Entropy
 from scorelab.losses.exact_score import ESM
 from scorelab.losses.implicit import ISM, SSM
 from scorelab.losses.noise_laws import Cauchy, Laplace, LogitNormal, LogNormal, NoiseLaw, SplitLogNormal
@@ -13,11 +14,13 @@ from scorelab.losses.variational import Hybrid, VariationalBound
 
 __all__ = [
     "DSM",
+    "EDGES",
     "ESM",
     "ISM",
     "SSM",
     "Card",
     "Cauchy",
+    "Entropy",
     "Example",
     "FlowMatching",
     "Hybrid",

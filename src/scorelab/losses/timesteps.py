@@ -45,6 +45,10 @@ class TimestepSampler(nn.Module, ABC):
         """Learn from the losses (n,) seen at t (n,); most laws do not."""
         return
 
+    def see(self, t: Tensor, errors: Tensor) -> None:
+        """Learn from ||eps - eps^||^2 / d (n,) of the same samples, where the loss says it; most laws do not."""
+        return
+
 
 def of_rank(draws: Tensor, n: int, rank: int) -> Tensor:
     """One rank's n of the draws (..., n * world) for a whole batch, in its order."""
