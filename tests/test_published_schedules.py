@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CONTINUOUS, STEPPED, choices, choose, each, each_form
 
+from scorelab.app.expected import noise_levels
 from scorelab.denoisers import Rates
 from scorelab.errors import Refusal
 from scorelab.losses import Simple
@@ -182,3 +183,16 @@ def test_a_shift_of_nothing_changes_no_bit(schedule, steps):
 def test_what_makes_no_schedule_is_refused(make, told):
     with pytest.raises(Refusal, match=told):
         make()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        (choose("schedule", "linear"), "log-SNR from 9.2 to -10.1"),
+        (choose("schedule", "vp"), "log-SNR from 13.3 to -10.0"),
+        (choose("schedule", "cosine"), "; the last of 1,000 steps is a jump: it falls by 6.9 there"),
+        (choose("schedule", "jsd"), "to -inf; the last of 1,000 steps is a jump: it falls to no signal at all there"),
+    ],
+)
+def test_a_run_says_between_which_noise_levels_it_trains_and_where_a_step_is_a_jump(schedule, told):
+    assert told in noise_levels(schedule)

@@ -9,6 +9,7 @@ from scorelab.config.build import Experiment
 from scorelab.evaluation import expected_cost
 from scorelab.lit.timing import seconds_per_step
 from scorelab.report.words import span
+from scorelab.schedules import Schedule
 
 log = logging.getLogger("scorelab")
 
@@ -46,3 +47,20 @@ def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -
     if judging.most is None or judging.most == judging.evaluations:
         return told
     return f"{told}, at most {judging.most:,}, {span(judging.most_seconds)}"
+
+
+JUMP = 3.0  # of log-SNR in one step: a twentieth of the signal's power is left of it
+
+
+def noise_levels(schedule: Schedule) -> str:
+    """Between which log-SNRs a run is trained, and whether the last step of its grid is a jump."""
+    low, high = schedule.log_snr_range()
+    told = f"log-SNR from {high:.1f} to {low:.1f}"
+    if schedule.num_steps is None or schedule.num_steps < 2:
+        return told
+    last = schedule.log_snr(schedule.grid()[-2:])
+    fall = float(last[0] - last[1])
+    if fall < JUMP:
+        return told
+    size = "to no signal at all" if fall == float("inf") else f"by {fall:.1f}"
+    return f"{told}; the last of {schedule.num_steps:,} steps is a jump: it falls {size} there"

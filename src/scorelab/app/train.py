@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scorelab.app.again import TYPED
-from scorelab.app.expected import expectation
+from scorelab.app.expected import expectation, noise_levels
 from scorelab.app.names import place_in_sweep
 from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
@@ -195,6 +195,7 @@ def begin(objects: Ready, run: RunDir) -> Newest | None:
     done = found.step if found else 0
     log.info("%s: %s", display_path(run.path), expectation(experiment, trainer, done))
     card = experiment.card
+    log.info("%s", noise_levels(module.denoiser.schedule))
     for note in card.notes:
         log.info("weight card: %s", note)
     write_card(run.path / "card.csv", card.rows(), card.notes)
