@@ -157,10 +157,10 @@ def test_a_number_told_while_training_is_ranked_where_it_is_of_as_many_items() -
 def test_why_a_number_is_missing_is_told() -> None:
     runs = several("simple", [1, 2, 3]) + several("vlb", [1, 2, 3])
     for place, each in enumerate(runs):
-        metrics = dict(each.metrics) | {"test/vlb": None if place == 1 else 3.0}
-        runs[place] = replace(each, metrics=metrics, records={"vlb": {"skipped": "needs more"}})
+        metrics = dict(each.metrics) | {"test/vlb": None if place in (1, 2) else 3.0}
+        runs[place] = replace(each, metrics=metrics, records={"vlb": {"skipped": f"needs {place},000 more"}})
     told = text(ranking(runs, CALLED))
-    assert "not ranked by test/vlb: simple_cosine_1: needs more" in told
+    assert "not ranked by test/vlb: simple_cosine_1, simple_cosine_2: needs 1,000 more" in told
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ CIRCUMSTANCES = (  # in a yardstick's records: what its number depends on, and n
     "dequantisation",
     "decoder",
 )
+FIGURES = re.compile(r"\d[\d,.]*")
 WIDTH = re.compile(r", (at sigma/alpha|s\^2) (=|between) .*$")  # of a decoder: schedule and variance decide it
 
 
@@ -85,15 +86,18 @@ def _record(run: Run, name: str) -> Mapping[str, Any]:
 
 
 def lacking(runs: Sequence[Run], name: str) -> list[LeftOut]:
-    """Finished runs that were to have a number and have none, by the reason that they tell."""
-    found: dict[str, list[str]] = {}
+    """Finished runs that were to have a number and have none, by the reason that they tell.
+
+    Reasons that differ in their figures alone are one, that of the first run.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
     for run in runs:
         if run.metrics.get(name) is None:
             record = _record(run, name)
             told = next((record[key] for key in ("skipped", "failed", "missing") if record.get(key)), None)
             if told is not None:
-                found.setdefault(str(told), []).append(run.name)
-    return [LeftOut(tuple(names), why) for why, names in found.items()]
+                found.setdefault(FIGURES.sub("", str(told)), (str(told), []))[1].append(run.name)
+    return [LeftOut(tuple(names), why) for why, names in found.values()]
 
 
 def alike(runs: Sequence[Run], name: str) -> tuple[list[Run], list[LeftOut]]:
