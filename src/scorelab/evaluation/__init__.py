@@ -13,6 +13,7 @@ from scorelab.evaluation.more_samples import Colour, KernelDistance, PrecisionRe
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
 from scorelab.evaluation.noise_profile import NoiseProfile
 from scorelab.evaluation.objectives import Objectives
+from scorelab.evaluation.own_path import OwnPath
 from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
 from scorelab.evaluation.score import ExactLikelihood, ScoreError
@@ -38,6 +39,7 @@ __all__ = [
     "NoiseErrorCurve",
     "NoiseProfile",
     "Objectives",
+    "OwnPath",
     "PrecisionRecall",
     "Recognition",
     "Result",

@@ -98,6 +98,12 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
         ),
         "sliced_wasserstein_floor": Number("the same of fresh draws of the law", ""),
     },
+    "own_path": {
+        "own_path": Number(
+            "squared error against the true score where the run's own sampler goes", LESS, "perfect is 0"
+        ),
+        "own_path_data": Number("the same at noised data, at the same times", LESS, "perfect is 0"),
+    },
     "noise_profile": {
         "p_mean": Number("mean of ln(sigma/alpha) where the noise decides the data: for timesteps=lognormal", ""),
         "p_std": Number("spread of ln(sigma/alpha) there", ""),
