@@ -102,10 +102,10 @@ def column(window: Any, number: str) -> list[str]:
 
 
 def drawn(window: Any, figure: str) -> list[dict]:
-    """A figure's traces, once it has been scrolled to and drawn."""
+    """A figure's traces but for its key, once it has been scrolled to and drawn."""
     window.execute_script("document.getElementById('plot-' + arguments[0]).scrollIntoView({block: 'center'})", figure)
     script = "const d = document.getElementById('plot-' + arguments[0]).data; return d ? JSON.stringify(d) : null"
-    return json.loads(until(lambda: window.execute_script(script, figure)))
+    return [each for each in json.loads(until(lambda: window.execute_script(script, figure))) if "meta" not in each]
 
 
 def switch(window: Any, state: str, value: str) -> None:
@@ -212,13 +212,13 @@ def test_each_figure_draws_every_configuration_and_says_so(seen: Any, figure: st
 def test_at_equal_evaluations_and_equal_seconds_each_configuration_has_its_mean(seen: Any) -> None:
     switch(seen, "equal.axis", "evaluations")
     (trace,) = drawn(seen, "equal")
-    found = dict(zip(trace["y"], trace["x"], strict=True))
+    found = dict(zip(trace["text"], trace["x"], strict=True))
     assert found["loss=simple schedule=cosine"] == pytest.approx(20 - 2 * (1 + 0.05 / 3))
     assert "With 50 network evaluations" in seen.find_element("id", "told-equal").text
     switch(seen, "equal.axis", "seconds")
     switch(seen, "equal.share", "0.5")
     assert "After 21.4 seconds of training" in seen.find_element("id", "told-equal").text
-    found = dict(zip(*(drawn(seen, "equal")[0][axis] for axis in ("y", "x")), strict=True))
+    found = dict(zip(*(drawn(seen, "equal")[0][axis] for axis in ("text", "x")), strict=True))
     base, steps = 1.0, [10, 12, 15]  # 107, 128 and 150 steps in that time, told every 10
     values = [base + 0.01 * seed**2 + 3 / step for seed, step in enumerate(steps)]
     assert found["loss=simple schedule=cosine"] == pytest.approx(sum(values) / 3, rel=1e-5)
