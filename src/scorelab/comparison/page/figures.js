@@ -85,10 +85,16 @@ function draw(figure) {
   figure.save.hidden = Boolean(empty);
   figure.told.textContent = empty || told + (figure.key ? lookTold() : "");
   if (empty) return;
-  figure.plot.style.height = height ? height + "px" : ""; // the element's, which a narrower window keeps
   const key = figure.key ? keyOf(rows, figure.key) : [];
+  figure.plot.style.height = (height || 350 + keyHeight(key, figure.plot.clientWidth)) + "px"; // the element's, which a narrower window keeps
   const whole = { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", toImageButtonOptions: vectors(figure), modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"], ...config };
   Plotly.react(figure.plot, [...traces, ...key], layoutOf({ showlegend: key.length > 0, ...layout }), whole);
+}
+
+// About what a legend takes below a figure: its entries stand in columns as wide as the longest.
+function keyHeight(key, width) {
+  const columns = Math.max(1, Math.floor((width - 80) / (55 + 6 * Math.max(0, ...key.map(({ name }) => name.length)))));
+  return 19 * Math.ceil(key.length / columns);
 }
 
 function redraw() {

@@ -134,7 +134,7 @@ addFigure({
       }],
       told: `${told} ${found.length} rows are drawn.${open ? ` ${open} hollow: of fewer seeds than the row has, below the others.` : ""}${lacking(rows, new Map(found.map(({ row, at }) => [row.id, at.n])), asked ? "without a distance" : `${lackingCurve(own("number"), axis)} until then`)}`,
       height: Math.max(330, 90 + 17 * found.length),
-      layout: { xaxis: { title: titled(of, NUMBER.get(of)?.better) }, yaxis: { tickfont: { size: 10 }, tickvals: places, ticktext: names.map((name) => clipped(name)), range: [-0.7, found.length - 0.3] } },
+      layout: { xaxis: { title: titled(of, NUMBER.get(of)?.better) }, yaxis: { tickfont: { size: 10 }, tickvals: places, ticktext: found.map(({ row }) => labelled(row)), range: [-0.7, found.length - 0.3] } },
     };
   },
 });
@@ -161,7 +161,7 @@ addFigure({
       }],
       told: `Rows: what was trained; columns: what it is measured by, as a mean noise error under that objective's weights, which are those of the run's own schedule: rows of one schedule compare. Those below 0 lack a constant of the data. Colour: from a column's least to its most. ${drawn === all ? "Every cell is drawn" : `${drawn} of ${all} cells are known and drawn`}, ${having.length} × ${names.length}, means over seeds.${lacking(rows, counts, "not measured by them")}`,
       height: Math.max(330, 110 + 18 * having.length), config: { displayModeBar: false }, // it would cover the columns' names
-      layout: { yaxis: { autorange: "reversed", tickfont: { size: 10 }, tickvals: up, ticktext: having.map(({ name }) => clipped(name)) }, xaxis: { side: "top", tickvals: across, ticktext: objectives.map((name) => clipped(name, 24)) }, margin: { l: 60, r: 14, t: 40, b: 12 } },
+      layout: { yaxis: { autorange: "reversed", tickfont: { size: 10 }, tickvals: up, ticktext: having.map(labelled) }, xaxis: { side: "top", tickvals: across, ticktext: objectives.map((name) => clipped(name, 24)) }, margin: { l: 60, r: 14, t: 40, b: 12 } },
     };
   },
 });

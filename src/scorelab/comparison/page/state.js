@@ -76,15 +76,20 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Plotly reads a little markup in texts: a run's words are words. They stand in no hover template, where %{x} is filled in.
+// Plotly reads a little markup in texts and fills in %{x}: a run's words are words, by a joiner that has no width.
 function plain(words) {
-  return String(words).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return String(words).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%\u2060{");
 }
 
 // Words that fit beside an axis: the middle of long ones is left out.
 function clipped(words, most = innerWidth < 600 ? 26 : 60) {
   const text = String(words).replaceAll("\n", " ");
   return plain(text.length <= most ? text : text.slice(0, most / 2 - 1) + "…" + text.slice(-most / 2 + 1));
+}
+
+// A row beside an axis: on a phone by its values alone.
+function labelled(row) {
+  return clipped(innerWidth < 600 && DATA.keys.length ? DATA.keys.map((key) => row.choices[key] ?? "").join(" ") : row.name);
 }
 
 function some(words) {
