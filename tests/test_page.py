@@ -134,9 +134,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         changed(one(folder, "min_snr", "cosine", seed), metrics={"test/fid": None})
         one(folder, "simple", "linear", seed, data=node("data", "moons"))
     one(folder, "simple", "cosine", 1, more="again")
-    failed = folder / "loss-min_snr_schedule-cosine_seed-0"
-    (failed / "metrics.json").unlink()
-    (failed / "status.json").write_text(json.dumps({"status": "failed", "reason": "out of <b>memory</b>"}))
+    changed(folder / "loss-min_snr_schedule-cosine_seed-0", status="failed", reason="out of <b>memory</b>")
     own = folder / "loss-simple_schedule-cosine_seed-0"
     config = json.loads((own / "metrics.json").read_text())["config"]
     for name, sampler, cost in (("a", None, 100), ("b", None, 100), ("c", "DDPM", 100), ("d", None, 50)):
