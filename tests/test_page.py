@@ -600,6 +600,7 @@ def test_words_of_a_swept_key_are_words_in_legends_axes_and_hovers(window: Any, 
     drawn(window, "curves"), drawn(window, "equal")
     texts = "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent.replaceAll('\u2060', ''))"
     wanted = ["tag=%{x} b", "tag=<b>a</b>", "tag=constructor"]
+    assert window.execute_script("return ALL.every((row) => row.choices.constructor === undefined)")
     found = [words for words in window.execute_script(texts, "#plot-curves .legendtext") if words.startswith("tag=")]
     assert sorted(found) == wanted
     assert sorted(window.execute_script(texts, "#plot-equal .ytick text")) == wanted

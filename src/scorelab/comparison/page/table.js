@@ -54,7 +54,7 @@ function tick(configuration) {
 
 // The ticks alone: the table stays as it is, and with it the focus and how far it was scrolled.
 function settleTicks() {
-  for (const each of document.querySelectorAll("[data-tick]")) each.checked = !state.off.includes(Number(each.dataset.tick));
+  for (const each of document.querySelectorAll("[data-tick]")) each.checked = !each.disabled && !state.off.includes(Number(each.dataset.tick));
 }
 
 // A cell of words: long ones wrap.
