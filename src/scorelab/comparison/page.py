@@ -10,8 +10,8 @@ from scorelab.errors import UserError
 from scorelab.files import write_text
 
 PARTS = Path(__file__).with_name("page")
-TABLE = ("state.js", "table.js", "shown.js")  # is there before the figures' library has been read
-FIGURES = ("figures.js", "panels.js", "main.js")
+TABLE = ("state.js", "seeds.js", "look.js", "table.js", "shown.js")  # is there before Plotly has been read
+FIGURES = ("figures.js", "curves.js", "panels.js", "main.js")
 
 
 def plotly() -> str:

@@ -7,7 +7,7 @@ listeners.push((keys) => {
     for (const figure of FIGURES.filter(({ id }) => own.some((key) => key.startsWith(id + ".")))) figure.near ? draw(figure) : (figure.stale = true);
     return;
   }
-  if (["theme", "filter", "off"].some((key) => keys.includes(key))) redraw();
+  if (["theme", "filter", "off", "data"].some((key) => keys.includes(key))) redraw();
 });
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { settleTheme(); redraw(); });

@@ -1,128 +1,33 @@
-// The figures, each a function from configurations to what Plotly draws.
+// Figures of numbers at the end: two against each other, distances by cost, all at equal cost, objective by objective.
 
 const numbersOf = (test) => DATA.numbers.filter(({ name }) => test(name)).map(({ name, short }) => ({ value: name, words: short }));
-const CURVES = (() => {
-  const names = new Set(ALL.flatMap((each) => each.runs.flatMap((run) => Object.keys(run.curves))));
-  return [...names].sort((a, b) => b.startsWith("val/") - a.startsWith("val/")).map((name) => ({ value: name, words: name }));
-})();
-const AXES = [
-  { value: "step", words: "steps" },
-  { value: "images", words: "images" },
-  { value: "seconds", words: "seconds of training" },
-];
-
-function secondsAt(run, step) {
-  const clock = run.clock;
-  if (clock.length < 2) return NaN;
-  let place = clock.findIndex(([at]) => step <= at);
-  if (place < 1) place = place === 0 ? 1 : clock.length - 1;
-  const [[before, first], [after, last]] = [clock[place - 1], clock[place]];
-  return first + ((last - first) * (step - before)) / (after - before);
-}
-
-function along(run, steps, axis) {
-  if (axis === "seconds") return steps.map((step) => secondsAt(run, step));
-  return axis === "images" ? steps.map((step) => step * run.batch) : steps;
-}
-
-function pointsTold(runs, name) {
-  const curves = runs.map((run) => run.curves[name]);
-  const drawn = curves.reduce((sum, curve) => sum + curve.steps.length, 0);
-  const all = curves.reduce((sum, curve) => sum + curve.of, 0);
-  const told = `${runs.length} runs, ${drawn.toLocaleString("en")} points`;
-  return drawn === all ? `Every point is drawn: ${told}.` : `Thinned to evenly spaced points: ${told} of ${all.toLocaleString("en")}; metrics.csv has all.`;
-}
-
-// Of seconds, which differ from run to run, the mean's are the mean's too.
-function middle(runs, name, axis) {
-  const whole = together(runs.map((run) => ({ x: run.curves[name].steps, y: run.curves[name].values })));
-  const places = runs.map((run) => along(run, whole.x, axis));
-  return { ...whole, x: whole.x.map((_, place) => mean(places.map((each) => each[place]))) };
-}
-
-addFigure({
-  id: "curves", title: "Learning curves",
-  switches: [
-    { key: "number", label: "Number", options: CURVES },
-    { key: "axis", label: "by", options: AXES },
-    { key: "scale", label: "scale", options: [{ value: "log", words: "log" }, { value: "linear", words: "linear" }] },
-  ],
-  make(rows, own) {
-    const name = own("number"), axis = own("axis"), traces = [], runs = [];
-    for (const row of rows) {
-      const having = row.runs.filter((run) => run.curves[name]);
-      if (!having.length) continue;
-      runs.push(...having);
-      const { colour, dash } = LOOK[row.id];
-      if (having.length > 1) {
-        for (const run of having) traces.push({ x: along(run, run.curves[name].steps, axis), y: run.curves[name].values, mode: "lines", line: { color: colour, width: 0.6, dash }, opacity: 0.45, hoverinfo: "skip", showlegend: false });
-      }
-      const { x, mean: y } = middle(having, name, axis);
-      traces.push({ x, y, mode: "lines", name: plain(row.name), line: { color: colour, width: 2, dash }, hovertemplate: `%{y:.4g} at %{x:,.4g}<extra>${plain(row.name)}</extra>` });
-    }
-    if (!traces.length) return { empty: `No chosen run tells ${name || "a number"} while it trains.` };
-    const words = AXES.find(({ value }) => value === axis).words;
-    return {
-      traces, told: `${pointsTold(runs, name)} Thick: the mean over seeds; thin: each seed.`,
-      layout: { showlegend: legendOf(rows.length), xaxis: { title: { text: words } }, yaxis: { title: { text: plain(name) }, type: own("scale"), exponentformat: "power" } },
-    };
-  },
-});
-
-const PROFILES = [...new Set(ALL.flatMap((each) => each.runs.flatMap((run) => Object.keys(run.profiles))))].map((name) => ({ value: name, words: name }));
-
-addFigure({
-  id: "profile", title: "Yardsticks by log-SNR",
-  switches: [{ key: "number", label: "Curve", options: PROFILES }],
-  make(rows, own) {
-    const name = own("number"), traces = [];
-    let points = 0, least = Infinity;
-    for (const row of rows) {
-      const having = row.runs.map((run) => run.profiles[name]).filter(Boolean);
-      if (!having.length) continue;
-      const { x, mean: y, se } = together(having.map(({ log_snr, values }) => {
-        const known = log_snr.map((_, place) => place).filter((place) => values[place] !== null);
-        return { x: known.map((place) => log_snr[place]), y: known.map((place) => values[place]) };
-      }));
-      points += having.reduce((sum, { values }) => sum + values.filter((value) => value !== null).length, 0);
-      least = Math.min(least, ...y);
-      const { colour, dash } = LOOK[row.id];
-      if (having.length > 1) traces.push(band(x, y.map((value, place) => value - se[place]), y.map((value, place) => value + se[place]), colour));
-      traces.push({ x, y, mode: "lines", name: plain(row.name), line: { color: colour, width: 2, dash }, hovertemplate: `%{y:.4g} at λ = %{x}<extra>${plain(row.name)}</extra>` });
-    }
-    if (!traces.length) return { empty: "No chosen run has a curve over log-SNR." };
-    return {
-      traces, told: `Every point is drawn: ${points.toLocaleString("en")} values. Line: the mean over seeds; band: one standard error to either side.`,
-      layout: { showlegend: legendOf(rows.length), xaxis: { title: { text: "log-SNR λ  (noise ← → data)" } }, yaxis: { title: { text: plain(name) }, type: least > 0 ? "log" : "linear", exponentformat: "power" } },
-    };
-  },
-});
-
-addFigure({
-  id: "cards", title: "Weight cards: what an objective looks at",
-  make(rows) {
-    const traces = rows.filter(({ card }) => card).map((row) => ({
-      x: row.card.edges, y: [...row.card.density, row.card.density.at(-1)], mode: "lines", name: plain(row.name),
-      line: { color: LOOK[row.id].colour, dash: LOOK[row.id].dash, width: 1.8, shape: "hv" }, hovertemplate: `%{y:.3g} at λ = %{x:.3g}<extra>${plain(row.name)}</extra>`,
-    }));
-    if (!traces.length) return { empty: "No chosen run has a weight card (card.csv)." };
-    return {
-      traces, told: `The weight on ‖ε − ε̂‖² by log-SNR, over its mean on [−4.8, 6.6]; cards that agree have the same expected gradient. ${traces.length} cards, at most 400 levels of each.`,
-      layout: { showlegend: legendOf(rows.length), xaxis: { title: { text: "log-SNR λ  (noise ← → data)" }, range: [-21, 14] }, yaxis: { title: { text: "weight over its mean" }, type: "log", exponentformat: "power" } },
-    };
-  },
-});
-
-const COLUMNS = DATA.columns.map(({ name, short }) => ({ value: name, words: short }));
 const EVERY = numbersOf((name) => name.startsWith("test/") || name.startsWith("val/") || name === "seconds" || name.includes(" to "));
-const first = (options, ...names) => [...names.map((name) => options.find(({ value }) => value === name)).filter(Boolean), ...options];
+const first = (options, ...names) => [...new Set([...names.map((name) => options.find(({ value }) => value === name)).filter(Boolean), ...options])];
+const bars = (values, row) => ({ array: values.map((se) => se || 0), thickness: 1, color: LOOK[row.id].colour });
+
+// Whether a number of a row may be set against others': all its seeds have it, and the table ranks it.
+function isRanked(row, name, told) {
+  return told.n === row.n && (row.cells[name] ? row.cells[name].ranked : true);
+}
 
 function dots(rows, x, y) {
-  return rows.map((row) => ({ row, x: meanOf(row, x), y: meanOf(row, y) })).filter((each) => each.x && each.y);
+  return rows
+    .map((row) => ({ row, x: meanOf(row, x), y: meanOf(row, y) }))
+    .filter((each) => each.x && each.y)
+    .map((each) => ({ ...each, ranked: isRanked(each.row, x, each.x) && isRanked(each.row, y, each.y) }));
+}
+
+// Those that no other beats in both; of what is not ranked none counts, nor where neither direction is the better one.
+function frontOf(points, x, y) {
+  const signs = [better(x), better(y)];
+  if (!signs[0] || !signs[1]) return [];
+  const ranked = points.filter((each) => each.ranked);
+  const beats = (a, b) => signs[0] * a.x.mean <= signs[0] * b.x.mean && signs[1] * a.y.mean <= signs[1] * b.y.mean && (a.x.mean !== b.x.mean || a.y.mean !== b.y.mean);
+  return ranked.filter((each) => !ranked.some((other) => beats(other, each))).sort((a, b) => a.x.mean - b.x.mean);
 }
 
 addFigure({
-  id: "pareto", title: "Two numbers against each other",
+  id: "pareto", title: "Two numbers against each other", key: "markers",
   switches: [
     { key: "x", label: "Across", options: first(EVERY, "test/vlb_common", "test/vlb", "test/exact_nll", "test/simple") },
     { key: "y", label: "up", options: first(EVERY, "test/fid", "test/energy", "val/simple") },
@@ -130,44 +35,49 @@ addFigure({
   make(rows, own) {
     const x = own("x"), y = own("y"), points = dots(rows, x, y);
     if (!points.length) return { empty: "No chosen run has both numbers." };
-    const signs = [better(x) || 1, better(y) || 1];
-    const front = points.filter((a) => !points.some((b) => b !== a && signs[0] * b.x.mean <= signs[0] * a.x.mean && signs[1] * b.y.mean <= signs[1] * a.y.mean && (b.x.mean !== a.x.mean || b.y.mean !== a.y.mean)));
-    front.sort((a, b) => a.x.mean - b.x.mean);
-    const traces = [{ x: front.map((each) => each.x.mean), y: front.map((each) => each.y.mean), mode: "lines", line: { color: colour("--soft"), width: 1, dash: "dot" }, name: "not beaten in both", hoverinfo: "skip" }];
-    for (const { row, x: across, y: up } of points) {
-      traces.push({
-        x: [across.mean], y: [up.mean], error_x: { array: [across.se || 0], thickness: 1 }, error_y: { array: [up.se || 0], thickness: 1 }, mode: "markers", name: plain(row.name),
-        marker: { color: LOOK[row.id].colour, symbol: LOOK[row.id].symbol, size: 9 }, hovertemplate: `%{x:.4g}, %{y:.4g}<extra>${plain(row.name)}</extra>`,
-      });
+    const front = frontOf(points, x, y), open = points.filter(({ ranked }) => !ranked).length;
+    const traces = [{ x: front.map((each) => each.x.mean), y: front.map((each) => each.y.mean), mode: "lines", line: { color: colour("--soft"), width: 1, dash: "dot" }, meta: "front", showlegend: false, hoverinfo: "skip" }];
+    for (const { row, x: across, y: up, ranked } of points) {
+      traces.push(trace(row, {
+        x: [across.mean], y: [up.mean], error_x: bars([across.se], row), error_y: bars([up.se], row), mode: "markers",
+        marker: { color: LOOK[row.id].colour, symbol: LOOK[row.id].symbol + (ranked ? "" : "-open"), size: 9 }, hover: "%{x:.4g}, %{y:.4g}",
+      }));
     }
-    const title = (name) => ({ text: plain(`${NUMBER[name].short}${NUMBER[name].better ? " (" + NUMBER[name].better + ")" : ""}`) });
+    const line = front.length ? "the dotted line joins those that no other beats in both" : "no line joins the best: of one number neither less nor more is better, or no point is ranked";
+    const hollow = open ? ` ${open} hollow: not ranked, or of fewer seeds than the row has, and no part of the line.` : "";
+    const counts = new Map(points.map(({ row, x, y }) => [row.id, Math.min(x.n, y.n)]));
     return {
-      traces, told: `Every point is drawn: ${points.length} means over seeds, bars of one standard error; the dotted line joins those that no other beats in both.`,
-      layout: { showlegend: legendOf(points.length), xaxis: { title: title(x) }, yaxis: { title: title(y) } },
+      traces, told: `Every point is drawn: ${points.length} means over seeds, bars of one standard error; ${line}.${hollow}${lacking(rows, counts, "without one of the two")}`,
+      layout: { xaxis: { title: titled(NUMBER.get(x).short, NUMBER.get(x).better) }, yaxis: { title: titled(NUMBER.get(y).short, NUMBER.get(y).better) } },
     };
   },
 });
 
+// A row's Fréchet distances: a mean over seeds for each number of evaluations.
+function distances(row) {
+  const costs = [...new Set(row.runs.flatMap((run) => run.evaluations.map(({ evaluations }) => evaluations)))].sort((a, b) => a - b);
+  return costs.map((cost) => ({ cost, ...distanceAt(row, cost) }));
+}
+
+function distanceAt(row, cost) {
+  return overSeeds(row.runs, (run) => run.evaluations.find(({ evaluations }) => evaluations === cost)?.fid);
+}
+
 addFigure({
-  id: "evaluations", title: "Fréchet distance by evaluations of the network",
+  id: "evaluations", title: "Fréchet distance by evaluations of the network", key: "lines+markers",
   make(rows) {
-    const traces = [];
-    let points = 0;
-    for (const row of rows) {
-      const found = new Map();
-      for (const run of row.runs) for (const { evaluations, fid } of run.evaluations) found.set(evaluations, [...(found.get(evaluations) || []), fid]);
-      if (!found.size) continue;
-      const x = [...found.keys()].sort((a, b) => a - b);
-      points += x.length;
-      traces.push({
-        x, y: x.map((at) => mean(found.get(at))), error_y: { array: x.map((at) => standardError(found.get(at)) || 0), thickness: 1 }, mode: "lines+markers", name: plain(row.name),
-        line: { color: LOOK[row.id].colour, dash: LOOK[row.id].dash, width: 1.2 }, marker: { symbol: LOOK[row.id].symbol, size: 8 }, hovertemplate: `%{y:.4g} with %{x:,} evaluations<extra>${plain(row.name)}</extra>`,
-      });
-    }
-    if (!traces.length) return { empty: "No chosen run has a Fréchet distance." };
+    const found = rows.map((row) => ({ row, points: distances(row) })).filter(({ points }) => points.length);
+    if (!found.length) return { empty: "No chosen run has a Fréchet distance." };
+    const traces = found.map(({ row, points }) => trace(row, {
+      x: points.map(({ cost }) => cost), y: points.map(({ mean }) => mean), error_y: bars(points.map(({ se }) => se), row), mode: "lines+markers",
+      line: { color: LOOK[row.id].colour, dash: LOOK[row.id].dash, width: 1.2 },
+      marker: { symbol: points.map(({ n }) => LOOK[row.id].symbol + (n < row.n ? "-open" : "")), size: 8, color: LOOK[row.id].colour }, hover: "%{y:.4g} with %{x:,} evaluations",
+    }));
+    const all = found.reduce((sum, { points }) => sum + points.length, 0);
+    const open = found.reduce((sum, { row, points }) => sum + points.filter(({ n }) => n < row.n).length, 0);
     return {
-      traces, told: `Every point is drawn: ${points} means over seeds, bars of one standard error; runs at one place across are an equal number of evaluations. eval.py run=DIR sampler.steps=N and metrics=[budget] add points.`,
-      layout: { showlegend: legendOf(traces.length), xaxis: { title: { text: "network evaluations for a sample" }, type: "log", dtick: 1 }, yaxis: { title: { text: "Fréchet distance (less is better)" } } },
+      traces, told: `Every point is drawn: ${all} means over seeds, bars of one standard error; the sampler is each run's own, at other steps.${open ? ` ${open} hollow: of fewer seeds than the row has.` : ""} eval.py run=DIR sampler.steps=N and metrics=[budget] add points.${lacking(rows, new Map(found.map(({ row }) => [row.id, row.n])), "without a distance")}`,
+      layout: { xaxis: { title: { text: "network evaluations for a sample" }, type: "log", dtick: 1 }, yaxis: { title: { text: "Fréchet distance (less is better)" } } },
     };
   },
 });
@@ -182,21 +92,19 @@ function atCost(run, name, axis, cost) {
 
 const ASKED = { value: "evaluations", words: "network evaluations for a sample" };
 
-// What each configuration has at an equal cost: of training by the clock, by images or steps; of sampling by evaluations.
+// What each row has at an equal cost: of training by the clock, by images or steps; of sampling by evaluations.
 function atEqualCost(rows, axis, share, name) {
   if (axis === ASKED.value) {
-    const having = rows.filter((row) => row.runs.some((run) => run.evaluations.length));
-    const costs = having.map((row) => new Set(row.runs.flatMap((run) => run.evaluations.map(({ evaluations }) => evaluations))));
-    const common = [...(costs[0] || [])].filter((cost) => costs.every((each) => each.has(cost))).sort((x, y) => x - y);
+    const having = rows.map((row) => ({ row, costs: distances(row).map(({ cost }) => cost) })).filter(({ costs }) => costs.length);
+    const common = (having[0]?.costs || []).filter((cost) => having.every(({ costs }) => costs.includes(cost)));
     const cost = common[Math.min(common.length - 1, Math.floor(share * common.length))];
-    const values = (row) => row.runs.flatMap((run) => run.evaluations.filter(({ evaluations }) => evaluations === cost).map(({ fid }) => fid));
-    return { cost, of: "test/fid", found: cost === undefined ? [] : having.map((row) => ({ row, values: values(row) })) };
+    return { cost, of: "test/fid", found: cost === undefined ? [] : having.map(({ row }) => ({ row, at: distanceAt(row, cost) })) };
   }
-  const having = rows.map((row) => ({ row, runs: row.runs.filter((run) => run.curves[name]) })).filter(({ runs }) => runs.length);
-  const ends = having.flatMap(({ runs }) => runs.map((run) => along(run, run.curves[name].steps, axis).at(-1))).filter(Number.isFinite);
-  const cost = share * Math.min(...ends);
-  const values = (runs) => runs.map((run) => atCost(run, name, axis, cost)).filter((value) => value !== null);
-  return { cost, of: name, found: ends.length ? having.map(({ row, runs }) => ({ row, values: values(runs) })) : [] };
+  const having = rows.map((row) => ({ row, runs: withCurve(row, name, axis) })).filter(({ runs }) => runs.length);
+  const runs = having.flatMap((each) => each.runs);
+  const cost = share * Math.min(...runs.map((run) => along(run, run.curves[name].steps, axis).at(-1)));
+  const found = having.map(({ row, runs }) => ({ row, at: overSeeds(runs, (run) => atCost(run, name, axis, cost)) }));
+  return { cost, of: name, found: found.filter(({ at }) => at), thin: runs.some((run) => run.curves[name].of > run.curves[name].steps.length) };
 }
 
 addFigure({
@@ -207,25 +115,26 @@ addFigure({
     { key: "number", label: "number", options: CURVES },
   ],
   make(rows, own) {
-    const axis = own("axis");
-    const { cost, of, found: all } = atEqualCost(rows, axis, own("share"), own("number"));
-    const found = all.filter(({ values }) => values.length);
-    if (!found.length) {
-      return { empty: axis === ASKED.value ? "The chosen runs have no Fréchet distance at an equal number of evaluations." : `No chosen run tells ${own("number") || "a number"} while it trains.` };
-    }
+    const axis = own("axis"), asked = axis === ASKED.value;
+    const { cost, of, found, thin } = atEqualCost(rows, axis, own("share"), own("number"));
+    if (!found.length) return { empty: asked ? "The chosen runs have no Fréchet distance at an equal number of evaluations." : `No chosen run tells ${own("number") || "a number"} while it trains${axis === "seconds" ? ", by the clock" : ""}.` };
+    const whole = ({ row, at }) => at.n === row.n;
     const sign = better(of) || 1;
-    found.sort((a, b) => sign * (mean(b.values) - mean(a.values)));
+    found.sort((a, b) => whole(a) - whole(b) || sign * (b.at.mean - a.at.mean)); // the best on top, what lacks seeds below all
     const words = [...AXES, ASKED].find(({ value }) => value === axis).words;
-    const told = axis === ASKED.value
+    const told = asked
       ? `With ${cost.toLocaleString("en")} ${words}, which all chosen runs have; the Fréchet distance, its mean over seeds and one standard error.`
-      : `After ${Number(cost.toPrecision(3)).toLocaleString("en")} ${words}; at the slider's end as many as all chosen runs have. The last value told until then, its mean over seeds and one standard error.`;
+      : `After ${Number(cost.toPrecision(3)).toLocaleString("en")} ${words}; at the slider's end as many as all chosen runs have. The last value told until then${thin ? ", of the points that a thinned curve keeps" : ""}, its mean over seeds and one standard error.`;
+    const open = found.filter((each) => !whole(each)).length;
+    const places = found.map((_, place) => place), names = found.map(({ row }) => row.name);
     return {
       traces: [{
-        x: found.map(({ values }) => mean(values)), y: found.map(({ row }) => plain(row.name)), error_x: { array: found.map(({ values }) => standardError(values) || 0), thickness: 1 }, mode: "markers", type: "scatter",
-        marker: { color: found.map(({ row }) => LOOK[row.id].colour), symbol: found.map(({ row }) => LOOK[row.id].symbol), size: 9 }, hovertemplate: "%{x:.4g}<extra>%{y}</extra>",
+        x: found.map(({ at }) => at.mean), y: places, text: names.map(plain), error_x: { array: found.map(({ at }) => at.se || 0), thickness: 1, color: colour("--soft") }, mode: "markers", type: "scatter", showlegend: false,
+        marker: { color: found.map(({ row }) => LOOK[row.id].colour), symbol: found.map((each) => LOOK[each.row.id].symbol + (whole(each) ? "" : "-open")), size: 9 }, hovertemplate: "%{x:.4g}<extra>%{text}</extra>",
       }],
-      told: `${told} ${found.length} configurations, every one drawn.`,
-      layout: { showlegend: false, height: Math.max(330, 60 + 17 * found.length), xaxis: { title: { text: plain(of) } }, yaxis: { tickfont: { size: 10 } } },
+      told: `${told} ${found.length} rows are drawn.${open ? ` ${open} hollow: of fewer seeds than the row has, below the others.` : ""}${lacking(rows, new Map(found.map(({ row, at }) => [row.id, at.n])), asked ? "without a distance" : `${lackingCurve(own("number"), axis)} until then`)}`,
+      height: Math.max(330, 90 + 17 * found.length),
+      layout: { xaxis: { title: titled(of, NUMBER.get(of)?.better) }, yaxis: { tickfont: { size: 10 }, tickvals: places, ticktext: found.map(({ row }) => labelled(row)), range: [-0.7, found.length - 0.3] } },
     };
   },
 });
@@ -233,21 +142,26 @@ addFigure({
 addFigure({
   id: "objectives", title: "Objective × objective",
   make(rows) {
-    const names = [...new Set(rows.flatMap((row) => Object.keys(row.objectives)))];
-    const having = rows.filter((row) => Object.keys(row.objectives).length);
+    const names = numbersOf((name) => name.startsWith("test/objective_")).map(({ value }) => value).filter((name) => rows.some((row) => meanOf(row, name)));
+    const having = rows.filter((row) => names.some((name) => meanOf(row, name)));
     if (!names.length) return { empty: "No chosen run was measured by all objectives: metrics=[…,objectives] does." };
-    const values = having.map((row) => names.map((name) => (row.objectives[name] ? mean(row.objectives[name]) : null)));
+    const cells = having.map((row) => names.map((name) => meanOf(row, name)));
+    const values = cells.map((line) => line.map((cell) => (cell ? cell.mean : null)));
     const columns = names.map((_, place) => values.map((line) => line[place]).filter((value) => value !== null));
     const [leasts, mosts] = [Math.min, Math.max].map((end) => columns.map((column) => end(...column)));
     const colours = values.map((line) => line.map((value, place) => (value === null ? null : (value - leasts[place]) / (mosts[place] - leasts[place] || 1))));
-    const text = values.map((line) => line.map((value) => shown(value)));
+    const drawn = columns.reduce((sum, column) => sum + column.length, 0), all = having.length * names.length;
+    const counts = new Map(having.map((row, place) => [row.id, Math.min(...cells[place].filter(Boolean).map(({ n }) => n))]));
+    const across = names.map((_, place) => place), up = having.map((_, place) => place), objectives = names.map((name) => name.slice("test/objective_".length));
     return {
       traces: [{
-        type: "heatmap", x: names, y: having.map((row) => plain(row.name)), z: colours, text, customdata: values, texttemplate: having.length <= 30 ? "%{text}" : "", xgap: 1, ygap: 1, zmin: 0, zmax: 1,
-        colorscale: [[0, "#2a9d3f"], [0.4, "#d8d48a"], [1, "#c92a2a"]], colorbar: { tickvals: [0, 1], ticktext: ["least", "most"], thickness: 10 }, hovertemplate: "%{y} under %{x}: %{text}<extra></extra>",
+        type: "heatmap", x: across, y: up, z: colours, text: values.map((line) => line.map(shown)), customdata: having.map(({ name }, place) => objectives.map((objective, at) => [plain(name), plain(objective), values[place][at]])),
+        texttemplate: having.length <= 30 && innerWidth >= 600 ? "%{text}" : "", xgap: 1, ygap: 1, zmin: 0, zmax: 1,
+        colorscale: [[0, "#2a9d3f"], [0.4, "#d8d48a"], [1, "#c92a2a"]], colorbar: { tickvals: [0, 1], ticktext: ["least", "most"], thickness: 10 }, hovertemplate: "%{customdata[0]} under %{customdata[1]}: %{text}<extra></extra>",
       }],
-      told: `Rows: what was trained; columns: what it is measured by, as a mean noise error under that objective's weights, which are those of the run's own schedule: rows of one schedule compare. Those below 0 lack a constant of the data. Colour: from a column's least to its most. Every cell is drawn, ${having.length} × ${names.length}, means over seeds.`,
-      layout: { showlegend: false, height: Math.max(330, 90 + 18 * having.length), yaxis: { autorange: "reversed", tickfont: { size: 10 } }, xaxis: { side: "top" }, margin: { l: 60, r: 14, t: 40, b: 12 } },
+      told: `Rows: what was trained; columns: what it is measured by, as a mean noise error under that objective's weights, which are those of the run's own schedule: rows of one schedule compare. Those below 0 lack a constant of the data. Colour: from a column's least to its most. ${drawn === all ? "Every cell is drawn" : `${drawn} of ${all} cells are known and drawn`}, ${having.length} × ${names.length}, means over seeds.${lacking(rows, counts, "not measured by them")}`,
+      height: Math.max(330, 110 + 18 * having.length), config: { displayModeBar: false }, // it would cover the columns' names
+      layout: { yaxis: { autorange: "reversed", tickfont: { size: 10 }, tickvals: up, ticktext: having.map(labelled) }, xaxis: { side: "top", tickvals: across, ticktext: objectives.map((name) => clipped(name, 24)) }, margin: { l: 60, r: 14, t: 40, b: 12 } },
     };
   },
 });

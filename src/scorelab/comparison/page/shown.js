@@ -18,27 +18,35 @@ function drawPictures() {
   slider.max = steps.length - 1;
   slider.value = place;
   slider.oninput = () => set({ step: steps[Number(slider.value)] });
-  document.getElementById("stepnow").textContent = steps[place].toLocaleString("en");
+  const now = steps[place].toLocaleString("en");
+  slider.setAttribute("aria-valuetext", `${now} steps`);
+  document.getElementById("stepnow").textContent = now;
   const shownNow = rows.map((row) => ({ row, picture: row.pictures.findLast(({ step }) => step <= steps[place]) })).filter(({ picture }) => picture);
   box.replaceChildren(...shownNow.map(({ row, picture }) => {
     const swatch = element("span", { className: "swatch", style: `background:${LOOK[row.id].colour}` });
     return element("figure", {}, element("img", { src: picture.image, alt: `Samples of ${row.name} after ${picture.step} steps`, loading: "lazy" }), element("figcaption", {}, swatch, `${row.name}, seed ${row.pictured}, step ${picture.step.toLocaleString("en")}`));
   }));
-  told.textContent = `One seed of each configuration, the lowest; grids of one seed start from the same noise. ${shownNow.length} grids.` + left;
+  const seeds = new Set(shownNow.map(({ row }) => row.pictured));
+  document.getElementById("gridstitle").textContent = seeds.size > 1 ? "Samples" : "Samples at the same noise";
+  const same = seeds.size > 1
+    ? `The rows have no seed in common: the noise that their grids start from is not the same (seeds ${[...seeds].join(", ")}).`
+    : "One seed of each row, the same of all: the grids start from the same noise.";
+  const without = chosen().length - shownNow.length;
+  told.textContent = `${same} ${shownNow.length} grids.${without ? ` ${without} rows have none at this step.` : ""}${left}`;
 }
 
 function drawDifferences() {
-  const rows = chosen(), keys = Object.keys(DATA.differences);
+  const rows = ticked(), keys = Object.keys(DATA.differences);
   const table = document.getElementById("differing");
   if (!rows.length || !keys.length) {
     table.replaceChildren();
     document.getElementById("differingtold").textContent = rows.length ? "No key differs." : "No row is chosen.";
     return;
   }
-  const head = element("tr", {}, element("th", { scope: "col", className: "word", textContent: "key" }), ...rows.map((row) => element("th", { scope: "col", className: "word", textContent: row.name })));
+  const head = element("tr", {}, wordCell("th", "key", { scope: "col" }), ...rows.map((row) => wordCell("th", row.name, { scope: "col" })));
   const lines = keys.map((key) => {
     const values = rows.map(({ id }) => DATA.differences[key][id]);
-    return element("tr", {}, element("th", { scope: "row", className: "word", textContent: key }), ...values.map((value) => element("td", { className: value === values[0] ? "word" : "word differs", textContent: value })));
+    return element("tr", {}, wordCell("th", key, { scope: "row" }), ...values.map((value) => wordCell("td", value, {}, value === values[0] ? "" : " differs")));
   });
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...lines));
   document.getElementById("differingtold").textContent = `Every key in which any configuration differs from another, seeds aside; marked where a value is not that of the first column.`;
@@ -47,17 +55,17 @@ function drawDifferences() {
 function settleTheme() {
   const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  const button = document.getElementById("theme");
-  button.setAttribute("aria-pressed", String(dark));
-  button.textContent = dark ? "Light" : "Dark";
-  return dark;
+  document.getElementById("theme").setAttribute("aria-pressed", String(dark));
 }
 
 listeners.push((keys) => {
-  if (["sort", "up", "by", "filter", "off"].some((key) => keys.includes(key))) drawTable();
-  if (["filter", "off"].some((key) => keys.includes(key))) drawDifferences();
-  if (["filter", "off", "step"].some((key) => keys.includes(key))) drawPictures();
-  if (keys.includes("theme")) settleTheme();
+  const any = (...names) => names.some((key) => keys.includes(key));
+  if (any("sort", "up", "by", "filter")) drawTable();
+  if (any("off")) settleTicks();
+  if (any("filter", "off")) drawDifferences();
+  if (any("filter", "off", "step", "data")) drawPictures();
+  if (any("filter", "off", "data")) data.value = dataShown();
+  if (any("theme")) settleTheme();
 });
 
 document.getElementById("title").textContent = DATA.title;
@@ -67,6 +75,14 @@ filter.oninput = () => set({ filter: filter.value });
 const by = document.getElementById("by");
 by.append(...DATA.columns.map(({ name, short }) => element("option", { value: name, textContent: short })));
 by.onchange = () => set({ by: by.value });
+const data = document.getElementById("dataset");
+data.append(...DATA.sections.map((section, place) => element("option", { value: place, textContent: section.data })));
+data.onchange = () => set({ data: Number(data.value) });
+data.parentElement.hidden = DATA.sections.length < 2;
+document.querySelector(".skip").onclick = (event) => {
+  event.preventDefault(); // the address carries the view, not a place in the page
+  document.getElementById("table").focus();
+};
 document.getElementById("all").onclick = () => set({ off: [] });
 document.getElementById("none").onclick = () => set({ off: ALL.map(({ id }) => id) });
 document.getElementById("theme").onclick = () => set({ theme: document.documentElement.dataset.theme === "dark" ? "light" : "dark" });
@@ -83,6 +99,7 @@ function drawPage() {
   readAddress();
   filter.value = state.filter;
   by.value = state.by;
+  data.value = dataShown();
   settleTheme();
   drawTable();
   drawPictures();

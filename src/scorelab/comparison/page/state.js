@@ -1,16 +1,38 @@
 // What is shown and how: one object, kept in the address so that a link carries it.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = bare(JSON.parse(document.getElementById("data").textContent));
 const ALL = DATA.configurations;
-const NUMBER = Object.fromEntries(DATA.numbers.map((each) => [each.name, each]));
-const START = { sort: "", up: true, filter: "", by: DATA.by, off: [], step: null, theme: "" };
+const NUMBER = new Map([...DATA.curves, ...DATA.numbers].map((each) => [each.name, each]));
+const START = { sort: "", up: true, filter: "", by: DATA.by, data: 0, off: [], step: null, theme: "" };
 const state = { ...START };
 const listeners = [];
+const isColumn = (name) => DATA.columns.some((each) => each.name === name);
+const ALLOWED = { // what a link may set; anything else in it is left aside
+  sort: (value) => ["", "n", "improved", ...DATA.keys.map((key) => "key:" + key)].includes(value) || isColumn(value),
+  up: (value) => typeof value === "boolean",
+  filter: (value) => typeof value === "string",
+  by: isColumn,
+  data: (value) => Number.isInteger(value) && value >= 0 && value < DATA.sections.length,
+  off: (value) => Array.isArray(value) && value.every(Number.isInteger),
+  step: (value) => value === null || Number.isFinite(value),
+  theme: (value) => ["", "light", "dark"].includes(value),
+};
+
+// Objects without a prototype: a key that is called "constructor" is a key like any other.
+function bare(value) {
+  if (Array.isArray(value)) {
+    if (typeof value[0] === "object") value.forEach(bare);
+  } else if (value && typeof value === "object") {
+    Object.values(Object.setPrototypeOf(value, null)).forEach(bare);
+  }
+  return value;
+}
 
 // A figure adds what it can be switched to, and what it is at first.
-function choice(key, first) {
+function choice(key, first, allowed) {
   START[key] = first;
   state[key] = first;
+  ALLOWED[key] = allowed;
 }
 
 function set(changes) {
@@ -29,16 +51,19 @@ function readAddress() {
   try {
     const found = JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}");
     for (const [key, value] of Object.entries(found)) {
-      const kind = (each) => (Array.isArray(each) ? "list" : typeof each);
-      if (key in START && (START[key] === null ? kind(value) === "number" : kind(value) === kind(START[key]))) state[key] = value;
+      if (Object.hasOwn(START, key) && ALLOWED[key](value)) state[key] = value;
     }
   } catch {
     say("The link's view could not be read: the usual one is shown.");
   }
 }
 
+// Stands at the window's edge for a while: seen wherever the reader is, and read aloud.
 function say(words) {
-  document.getElementById("said").textContent = words;
+  const said = document.getElementById("said");
+  said.textContent = words;
+  clearTimeout(say.waits);
+  say.waits = setTimeout(() => { said.textContent = ""; }, 5000);
 }
 
 function element(tag, properties = {}, ...children) {
@@ -51,9 +76,24 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Plotly reads a little markup in texts: a run's words are words.
+// Plotly reads a little markup in texts and fills in %{x}: a run's words are words, by a joiner that has no width.
 function plain(words) {
-  return String(words).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return String(words).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%\u2060{");
+}
+
+// Words that fit beside an axis: the middle of long ones is left out.
+function clipped(words, most = innerWidth < 600 ? 26 : 60) {
+  const text = String(words).replaceAll("\n", " ");
+  return plain(text.length <= most ? text : text.slice(0, most / 2 - 1) + "…" + text.slice(-most / 2 + 1));
+}
+
+// A row beside an axis: on a phone by its values alone.
+function labelled(row) {
+  return clipped(innerWidth < 600 && DATA.keys.length ? DATA.keys.map((key) => row.choices[key] ?? "").join(" ") : row.name);
+}
+
+function some(words) {
+  return words.length <= 4 ? words.join(", ") : `${words.slice(0, 3).join(", ")} and ${words.length - 3} more`;
 }
 
 // The same digits as the printed table.
@@ -63,42 +103,29 @@ function shown(value) {
   return value === 0 || Math.abs(value) >= 0.1 ? value.toFixed(3) : String(Number(value.toPrecision(3)));
 }
 
-// A number and its standard error as one writes them: two digits of the error, the number to the same place.
-function withError(value, se) {
-  if (se === null || !(se > 0)) return shown(value) + (se === null ? "" : " ± " + shown(se));
-  const places = Math.max(0, 1 - Math.floor(Math.log10(Number(se.toExponential(1)))));
-  return `${value.toFixed(places)} ± ${se.toFixed(places)}`;
-}
-
 function matches(configuration) {
   const told = (configuration.name + " data=" + configuration.data).toLowerCase();
   return state.filter.toLowerCase().split(/\s+/).every((word) => told.includes(word));
 }
 
-// Figures show the rows that the filter leaves and that are not switched off.
-function chosen() {
+// Rows that the filter leaves and that are not switched off.
+function ticked() {
   return ALL.filter((each) => matches(each) && !state.off.includes(each.id) && each.runs.length);
 }
 
+// Which data set figures show: the one that is asked for, or the first that has a row left.
+function dataShown() {
+  const left = ticked().map(({ section }) => section);
+  return left.includes(state.data) || !left.length ? state.data : Math.min(...left);
+}
+
+// Figures show one data set: the numbers of two are of two scales, and neither front nor colours span them.
+function chosen() {
+  const data = dataShown();
+  return ticked().filter(({ section }) => section === data);
+}
+
+// -1 where more is better, 1 where less is, 0 where neither.
 function better(name) {
-  return (NUMBER[name] || {}).better === "more is better" ? -1 : (NUMBER[name] || {}).better ? 1 : 0;
-}
-
-function mean(values) {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function standardError(values) {
-  if (values.length < 2) return null;
-  const middle = mean(values);
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1) / values.length);
-}
-
-function meanOf(configuration, name) {
-  const units = new Map(); // runs that repeat a seed count as one
-  for (const run of configuration.runs) {
-    if (run.values[name] !== undefined) units.set(run.unit, [...(units.get(run.unit) || []), run.values[name]]);
-  }
-  const values = [...units.values()].map(mean);
-  return values.length ? { mean: mean(values), se: standardError(values), n: values.length } : null;
+  return { "more is better": -1, "less is better": 1 }[NUMBER.get(name)?.better] || 0;
 }
