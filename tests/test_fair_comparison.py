@@ -242,6 +242,14 @@ def test_the_picture_shows_means_with_one_standard_error_of_what_is_ranked(monke
     assert "3 seeds" in axes.get_title("left") and "1 not ranked, not drawn" in axes.get_title("left")
 
 
+def test_along_a_logarithmic_axis_numbers_are_plain(monkeypatch, tmp_path: Path) -> None:
+    runs = [run(loss, seed, {SIMPLE: scale + seed}) for loss, scale in (("simple", 3), ("vlb", 90)) for seed in (0, 1)]
+    figure = drawn(monkeypatch, draw_comparison, ranking(runs, CALLED), tmp_path)
+    axis = figure.axes[0].xaxis
+    labels = [each.get_text() for each in (*axis.get_majorticklabels(), *axis.get_minorticklabels())]
+    assert figure.axes[0].get_xscale() == "log" and {"5", "10", "20", "50"} <= set(labels)
+
+
 def test_the_curve_of_a_configuration_is_the_mean_of_its_finished_seeds(monkeypatch, tmp_path: Path) -> None:
     def curve(seed: int, last: int, **more) -> Run:
         rows = [{"step": step, "val/simple": 1.0 + seed} for step in range(100, last + 1, 100)]

@@ -40,9 +40,8 @@ def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]
     told = [{name: alike(runs, name) for name in names} for runs in finished]
     kept = {(id(run), name) for each in told for name, (ranked, _) in each.items() for run in ranked}
     room, pictured = Room(), _pictured([row for _, row in rows])
-    labels = _labels(found.sections)
     configurations = [
-        _configuration(place, section, labels[section], row, found.best_of, kept, room, pictured[place])
+        _configuration(place, section, found.sections[section].data, row, kept, room, pictured[place])
         for place, (section, row) in enumerate(rows)
     ]
     curves = dict.fromkeys(name for each in configurations for run in each["runs"] for name in run["curves"])
@@ -57,7 +56,7 @@ def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]
         "best_of": found.best_of,
         "sections": [
             {
-                "data": labels[place],
+                "data": section.data,
                 "left_out": _left_out(section, {name: others for name, (_, others) in told[place].items()}),
                 "missing": {name: why or "" for name, why in section.missing.items()},
             }
@@ -72,17 +71,8 @@ def payload(found: Ranking, title: str, differences: Mapping[str, Sequence[str]]
 
 
 def _shown(row: Row) -> list[Run]:
-    """The runs of a row that have figures; none where ``best_of`` could not choose it."""
-    return [run for run in row.configuration.runs if run.without is None] if getattr(row, "chosen", True) else []
-
-
-def _labels(sections: Sequence[Section]) -> list[str]:
-    """What data sets are called, each by another name: two may differ in an argument alone."""
-    names = Counter(section.data for section in sections)
-    return [
-        section.data if names[section.data] == 1 else f"{section.data or 'data'} ({place + 1})"
-        for place, section in enumerate(sections)
-    ]
+    """The runs of a row that have figures."""
+    return [run for run in row.configuration.runs if run.without is None]
 
 
 def _left_out(section: Section, others: Mapping[str, Sequence[LeftOut]]) -> list[str]:
@@ -102,18 +92,15 @@ def _named(name: str) -> dict[str, str]:
 
 
 def _configuration(
-    place: int, section: int, data: str, row: Row, best_of: str | None, kept: Kept, room: Room, pictured: Run | None
+    place: int, section: int, data: str, row: Row, kept: Kept, room: Room, pictured: Run | None
 ) -> dict[str, Any]:
     configuration, runs = row.configuration, _shown(row)
-    choices = dict(configuration.choices)
-    if best_of is not None and not getattr(row, "chosen", True):
-        choices[best_of] = "?"
     return {
         "id": place,
         "section": section,
         "data": data,
-        "name": " ".join(f"{key}={value}" for key, value in choices.items()) or configuration.name,
-        "choices": choices,
+        "name": configuration.name,
+        "choices": dict(configuration.choices),
         "cells": {name: _cell(cell if runs else None, configuration.n) for name, cell in row.cells.items()},
         "improved": row.improved if runs else None,
         "edge": row.edge,

@@ -49,17 +49,18 @@ def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found
         least, most = min(drawn, default=0), max(drawn, default=0)
         if least > 0 and most > 8 * least:
             column.set_xscale("log")
+            _plain(column.xaxis, most / least)
         column.set_xlabel(f"{short(name)}\n{number(name).better}", fontsize=9)
         column.set_ylim(len(rows) - 0.4, -0.6)
         column.grid(axis="x", color="0.85", linewidth=0.5)
-        column.tick_params(labelsize=8)
+        column.tick_params(labelsize=8, which="both")
         column.set_yticks(
             range(len(rows)), [_label(row, found) for row in rows] if column is axes[0] else [""] * len(rows)
         )
     left = f", the first {MOST} of {len(section.rows)}" if len(section.rows) > MOST else ""
     several = {row.configuration.n for row in rows}
     seeds = f"{min(several)} to {max(several)}" if len(several) > 1 else f"{several.pop()}"
-    aside = sum((cell := row.cells.get(found.by)) is not None and not cell.ranked for row in rows)
+    aside = sum((cell := row.cells[found.by]).mean is not None and not cell.ranked for row in rows)
     apart = f"; {aside} not ranked, not drawn" if aside else ""
     title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}{apart}"
     axes[0].set_ylabel(" ".join(key for key in found.keys if key != "data" or len(found.sections) == 1), fontsize=9)
@@ -110,7 +111,11 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
             means = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
             handles += axes.plot(steps, means, color=colour, linewidth=1.5, linestyle=line)
             names.append(_label(row, found))
-        axes.set(xlabel="step", ylabel=f"{name}, {number(name).better}", yscale="log")
+        axes.set(xlabel="step", ylabel=f"{name}, {number(name).better}")
+        low, high = axes.get_ylim()
+        if low > 0 and high > 4 * low:
+            axes.set_yscale("log")
+            _plain(axes.yaxis, high / low)
         left = f"the first {MOST} of {len(section.rows)}" if len(section.rows) > MOST else ""
         axes.set_title(", ".join(filter(None, [section.data, left])), fontsize=9, loc="left")
         axes.tick_params(labelsize=8, which="both")
@@ -119,6 +124,17 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
             place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
             axes.legend(handles, names, fontsize=7, frameon=False, **place)
     _save(boxes.figure, path)
+
+
+def _plain(axis: Any, ratio: float) -> None:
+    """Numbers as one says them along a logarithmic axis: 0.1, 1, and where it is short 0.2 and 0.5 too."""
+
+    def told(value: float, _: object = None) -> str:
+        leading = f"{value:e}"[0]
+        return f"{value:g}" if leading == "1" or (ratio < 50 and leading in "25") else ""
+
+    axis.set_major_formatter(told)
+    axis.set_minor_formatter(told)
 
 
 def _mean(row: Row, name: str) -> Mean | None:

@@ -128,6 +128,12 @@ function scaleOf(wanted, lists) {
   return { type: "linear", told: ` The scale is linear: ${below.toLocaleString("en")} values are 0 or below it.` };
 }
 
+// Values that are all above 0 and lie far apart stand on a logarithmic axis, or one of them hides how the others differ.
+function spread(values) {
+  const known = values.filter((value) => Number.isFinite(value));
+  return Math.min(...known) > 0 && Math.max(...known) > 20 * Math.min(...known) ? { type: "log", dtick: "D2", exponentformat: "power" } : {};
+}
+
 // Which chosen rows a figure lacks, and which stand in it by fewer seeds than they have; counts: seeds drawn, by row.
 function lacking(rows, counts, why) {
   const out = rows.filter(({ id }) => !counts.get(id)).map(({ name }) => name);

@@ -48,7 +48,10 @@ addFigure({
     const counts = new Map(points.map(({ row, x, y }) => [row.id, Math.min(x.n, y.n)]));
     return {
       traces, told: `Every point is drawn: ${points.length} means over seeds, bars of one standard error; ${line}.${hollow}${lacking(rows, counts, "without one of the two")}`,
-      layout: { xaxis: { title: titled(NUMBER.get(x).short, NUMBER.get(x).better) }, yaxis: { title: titled(NUMBER.get(y).short, NUMBER.get(y).better) } },
+      layout: {
+        xaxis: { title: titled(NUMBER.get(x).short, NUMBER.get(x).better), ...spread(points.map((each) => each.x.mean)) },
+        yaxis: { title: titled(NUMBER.get(y).short, NUMBER.get(y).better), ...spread(points.map((each) => each.y.mean)) },
+      },
     };
   },
 });
@@ -77,7 +80,7 @@ addFigure({
     const open = found.reduce((sum, { row, points }) => sum + points.filter(({ n }) => n < row.n).length, 0);
     return {
       traces, told: `Every point is drawn: ${all} means over seeds, bars of one standard error; the sampler is each run's own, at other steps.${open ? ` ${open} hollow: of fewer seeds than the row has.` : ""} eval.py run=DIR sampler.steps=N and metrics=[budget] add points.${lacking(rows, new Map(found.map(({ row }) => [row.id, row.n])), "without a distance")}`,
-      layout: { xaxis: { title: { text: "network evaluations for a sample" }, type: "log", dtick: 1 }, yaxis: { title: { text: "Fréchet distance (less is better)" } } },
+      layout: { xaxis: { title: { text: "network evaluations for a sample" }, type: "log", dtick: 1 }, yaxis: { title: { text: "Fréchet distance (less is better)" }, ...spread(found.flatMap(({ points }) => points.map(({ mean }) => mean))) } },
     };
   },
 });
