@@ -1,6 +1,7 @@
 """What a run is: the keys that say so, and whether two configurations say the same."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def _named(value: Any) -> bool:
     return not isinstance(value, dict) or all(isinstance(k, str) and _named(each) for k, each in value.items())
 
 
+@cache
 def is_machine(key: str) -> bool:
     """Whether a whole key, or the node it belongs to, is no part of what a run is.
 
