@@ -16,7 +16,7 @@ from scorelab.schedules import Schedule, VariancePreserving
 ASKED = {
     Schedule: {"alpha", "sigma"},
     VariancePreserving: {"log_alpha_bar"},
-    Law: {"posterior", "draw"},
+    Law: {"posterior", "draw", "moments"},
     Denoiser: {"forward"},
     Parameterization: {"estimate"},
     Variance: {"log_variance"},

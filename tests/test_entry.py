@@ -23,7 +23,7 @@ CONFIGS = ROOT / "configs"
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["loss=foo"], "loss=foo: no such choice; choices: dsm, esm, hybrid, ism"),
+        (["loss=foo"], "loss=foo: no such choice; choices: dsm, edm, esm, flow, hybrid, ism"),
         (
             ["metrics=[fid,foo]"],
             "metrics=foo: no such choice; choices: agreement, budget, colour, distances, exact_gap",
@@ -55,8 +55,8 @@ CONFIGS = ROOT / "configs"
         (["seed=1e10"], "seed=10000000000.0: a whole number in 0 ... 4294967295 is needed"),
         (["seed=true"], "seed=True: expected int"),
         (["seed=null"], "seed=None: expected int"),
-        (["~loss"], "~loss: a choice is needed; choices: dsm, esm, hybrid, ism"),
-        (["loss=null"], "loss=null: a choice is needed; choices: dsm, esm, hybrid, ism"),
+        (["~loss"], "~loss: a choice is needed; choices: dsm, edm, esm, flow, hybrid, ism"),
+        (["loss=null"], "loss=null: a choice is needed; choices: dsm, edm, esm, flow, hybrid, ism"),
         (["seed=-1"], "seed=-1: a whole number in 0 ... 4294967295"),
         (
             ["trainer.devices=auto"],

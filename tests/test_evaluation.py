@@ -125,6 +125,9 @@ def test_the_error_of_the_exact_denoiser_is_the_posterior_variance_of_the_noise(
     there = curve.errors.mean.isfinite()
     assert there.sum() > 20
     assert ((curve.errors.mean - expected).abs()[there] < 5 * curve.errors.se[there]).all()
+    if curve.simple is None:  # of a table whose first step is too noisy
+        assert schedule == "constant"
+        return
     assert abs(curve.simple - float(expected[12:31].mean())) < 5 * curve.errors.over(SIMPLE).se
     assert (curve.errors.se[there] < 0.05 * expected[there].clamp(min=1e-3)).all()
 

@@ -220,6 +220,8 @@ def test_the_decoder_of_points_is_the_normal_density():
 def test_the_decoder_is_centred_on_the_predicted_data_and_summed_over_dimensions(levels, variance, schedule):
     schedule = choose("schedule", schedule, num_steps=1000)
     variance = choose("variance", variance)
+    if not variance.bounded:
+        pytest.skip("any number, whatever the process")
     denoiser = oracle(schedule, variance, levels)
     one, two = (schedule.alpha(schedule.grid()[[i]]) ** 2 for i in (1, 2))
     x0 = levels_at(17)[torch.tensor([[0, 8, 16, 9], [1, 7, 15, 8]])]
@@ -374,6 +376,8 @@ def test_with_the_exact_reverse_variance_the_bound_is_entropy_plus_prior(make, s
 @pytest.mark.parametrize("steps", [25, 1000])
 def test_with_another_variance_the_bound_lies_above_and_falls_with_the_number_of_steps(variance, schedule, steps):
     variance = choose("variance", variance)
+    if not variance.bounded:
+        pytest.skip("what the network says of it does not shrink with the steps")
     coarse, fine = (oracle(choose("schedule", schedule, num_steps=n), variance) for n in (steps, 2 * steps))
     gap = expected_bound_of_the_law(coarse) - entropy_and_prior(coarse)
     finer = expected_bound_of_the_law(fine) - entropy_and_prior(fine)

@@ -33,7 +33,12 @@ LOSSES = ("simple", "vlb", "dsm")
 def one(folder: Path, loss: str, schedule: str, seed: int, points: int = 30, more: str = "", **config: Any) -> Path:
     """A run with all that a page shows."""
     level = [*LOSSES, "min_snr"].index(loss)
-    base = (1.3 if more else 1.0) + level + (0.2 if schedule == "linear" else 0.0) + 0.01 * (1 + level) * seed**2
+    base = (
+        (1.3 if more else 1.0)
+        + level
+        + (0.2 + 0.002 * seed if schedule == "linear" else 0.0)
+        + 0.01 * (1 + level) * seed**2
+    )
     log_snr = [round(-12 + 0.6 * place, 3) for place in range(40)]
     fid = {"n": 100, "reference": "train split", "network_evaluations_per_sample": 50}
     records = {

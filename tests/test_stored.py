@@ -259,7 +259,7 @@ def test_a_choice_replaces_the_node_with_all_its_keys(typed, run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("sampler.eta=1",), "sampler.eta: no such key; possible: clip, steps"),
+        (("sampler.eta=1",), "sampler.eta: no such key; possible: clip, spacing, steps"),
         (("sampler.stps=1",), "sampler.stps: no such key; did you mean steps?"),
         (("sampler=ddim", "sampler.eta=2"), "sampler: eta must lie in [0, 1], got 2"),
         (("metrics.fid.n=1",), "metrics.fid: no such entry; possible: budget"),

@@ -166,7 +166,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_told(tmp_path: Path) -
             ("schedule=cosine,vp", "loss=hybrid"),
             "loss-hybrid_schedule-vp: loss=hybrid: this loss learns the variance of steps",
         ),
-        (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, esm, hybrid, ism"),
+        (("loss=simple,vlbb",), "loss=vlbb: no such choice; choices: dsm, edm, esm, flow, hybrid, ism"),
         (("loss=simple,vlb", "optimizer.lrr=1"), "optimizer.lrr: no such key; did you mean lr?"),
         (("loss=simple,vlb", "run=a"), "run=a: run names a single run; a sweep is named with name="),
         (("loss=simple,vlb", "name=a/b"), "a sweep's name has letters, digits"),

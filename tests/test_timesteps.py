@@ -18,9 +18,9 @@ def shared(timesteps, schedule, n: int, step: int, world: int, seed: int) -> lis
     return [timesteps.draw(schedule, n, step, rank, world, seeded(seed)) for rank in range(world)]
 
 
-def uniform_quantiles(schedule: Schedule, fine: int = 100_000) -> Tensor:
+def uniform_quantiles(schedule: Schedule) -> Tensor:
     """Every training time of a grid; of a continuous process a fine comb of them."""
-    n = schedule.num_steps or fine
+    n = schedule.num_steps or 100_000
     return schedule.training_time((torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
@@ -45,10 +45,16 @@ def test_a_law_that_divides_by_its_density_leaves_the_objective_what_it_was(time
 def test_what_a_law_makes_of_the_objective_is_the_density_it_names(timesteps, schedule, steps):
     """E[weight g(t)] = E_uniform[density g(t)], which is 1 wherever a law divides by its density."""
     timesteps, schedule = choose("timesteps", timesteps), choose("schedule", schedule, num_steps=steps)
-    everywhere, n = uniform_quantiles(schedule, 1_000_000), 20_000
+    n, comb = 20_000, (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     draw = timesteps.draw(schedule, n, 0, 0, 1, seeded())
     value = draw.weight * (draw.t - 0.3) ** 2
-    expected = (timesteps.density(schedule, everywhere) * (everywhere - 0.3) ** 2).mean()
+    if steps:
+        everywhere, share = uniform_quantiles(schedule), torch.ones(steps, dtype=torch.float64)
+    else:  # finer at both ends, where laws of the log-SNR are dense in time
+        low, high = comb**6, (1 - comb) ** 6
+        everywhere = schedule.training_time(low / (low + high))
+        share = 6 * (comb * (1 - comb)) ** 5 / (low + high) ** 2
+    expected = (share * timesteps.density(schedule, everywhere) * (everywhere - 0.3) ** 2).mean()
     assert abs(value.mean() - expected) < 5 * value.std() / math.sqrt(n)
     if timesteps.divides_by_density:
         assert (timesteps.density(schedule, everywhere) == 1).all()

@@ -38,7 +38,7 @@ class NoiseProfile(Yardstick):
             "noise profile",
             "mean of ln(sigma/alpha) by what the noise decides; spread {p_std:.2f}, 99 % of it at log-SNR "
             "[{log_snr_low:.1f}, {log_snr_high:.1f}], schedule.log_snr_shift {log_snr_shift:+.1f}",
-            10,
+            24,
         ),
     )
 
@@ -62,6 +62,7 @@ class NoiseProfile(Yardstick):
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """The profile by log-SNR, and the five numbers."""
         exact = self.exact(context)
+        labels: Tensor | None
         if exact is None:
             x0, labels = context.held_out_data()
         else:

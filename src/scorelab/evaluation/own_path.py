@@ -52,7 +52,7 @@ class OwnPath(Yardstick):
             "own_path",
             "score error, own path",
             "where its sampler goes; {own_path_data:.4f} at the data's x_t at the same times",
-            5,
+            25,
         ),
     )
 

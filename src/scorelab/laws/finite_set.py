@@ -62,12 +62,10 @@ class Chunk:
 class FiniteSet(Law):
     """x_0 uniform over N points: E[x_0 | x_t] = sum_i w_i x_i, w = softmax(-||x_t - alpha x_i||^2 / 2 sigma^2).
 
-    log p_t = log mean_i N(x_t; alpha x_i, sigma^2 I) (Karras et al. 2022, appendix B.3). Where the points have labels,
-    one given to the denoiser leaves only the points that carry it; else it is ignored.
-
-    Squared distances come from float32 products over chunks of centred points. Where their rounding could move a
-    logit by more than 1e-4 nats, the points within reach of the largest logit are listed and their distances taken
-    anew, as differences in float64; where too many are, all products are in float64. Memory is bounded by a chunk.
+    log p_t = log mean_i N(x_t; alpha x_i, sigma^2 I) (Karras et al. 2022, appendix B.3). A label leaves only the points
+    that carry it, where they have some. Squared distances come from float32 products over chunks of centred points.
+    Where their rounding could move a logit by more than 1e-4 nats, the points within reach of the largest logit are
+    listed and their distances taken anew, as differences in float64; where too many are, all products are in float64.
 
     Args:
         points: x_1 ... x_N (N, ...): data, or pixel levels in uint8, which become data a chunk at a time. They are kept
@@ -172,12 +170,9 @@ class FiniteSet(Law):
 
     def moments(self) -> Moments:
         """Of all points; the covariance is divided by N, for these points are the law."""
-        dims, size = self.points.shape[1], max(1, BLOCK // self.points.shape[1])
-        square = torch.zeros(dims, dims, dtype=torch.float64, device=self.points.device)
-        for here in self._chunks(size):
-            part = self._centred(here, torch.float64)
-            square += part.mT @ part
-        return Moments(self.centre.to(square), square / self.size)
+        parts = (self._centred(here, torch.float64) for here in self._chunks(max(1, BLOCK // self.points.shape[1])))
+        squares = sum((part.mT @ part for part in parts), self.centre.new_zeros((), dtype=torch.float64))
+        return Moments(self.centre.double(), squares / self.size)
 
     def draw(self, n: int, generator: Generator | None) -> Drawn:
         """N of the points, each any of them."""

@@ -68,8 +68,7 @@ class DiffusionModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the exact denoisers to where the data will be."""
-        for exact in filter(None, self._beside):
-            exact.to(self.device)
+        _ = [exact.to(self.device) for exact in self._beside if exact is not None]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Take the signals back, too: Lightning calls this soon after it has put in a handler of SIGTERM."""
@@ -113,8 +112,7 @@ class DiffusionModule(LightningModule):
         self.record = record.after(self.record) if part else record
         if part == parts - 1:  # of the whole batch at once, as one process does
             self.timesteps.update(self.record.t, self.record.losses)
-            if self.record.errors is not None:
-                self.timesteps.see(self.record.t, self.record.errors)
+            self.timesteps.see(self.record.t, self.record.errors)
         return loss / self.normalizer
 
     def configure_gradient_clipping(

@@ -51,6 +51,6 @@ class StepRecord:
     def after(self, earlier: "StepRecord") -> "StepRecord":
         """This batch's record with the samples of the step's earlier batches before its own."""
         t, losses = (torch.cat(both) for both in ((earlier.t, self.t), (earlier.losses, self.losses)))
-        both = (earlier.errors, self.errors)
-        errors = None if both[0] is None or both[1] is None else torch.cat(both)
+        told = [each for each in (earlier.errors, self.errors) if each is not None]
+        errors = torch.cat(told) if len(told) == 2 else None
         return replace(self, t=t, losses=losses, errors=errors)

@@ -53,9 +53,9 @@ class Entropy(NoiseLaw):
         self.schedule = schedule
         return super().draw(schedule, n, step, rank, world, generator)
 
-    def see(self, t: Tensor, errors: Tensor) -> None:
+    def see(self, t: Tensor, errors: Tensor | None) -> None:
         """Remember the errors (n,) seen at t (n,); those that are no numbers aside."""
-        if self.least is not None or self.schedule is None:
+        if self.least is not None or self.schedule is None or errors is None:
             return
         t, errors = t.detach().cpu().double(), errors.detach().cpu().double()
         t, errors = t[errors.isfinite()], errors[errors.isfinite()]

@@ -225,7 +225,7 @@ class LogitNormal(NoiseLaw):
 
     def fall(self, schedule: Schedule, t: Tensor) -> Tensor:
         """1 / (t (1 - t))."""
-        return 1 / (t.double() * (1 - t.double()))
+        return 1 / (t.double() * (1 - t.double())).clamp(min=1e-300)  # at either end the density is 0 all the same
 
     def pdf(self, place: Tensor) -> Tensor:
         """Normal, about -mean."""

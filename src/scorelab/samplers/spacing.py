@@ -53,7 +53,8 @@ def log_snr(denoiser: Denoiser, steps: int, earliest: float, latest: float) -> T
 def karras(denoiser: Denoiser, steps: int, earliest: float, latest: float) -> Tensor:
     """Evenly in (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5)."""
     low, high = _reached(denoiser, earliest, latest)
-    root = _between(*(math.exp(-0.5 * end / RHO) for end in (low, high)), steps)
+    first, last = (math.exp(-0.5 * end / RHO) for end in (low, high))
+    root = _between(first, last, steps)
     return _at(denoiser, -2 * RHO * torch.log(root), earliest, latest)
 
 
