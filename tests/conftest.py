@@ -77,6 +77,14 @@ def each_form(*steps: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("schedule", "steps"), forms + [(name, None) for name in CONTINUOUS])
 
 
+def each_kind(*steps: int) -> pytest.MarkDecorator:
+    """As ``each_form``, for one schedule of each kind: where a test goes over other groups as well."""
+    kinds = [(name, number) for name in ("linear", "cosine", "subvp", "ve") for number in steps]
+    return pytest.mark.parametrize(
+        ("schedule", "steps"), kinds + [(name, None) for name in ("cosine", "vp", "subvp", "edm", "flow")]
+    )
+
+
 each_grid = pytest.mark.parametrize("schedule", STEPPED)
 PRESERVING = [name for name in STEPPED if hasattr(choose("schedule", name), "at_log_alpha_bar")]
 each_preserving_grid = pytest.mark.parametrize("schedule", PRESERVING)  # for what is written in DDPM's letters

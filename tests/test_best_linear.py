@@ -51,7 +51,7 @@ def test_of_a_gaussian_it_is_the_exact_denoiser() -> None:
 
 def test_no_affine_function_of_x_t_denoises_better() -> None:
     """Its error is that of least squares on the same draws, to their own noise; the exact one is below both."""
-    law, t, n = DigitsGaussians().law(), 0.4, 20_000
+    law, t, n = DigitsGaussians().law(), 0.4, 6_000
     x0, eps = law.draw(n, seeded()).x0.flatten(1), normal(n, 64, seed=7)
     times = torch.full((n,), t).double()
     truth = BestLinear(VP(), FixedSmall(), law).noised(x0.reshape(n, 1, 8, 8), times, eps.reshape(n, 1, 8, 8))
@@ -63,7 +63,7 @@ def test_no_affine_function_of_x_t_denoises_better() -> None:
     fit = torch.linalg.lstsq(design, x0).solution
     fitted = float((design @ fit - x0).square().sum(1).mean())
     assert errors[1] < 0.95 * errors[0]
-    assert fitted < errors[0] < fitted * 1.01
+    assert fitted < errors[0] < fitted * 1.03
 
 
 def test_boxes_of_one_side_have_a_twelfth_of_its_square() -> None:

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from conftest import choices, choose, each, each_form, each_grid, head_for
+from conftest import choices, choose, each, each_form, each_grid, each_kind, head_for
 from exact_cases import (
     Exploding,
     FiniteSetOracle,
@@ -138,7 +138,7 @@ def test_the_simple_loss_is_least_for_the_posterior_mean():
 # --- every loss
 
 
-@each_form(1000)
+@each_kind(1000)
 @each("prediction")
 @each("loss")
 def test_every_loss_is_finite_and_trains_every_head_under_every_schedule_it_accepts(loss, prediction, schedule, steps):
@@ -250,7 +250,7 @@ LOSSES = [
 ] + [pytest.param(ESM(weight, references=1), id=f"esm-1-{weight}") for weight in ("one", "sigma2", "g2")]
 
 
-@each_form(200)
+@each_kind(200)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_a_loss_is_its_weight_times_the_noise_error_up_to_what_no_mean_can_change(variance, loss, schedule, steps):
