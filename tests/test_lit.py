@@ -22,7 +22,7 @@ from scorelab.data.base import Split
 from scorelab.data.images import Digits
 from scorelab.data.module import Batches, DataModule
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
-from scorelab.errors import CheckpointError, UserError
+from scorelab.errors import CheckpointError, Refusal, UserError
 from scorelab.files import plain
 from scorelab.lit.actions import EverySteps, RunContext, affordable
 from scorelab.lit.callbacks import Validation
@@ -108,6 +108,22 @@ def test_the_first_averages_are_short_however_slow_the_decay() -> None:
         rest *= (1 + trainer.global_step) / (10 + trainer.global_step)
         moved = float(next(module.averaged.parameters()).detach().flatten()[0]) - start
         assert moved == pytest.approx(1 - rest, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch", [32, 256])
+def test_after_a_half_life_in_images_what_was_averaged_counts_for_half_at_any_batch_size(batch: int) -> None:
+    averaging, images = AveragedWeights(half_life=4096), 4096
+    after = range(400_000 // batch, 400_000 // batch + images // batch)  # long after the warm-up
+    assert math.prod(averaging.decay_at(step, batch) for step in after) == pytest.approx(0.5)
+    early = AveragedWeights(half_life=1e9)
+    assert early.decay_at(100, batch) == pytest.approx(0.5 ** (1 / (0.05 * 100)))
+    assert AveragedWeights(half_life=1e9).decay_at(1, batch) < 1e-5, "the random start is forgotten"
+
+
+@pytest.mark.parametrize(("more", "told"), [({"decay": 1.0}, "decay must lie"), ({"half_life": 0.0}, "half_life must")])
+def test_an_average_of_no_length_is_refused(more: dict, told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        AveragedWeights(**more)
 
 
 @pytest.mark.parametrize("schedule", [WarmupCosine, Constant])
