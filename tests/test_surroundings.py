@@ -73,7 +73,14 @@ def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_ad
     assert told.returncode == 0, told.stderr
     assert left(tmp_path)["status"] == "finished" and left(tmp_path)["records"]["training"]["processes"] == 2
     assert all(line.startswith(("training:", "evaluating:")) for line in told.stderr.splitlines() if line), told.stderr
-    beginnings = ("logs/train/a: ", "evaluating: ", "W&B: offline (no login)", "  simple", "weight card: ")
+    beginnings = (
+        "logs/train/a: ",
+        "log-SNR from ",
+        "evaluating: ",
+        "W&B: offline (no login)",
+        "  simple",
+        "weight card: ",
+    )
     assert all(line.startswith(beginnings) for line in told.stdout.splitlines()), told.stdout
 
 
