@@ -31,8 +31,8 @@ from scorelab.tracking.account import within
 from scorelab.tracking.dashboard import dashboard
 from scorelab.tracking.folders import Known, offline_folders
 from scorelab.tracking.history import History, flat
-from scorelab.tracking.projection import Rows
-from scorelab.tracking.session import written
+from scorelab.tracking.projection import Ending, Rows, curves
+from scorelab.tracking.session import _charts, written
 from scorelab.tracking.sync import runs
 from scorelab.tracking.tensorboard_logger import TensorBoard
 from scorelab.tracking.wandb_logger import Wandb
@@ -678,3 +678,14 @@ def test_the_command_of_the_ready_sweeps_agent_joins_the_sweep_and_shows_what_it
     assert {key: config[key]["value"] for key in sweep["parameters"]} == {
         key: each["values"][-1] for key, each in sweep["parameters"].items()
     }
+
+
+def test_what_is_a_curve_over_log_snr_is_a_chart_and_a_range_or_a_list_of_ranges_is_none(tmp_path: Path) -> None:
+    """As the records of a default run have them: the bound's two ends, the gradient noise's bins."""
+    records = {
+        "simple": {"log_snr": [-11.7, -11.1, -10.5], "error": [0.1, None, 0.3], "n": 720},
+        "vlb": {"log_snr": [-19.8, 10.1], "decoder_std": [0.01, 0.02]},
+        "gradient_noise": {"log_snr": [[10.1, 10.1], [8.5, 9.3], [7.2, 8.3]], "variance": [1.0, 2.0, 3.0]},
+    }
+    assert curves(records) == {"simple": {"log_snr": [-11.7, -11.1, -10.5], "error": [0.1, None, 0.3]}}
+    assert list(_charts(tmp_path, Ending(True, {}, records))) == ["curves/simple"]

@@ -134,11 +134,14 @@ class Ending:
 
 
 def curves(records: dict[str, Any]) -> dict[str, dict[str, list[float | None]]]:
-    """The curves over log-SNR of each yardstick: ``log_snr`` and all that has as many numbers."""
+    """The curves over log-SNR of each yardstick: ``log_snr`` and all that has as many numbers.
+
+    Not where that is a range, of two ends, nor where it is a list of ranges.
+    """
     found = {}
     for name, record in records.items():
         at = record.get("log_snr") if isinstance(record, dict) else None
-        if not isinstance(at, list) or len(at) < 2:
+        if not isinstance(at, list) or len(at) < 3 or not _is_curve(at, len(at)):
             continue
         each = {key: value for key, value in record.items() if _is_curve(value, len(at))}
         if len(each) > 1:
