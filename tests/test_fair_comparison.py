@@ -124,7 +124,17 @@ def test_what_could_not_be_chosen_has_no_numbers_anywhere() -> None:
 # --- like with like
 
 
-@pytest.mark.parametrize("key", [key for key in CIRCUMSTANCES if key != "data"])
+ASIDE = (  # written out once more, so that none is lost
+    "reference n images sets extractor extractor_hash rounding labels subset_size subsets splits neighbours items of "
+    "lattice dequantisation decoder"
+)
+
+
+def test_these_circumstances_are_all_that_are_compared() -> None:
+    assert set(CIRCUMSTANCES) == {"data", *ASIDE.split()}
+
+
+@pytest.mark.parametrize("key", ASIDE.split())
 def test_each_circumstance_that_is_recorded_keeps_numbers_apart(key: str) -> None:
     runs = [of_samples("simple", 0, 1.0, **{key: "one"}), of_samples("simple", 1, 1.0, **{key: "other"})]
     ranked, (told,) = alike(runs, "test/fid")
