@@ -35,7 +35,7 @@ def test_what_is_learned_comes_to_the_errors_that_were_seen_and_keeps_to_the_las
     law, schedule = Entropy(), Flow()
     for step in range(900):
         t = law.draw(schedule, 256, step, 0, 1, seeded(step)).t
-        law.see(t, bump(schedule.log_snr(t)) if step > 20 else torch.ones(256))
+        law.see(schedule, t, bump(schedule.log_snr(t)) if step > 20 else torch.ones(256))
     found, expected = law.density_by_cell, Entropy(least=bump(CENTRES)).density_by_cell
     inside = (CENTRES > -15) & (CENTRES < 12)
     assert torch.allclose(found[inside], expected[inside], atol=0.02)
@@ -44,7 +44,7 @@ def test_what_is_learned_comes_to_the_errors_that_were_seen_and_keeps_to_the_las
 def test_errors_that_are_no_numbers_are_left_out_and_a_checkpoint_has_all_that_was_seen() -> None:
     law, schedule = Entropy(), Flow()
     t = law.draw(schedule, 2000, 0, 0, 1, seeded()).t
-    law.see(t, torch.where(t < 0.5, torch.nan, 3.0))
+    law.see(schedule, t, torch.where(t < 0.5, torch.nan, 3.0))
     assert law.density_by_cell.isfinite().all()
     file = io.BytesIO()
     torch.save(law.state_dict(), file)
@@ -57,7 +57,7 @@ def test_errors_that_are_no_numbers_are_left_out_and_a_checkpoint_has_all_that_w
 def test_what_is_known_is_not_learned() -> None:
     law = Entropy(least=bump(CENTRES))
     before = law.density_by_cell
-    law.see(law.draw(Flow(), 500, 0, 0, 1, seeded()).t, torch.full((500,), 9.0))
+    law.see(Flow(), law.draw(Flow(), 500, 0, 0, 1, seeded()).t, torch.full((500,), 9.0))
     assert torch.equal(law.density_by_cell, before)
 
 

@@ -9,6 +9,7 @@ from exact_cases import Watched, normal, seeded
 from scorelab.data.synthetic import Ring
 from scorelab.denoisers import NO_LABEL, Denoiser, Exact, FixedSmall, Guided
 from scorelab.errors import Refusal
+from scorelab.laws import FiniteSet
 from scorelab.networks import MLP, UNet
 from scorelab.samplers import DDIM, Heun
 from scorelab.schedules import VP, Flow
@@ -27,6 +28,15 @@ def test_no_label_is_the_whole_law_and_a_label_its_part() -> None:
     none, whole = exact()(x, t, torch.full_like(label, NO_LABEL)), Exact(VP(), FixedSmall(), Ring().law())(x, t)
     assert torch.allclose(none.x0, whole.x0, rtol=1e-9)
     assert not torch.allclose(exact()(x, t, label).x0, whole.x0, rtol=1e-2)
+
+
+def test_no_label_is_the_whole_of_a_finite_set_too() -> None:
+    points, (x, t, label) = normal(40, 2, seed=5), asked()
+    told, untold = FiniteSet(points, torch.arange(40) % 8), FiniteSet(points)
+    mixed = torch.where(label > 2, label, NO_LABEL)
+    found = Exact(VP(), FixedSmall(), told, conditional=True)(x, t, mixed).x0
+    whole, part = (Exact(VP(), FixedSmall(), law, conditional=law is told)(x, t, label).x0 for law in (untold, told))
+    assert torch.allclose(found, torch.where((label > 2)[:, None], part, whole), rtol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [VP(), Flow()])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import choose, each_form
+from conftest import choose, each, each_form
 from exact_cases import GaussianOracle, Straight, Watched, normal, seeded
 from test_samplers import MEAN, STD, affine, oracle, propagated
 
@@ -138,8 +138,19 @@ def test_the_first_step_of_dpmpp_is_ddims_and_the_second_looks_back(double):
     assert torch.allclose(DPMpp2M().walk(Ask(denoiser), x, walk, None), sigma[:, None] * first + alpha[:, None] * d)
 
 
-def test_dpmpp_begins_without_signal(double):
-    assert DPMpp2M(8)(GaussianOracle(Straight(None), FixedSmall(), MEAN, STD), (4, 3), None, seeded()).isfinite().all()
+@each("sampler")
+def test_a_walk_begins_without_signal_or_is_refused(sampler, double):
+    walk, denoiser = choose("sampler", sampler), GaussianOracle(Straight(50), FixedSmall(), MEAN, STD)
+    if walk.needs_signal:
+        with pytest.raises(Refusal, match="needs some signal"):
+            walk.evaluations(denoiser)
+        return
+    assert walk.with_steps(8)(denoiser, (4, 3), None, seeded()).isfinite().all()
+
+
+def test_stirring_does_no_harm_where_there_is_no_signal(double):
+    denoiser = GaussianOracle(Straight(50), FixedSmall(), MEAN, STD)
+    assert Euler(8, churn=2.0)(denoiser, (4, 3), None, seeded()).isfinite().all()
 
 
 def test_a_step_of_euler_maruyama_is_the_reverse_equations(double):

@@ -101,12 +101,13 @@ def _sampler(run: Run) -> tuple[Any, dict[str, Any]]:
 
 
 def _other_weights(file: Path) -> bool:
-    """Whether an evaluation was told to take another checkpoint than the last, of which the run's own figures are."""
+    """Whether an evaluation was of another denoiser than the run's own figures: other weights, or guided."""
     try:
         words = json.loads(file.read_text(encoding="utf-8")).get("overrides") or []
     except (OSError, ValueError, AttributeError):
         return True
-    return any(str(word).startswith("checkpoint=") and not str(word).endswith("last.ckpt") for word in words)
+    plain = ("checkpoint=last", "guidance=1", "guidance=1.0")
+    return any(str(word).startswith(("checkpoint=", "guidance=")) and str(word) not in plain for word in words)
 
 
 def card(run: Run | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import yaml
 from scorelab.run.status import read_status, told
 
 BEYOND = 1e100  # the square of a larger number is none: a run that tells one has diverged
+EVALS = ("checkpoint", "against", "guidance", "guidance_log_snr")  # of eval: what the run itself has not
 GROUPS = ("data", "trainer", "callbacks")  # nodes of a config that are looked into
 READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
@@ -132,7 +133,7 @@ def read_run(path: Path, name: str | None = None) -> Run:
     config = {key: {} if key in GROUPS and not isinstance(node, dict) else node for key, node in config.items()}
     for word in content.get("overrides") or []:  # of eval: which of a run's weights, and beside whose
         key, _, value = str(word).partition("=")
-        config |= {key: value} if key in ("checkpoint", "against") else {}
+        config |= {key: value} if key in EVALS else {}
     without = None if content.get("status", "finished") == "finished" else _stands(path, content)  # eval says none
     numbers = {key: _number(value) for key, value in metrics.items()}
     if without is None and (seconds := _number(content.get("seconds"))) is not None:

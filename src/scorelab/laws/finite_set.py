@@ -100,8 +100,7 @@ class FiniteSet(Law):
         if labels is not None and len(labels) != len(points):
             raise ValueError(f"{len(points)} points, but {len(labels)} labels")
         self.shape, self.levels, self.size = points.shape[1:], levels, (1 + mirrored) * len(points)
-        if mirrored and labels is not None:
-            labels = labels.repeat(2)
+        labels = labels.repeat(2) if mirrored and labels is not None else labels
         dims = points[0].numel()
         self.chunk = min(chunk, max(1, LARGEST // dims))
         buffers = {"points": points.flatten(1), "labels": labels, "centred": None, "squares": None}
@@ -197,7 +196,8 @@ class FiniteSet(Law):
             squares = self.squares[here].float() if dtype == torch.float32 else points.square().sum(1)
             logits = torch.addmm(-half[:, None] * squares, scaled, points.T)
             if asked.label is not None and self.labels is not None:
-                logits.masked_fill_(self.labels[None, here] != asked.label[:, None], -math.inf)
+                of = asked.label[:, None]
+                logits.masked_fill_((self.labels[None, here] != of) & (of >= 0), -math.inf)
             yield Chunk(here, points, logits)
 
     def _rows(self, rows: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class DiffusionModule(LightningModule):
         self.record = record.after(self.record) if part else record
         if part == parts - 1:  # of the whole batch at once, as one process does
             self.timesteps.update(self.record.t, self.record.losses)
-            self.timesteps.see(self.record.t, self.record.errors)
+            self.timesteps.see(self.denoiser.schedule, self.record.t, self.record.errors)
         return loss / self.normalizer
 
     def configure_gradient_clipping(

@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from scorelab.errors import Refusal
 from scorelab.losses.noise_laws import NoiseLaw
-from scorelab.losses.timesteps import Timesteps
 from scorelab.schedules import Schedule
 
 EDGES = torch.linspace(-20, 14, 69, dtype=torch.float64)  # of cells of half a unit of log-SNR
@@ -38,7 +37,6 @@ class Entropy(NoiseLaw):
             raise Refusal(f"uniform must lie in (0, 1], got {uniform}")
         self.uniform, self.least = uniform, least
         self.sums, self.counts = torch.zeros(len(EDGES) - 1).double(), torch.zeros(len(EDGES) - 1).double()
-        self.schedule: Schedule | None = None
 
     def get_extra_state(self) -> dict[str, Any]:
         """What was seen, for the checkpoint."""
@@ -48,18 +46,13 @@ class Entropy(NoiseLaw):
         """Go on from there."""
         self.sums, self.counts = state["sums"].cpu(), state["counts"].cpu()
 
-    def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
-        """Independent times; remembers under which schedule."""
-        self.schedule = schedule
-        return super().draw(schedule, n, step, rank, world, generator)
-
-    def see(self, t: Tensor, errors: Tensor | None) -> None:
+    def see(self, schedule: Schedule, t: Tensor, errors: Tensor | None) -> None:
         """Remember the errors (n,) seen at t (n,); those that are no numbers aside."""
-        if self.least is not None or self.schedule is None or errors is None:
+        if self.least is not None or errors is None:
             return
         t, errors = t.detach().cpu().double(), errors.detach().cpu().double()
         t, errors = t[errors.isfinite()], errors[errors.isfinite()]
-        cell = _cell(self.schedule.log_snr(t))
+        cell = _cell(schedule.log_snr(t))
         seen = cell.bincount(minlength=len(self.counts)).double()
         kept = torch.where(seen > 0, KEPT, 1.0)
         self.sums = kept * self.sums + torch.zeros_like(self.sums).index_add_(0, cell, errors)

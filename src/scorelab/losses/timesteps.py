@@ -45,7 +45,7 @@ class TimestepSampler(nn.Module, ABC):
         """Learn from the losses (n,) seen at t (n,); most laws do not."""
         return
 
-    def see(self, t: Tensor, errors: Tensor | None) -> None:
+    def see(self, schedule: Schedule, t: Tensor, errors: Tensor | None) -> None:
         """Learn from ||eps - eps^||^2 / d (n,) of the same samples, None where the loss says none; most laws do not."""
         return
 

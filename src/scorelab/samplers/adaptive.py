@@ -1,6 +1,5 @@
 """The probability flow by a solver that chooses its own steps."""
 
-import math
 from typing import Self
 
 import torch
@@ -33,6 +32,7 @@ class RK45(Sampler):
     order = 5
     stochastic = False
     adaptive = True
+    needs_signal = True
 
     def __init__(self, tolerance: float = 1e-5, clip: bool = False) -> None:
         super().__init__(None, clip)
@@ -55,8 +55,7 @@ class RK45(Sampler):
         Raises:
             Refusal: for a schedule that ends without signal, at u = infinity.
         """
-        if math.isinf(float(denoiser.schedule.log_snr(self.times(denoiser)[:1]))):
-            raise Refusal("this solver needs some signal at the end of the process: set sampler=ddim or dpmpp_2m")
+        self.see_signal(denoiser)
         return ABOUT
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from scorelab.denoisers import Denoiser, Estimate, Variance
+from scorelab.denoisers import Denoiser, Estimate, Variance, ends_without_signal
 from scorelab.errors import Refusal
 from scorelab.samplers.spacing import SPACINGS
 from scorelab.schedules import Schedule
@@ -70,6 +70,7 @@ class Sampler(ABC):
         order: of the global error in the step size between two times (weak order where ``stochastic``).
         stochastic: whether a step draws noise.
         evaluations_per_step: how often a step to s > 0 asks, the call at x_t included.
+        needs_signal: whether a step cannot begin where alpha is 0.
 
     Raises:
         Refusal: for steps < 1.
@@ -79,6 +80,7 @@ class Sampler(ABC):
     stochastic: bool
     evaluations_per_step: int = 1
     adaptive: bool = False
+    needs_signal: bool = False
 
     def __init__(self, steps: int | None, clip: bool = True, spacing: str = "trailing") -> None:
         if steps is not None and steps < 1:
@@ -113,8 +115,22 @@ class Sampler(ABC):
         return torch.cat([walk, torch.zeros(1, dtype=torch.float64)])
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """Network evaluations per sample: ``evaluations_per_step`` for each step, and one for the last."""
+        """Network evaluations per sample: ``evaluations_per_step`` for each step, and one for the last.
+
+        Raises:
+            Refusal: for a process that ends without signal, where a step cannot begin there.
+        """
+        self.see_signal(denoiser)
         return self.evaluations_per_step * (len(self.times(denoiser)) - 2) + 1
+
+    def see_signal(self, denoiser: Denoiser) -> None:
+        """Refuse a process that ends without signal, where a step cannot begin there.
+
+        Raises:
+            Refusal: for one.
+        """
+        if self.needs_signal and ends_without_signal(denoiser.schedule):
+            raise Refusal("this sampler needs some signal at the end of the process: set sampler=ddim or dpmpp_2m")
 
     @abstractmethod
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:

@@ -50,8 +50,9 @@ class Euler(Sampler):
         self.stochastic = churn > 0
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
-        """Along the noise that is told at t."""
-        return _along(ask, estimate.x_t, estimate.eps, s, t)
+        """alpha_s x^_0 + sigma_s eps^, which is that step, also from where alpha is 0."""
+        x = estimate.x_t
+        return like(ask.schedule.alpha(s), x) * estimate.x0 + like(ask.schedule.sigma(s), x) * estimate.eps
 
     def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
         """The walk of all samplers, with noise stirred in before each step."""
@@ -74,10 +75,9 @@ class Euler(Sampler):
         inside = (now >= self.churn_min) & (now <= self.churn_max)
         more = torch.where(inside, growth, 1.0) * now
         later = torch.where(inside, schedule.inverse(-2 * torch.log(more)), t).clamp(max=ask.latest)
-        more = torch.exp(-0.5 * schedule.log_snr(later))
-        added = self.churn_noise * torch.sqrt((more**2 - now**2).clamp(min=0))
-        moved = like(1 / schedule.alpha(t), x) * x + like(added, x) * noise(x, generator)
-        return like(schedule.alpha(later), x) * moved, later
+        ratio = torch.where(later > t, schedule.alpha(later) / schedule.alpha(t), 1.0)  # no number where both are 0
+        added = (schedule.sigma(later) ** 2 - (ratio * schedule.sigma(t)) ** 2).clamp(min=0)
+        return like(ratio, x) * x + like(self.churn_noise * torch.sqrt(added), x) * noise(x, generator), later
 
 
 class Heun(Euler):
@@ -91,6 +91,7 @@ class Heun(Euler):
 
     order = 2
     evaluations_per_step = 2
+    needs_signal = True
 
     def __init__(
         self,
@@ -106,13 +107,8 @@ class Heun(Euler):
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """There, asked again, and once more from the start along the mean."""
-        there = ask(_along(ask, estimate.x_t, estimate.eps, s, t), s)
-        return _along(ask, estimate.x_t, 0.5 * (estimate.eps + there.eps), s, t)
-
-
-def _along(ask: Ask, x: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """x_s = alpha_s (x_t / alpha_t + (sigma~_s - sigma~_t) eps), in coefficients that are finite where alpha_t is 0."""
-    schedule = ask.schedule
-    alpha, there = schedule.alpha(t), schedule.alpha(s)
-    ratio = there / alpha
-    return like(ratio, x) * x + like(schedule.sigma(s) - schedule.sigma(t) * ratio, x) * eps
+        there = ask(super().step(ask, estimate, s, t, generator), s)
+        schedule, x = ask.schedule, estimate.x_t
+        ratio = schedule.alpha(s) / schedule.alpha(t)
+        along = like(schedule.sigma(s) - schedule.sigma(t) * ratio, x)  # alpha_s (sigma~_s - sigma~_t)
+        return like(ratio, x) * x + along * 0.5 * (estimate.eps + there.eps)

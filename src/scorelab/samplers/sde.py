@@ -14,6 +14,7 @@ class EulerMaruyama(Sampler):
 
     order = 1
     stochastic = True
+    needs_signal = True
 
     def __init__(self, steps: int = 500, clip: bool = True, spacing: str = "trailing") -> None:
         super().__init__(steps, clip, spacing)
