@@ -61,7 +61,7 @@ def takes(schedule: str, steps: int | None) -> bool:
         made = choose("schedule", schedule, num_steps=steps)
     except (TypeError, ValueError):
         return False
-    return made.num_steps == steps and (steps is None or float(made.alpha(torch.ones(1))) > 0)
+    return made.num_steps == steps and (steps is None or bool(made.alpha(torch.ones(1)) > 0))
 
 
 CONTINUOUS = [name for name in choices("schedule") if takes(name, None)]

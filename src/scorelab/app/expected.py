@@ -52,6 +52,7 @@ def expectation(experiment: Experiment, trainer: lightning.Trainer, done: int) -
 JUMP = 3.0  # of log-SNR in one step: a twentieth of the signal's power is left of it
 
 
+@torch.no_grad()
 def noise_levels(schedule: Schedule) -> str:
     """Between which log-SNRs a run is trained, and whether the last step of its grid is a jump."""
     low, high = schedule.log_snr_range()

@@ -30,7 +30,7 @@ from scorelab.evaluation import Results, run_yardsticks
 from scorelab.files import display_path, plain
 from scorelab.lit.bar import evaluations_shown
 from scorelab.lit.environment import ProcessEnvironment, launched_place
-from scorelab.lit.pictures import draw_results
+from scorelab.lit.pictures import draw_results, learned_curve
 from scorelab.lit.spread import spread
 from scorelab.report.card import draw_cards, write_card
 from scorelab.report.table import table
@@ -249,6 +249,8 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
     draw_results(results.records, context, run.path)
     results.records["data"] = experiment.data.records()
     results.records["card"] = {"normalizer": module.normalizer, "notes": list(experiment.card.notes)}
+    if module.evaluated.schedule.learns:
+        results.records["schedule"] = learned_curve(module.evaluated.schedule)
     results.records["training"] = {
         "steps": trainer.global_step,
         "skipped": checkpointing.guard.skipped,

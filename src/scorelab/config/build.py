@@ -248,6 +248,7 @@ def _card(
     """
     _check("prediction" if isinstance(denoiser, NetworkDenoiser) else "model", config, denoiser.check)
     _check("loss", config, lambda: loss.check(denoiser))
+    _check("timesteps", config, lambda: timesteps.check(denoiser.schedule))
     _check("sampler", config, lambda: sampler.evaluations(denoiser))
     for name, yardstick in yardsticks.items():
         _check(f"metrics.{name}", config, partial(yardstick.check, denoiser, settings))

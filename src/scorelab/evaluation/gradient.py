@@ -30,7 +30,8 @@ class Gradients:
         self.context = context
         self.card = weight_card(context.denoiser, context.loss, context.timesteps)
         self.denoiser = copy.deepcopy(context.denoiser).requires_grad_(True).eval()
-        self.parameters = [p for p in self.denoiser.parameters() if p.is_floating_point()]
+        self.denoiser.schedule.requires_grad_(False)  # a learned one has a gradient of another kind
+        self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         self.mean = torch.zeros(sum(p.numel() for p in self.parameters), dtype=torch.float64)
 
     def times(self, levels: Tensor, n: int, draws: Generator) -> Tensor:

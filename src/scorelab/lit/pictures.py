@@ -16,6 +16,8 @@ from scorelab.files import whole
 from scorelab.report.exact import draw_truth
 from scorelab.report.field import draw_fields
 from scorelab.report.plane import draw_plane
+from scorelab.report.schedule import draw_schedule
+from scorelab.schedules import Schedule
 from scorelab.tensors import to_bytes
 
 
@@ -67,9 +69,18 @@ def save_grid(images: Tensor, path: Path) -> None:
 def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Path) -> None:
     """The pictures of what was evaluated."""
     draw_truth(folder / "truth.png", records)
+    if context.denoiser.schedule.learns:
+        draw_schedule(folder / "schedule.png", learned_curve(context.denoiser.schedule))
     if context.exact_held_out is not None and context.train[0].numel() == 2:
         fields = score_fields(context.denoiser, context.exact_held_out)
         if fields:
             draw_fields(folder / "field.png", [asdict(field) for field in fields])
         if "sample_sets" in vars(context):
             save_plane(context.samples, context.held_out, folder / "samples.png")
+
+
+@torch.no_grad()
+def learned_curve(schedule: Schedule, places: int = 100) -> dict[str, list[float]]:
+    """Log-SNR by time, evenly over the training times, from data to noise."""
+    t = torch.linspace(schedule.t_min, schedule.t_max, places + 1, dtype=torch.float64)
+    return {"t": t.tolist(), "log_snr": schedule.log_snr(t).tolist()}

@@ -87,7 +87,8 @@ class Loss(nn.Module, ABC):
     normalised (``normalize=False`` then), and has no row in the matrix of objectives. It need not write the rest:
     ``shortfall`` is for losses that differ from a weighted noise error by a constant, ``cost`` for those that take
     more than one pass through the network, ``needs_exact`` for those that ask for the exact denoiser, ``check`` for
-    those that do not go with everything, ``trains_variance`` says that a learned variance gets a gradient from it.
+    those that do not go with everything, ``trains_variance`` says that a learned variance gets a gradient from it,
+    ``trains_schedule`` that a learned schedule gets one that makes it better rather than its noise easier.
     ``normalize`` is passed on by its constructor. A run's log shows the error of the noise beside a loss whose
     ``Terms`` say it, by ``eps_error(example, estimate)``. Most objectives are a ``WeightedError``, which writes one
     method.
@@ -99,6 +100,7 @@ class Loss(nn.Module, ABC):
     """
 
     trains_variance: bool = False
+    trains_schedule: bool = False
 
     @property
     def needs_exact(self) -> bool:
@@ -144,6 +146,8 @@ class Loss(nn.Module, ABC):
         if denoiser.variance.outputs > 1 and not self.trains_variance:
             other = "" if denoiser.schedule.num_steps is None else ", or loss=hybrid"
             raise Refusal(f"this loss gives a learned variance no gradient: set variance=fixed_small{other}")
+        if denoiser.schedule.learns and not self.trains_schedule:
+            raise Refusal("under this loss a schedule would learn the noise that is easy: set loss=vlb")
 
 
 class WeightedError(Loss):

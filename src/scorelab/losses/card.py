@@ -95,6 +95,7 @@ class Card:
         return [dict(zip(names, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
 
 
+@torch.no_grad()
 def weight_card(denoiser: Denoiser, loss: Loss, timesteps: TimestepSampler) -> Card:
     """The card of a loss under a denoiser's schedule and variance, and a timestep sampler."""
     schedule = denoiser.schedule

@@ -25,10 +25,20 @@ class TimestepSampler(nn.Module, ABC):
     Every rank passes a generator in the same state, draws for all ``world`` ranks, and keeps its share (``of_rank``),
     so laws over the whole batch (stratified) hold across ranks, and one rank with all of it draws the same times.
     ``divides_by_density`` says whether the weight undoes the law (the objective stays what it was) or the law is part
-    of the objective.
+    of the objective, ``uniform_in_time`` whether there is nothing to undo.
     """
 
     divides_by_density: bool = True
+    uniform_in_time: bool = False
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that learns where times are dense, if this law says that itself.
+
+        Raises:
+            Refusal: one sentence that says what to change.
+        """
+        if schedule.learns and not self.uniform_in_time:
+            raise Refusal("a learned schedule itself says which noise is drawn: set timesteps=uniform or stratified")
 
     def density(self, schedule: Schedule, t: Tensor) -> Tensor:
         """What the law makes of the objective, relative to uniform times: E[weight g(t)] = E_uniform[density g(t)].
@@ -58,6 +68,8 @@ def of_rank(draws: Tensor, n: int, rank: int) -> Tensor:
 class Uniform(TimestepSampler):
     """Independent t ~ U over the schedule's training times."""
 
+    uniform_in_time = True
+
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
         """Grid times (floor(T u) + 1) / T, u ~ U[0, 1)."""
         u = of_rank(torch.rand(n * world, generator=generator, dtype=torch.float64), n, rank)
@@ -66,6 +78,8 @@ class Uniform(TimestepSampler):
 
 class Stratified(TimestepSampler):
     """u_i = (u + i/B) mod 1: one random offset, the batch spread evenly (Kingma et al. 2021, appendix I.1)."""
+
+    uniform_in_time = True
 
     def draw(self, schedule: Schedule, n: int, step: int, rank: int, world: int, generator: Generator) -> Timesteps:
         """B = n * world places, this rank's n of them."""

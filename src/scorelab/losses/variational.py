@@ -10,6 +10,7 @@ from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.likelihood import bits_per_dim, bound_rate, bound_term
 from scorelab.losses.base import Example, Loss, Terms, eps_error, refuse_silence
+from scorelab.schedules import Schedule
 from scorelab.tensors import mean_except_batch
 
 
@@ -20,14 +21,22 @@ class VariationalBound(Loss):
     (Ho et al. 2020, eq. 5; Nichol & Dhariwal 2021, section 3). Where the schedule is continuous, the integrand
     (t_max - t_min)/2 (-dlambda/dt) ||eps - eps^||^2, whose mean over t ~ U[t_min, t_max] is the diffusion part; prior
     and decoder move no network there (Kingma et al. 2021, eq. 17).
+
+    A learned schedule is trained along with it: through the bound on the steps of a grid; where it is continuous,
+    which leaves the bound as it is, to make its estimate vary less (``steady``).
     """
 
     trains_variance = True
+    trains_schedule = True
 
     def forward(self, denoiser: Denoiser, example: Example, generator: Generator | None = None) -> Terms:
         """T L_t, or the integrand, of each sample, (B,), bits/dim."""
+        schedule = denoiser.schedule
         estimate = denoiser(example.x_t, example.t, example.label)
-        return Terms(scaled_term(denoiser, estimate, example), eps_error=eps_error(example, estimate))
+        loss = scaled_term(denoiser, estimate, example)
+        if schedule.learns and schedule.num_steps is None:
+            loss = loss + steady(schedule, example.t, loss.detach())
+        return Terms(loss, eps_error=eps_error(example, estimate))
 
     def noise_weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """T/(2 ln 2) c_0^2 / (S s^2) on a step, NaN at the decoder; continuous: duration (-dlambda/dt)/(2 ln 2)."""
@@ -60,6 +69,25 @@ class VariationalBound(Loss):
                 "a continuous process has no steps whose variance could be learned: set schedule.num_steps, or "
                 "variance=fixed_small"
             )
+
+
+def steady(schedule: Schedule, t: Tensor, loss: Tensor) -> Tensor:
+    """0 for each sample (B,), with the gradient of ln E[L^2] / 2 to the parameters of a continuous schedule.
+
+    The mean of L = e(lambda) / p(lambda), e the noise error and p the density of lambda, is the integral of e: p does
+    not move it, but its second moment, the integral of E[e^2] / p, and so its variance. That is least where p is in
+    proportion to sqrt(E[e^2 | lambda]), the law of ``Importance``. Held at the lambdas that were drawn, by the present
+    p, its gradient is that of E[L^2 p / p']; it is divided by the batch's own mean of L^2, so that it has one scale
+    beside that of the bound (Kingma et al. 2021, appendix I.2 differentiate through the network instead).
+
+    Args:
+        schedule: that drew t.
+        t: times (B,), uniform over the schedule's.
+        loss: L (B,), without a gradient.
+    """
+    share = loss.double() ** 2 / loss.double().square().mean()
+    log_density = schedule.log_density(t)
+    return (0.5 * share * (log_density.detach() - log_density)).to(loss.dtype)
 
 
 class Hybrid(Loss):
@@ -101,6 +129,7 @@ class Hybrid(Loss):
         Raises:
             Refusal: for a fixed variance, or T < 2, or no T, or alpha = 0 at t = 1.
         """
+        super().check(denoiser)
         refuse_silence(denoiser.schedule)
         if denoiser.schedule.num_steps is None or denoiser.schedule.num_steps < 2:
             raise Refusal("this loss learns the variance of steps: set schedule.num_steps to 2 or more")

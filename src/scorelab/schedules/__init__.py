@@ -6,6 +6,7 @@ from scorelab.schedules.contract import check_contract
 from scorelab.schedules.discrete import JSD, Linear, LinearZeroSNR, ScaledLinear, Table, Warmup, discretized
 from scorelab.schedules.exploding import EDM, VE, VarianceExploding
 from scorelab.schedules.interpolating import Flow, SubVP
+from scorelab.schedules.learned import Learned
 
 __all__ = [
     "EDM",
@@ -15,6 +16,7 @@ __all__ = [
     "Cosine",
     "Curve",
     "Flow",
+    "Learned",
     "Linear",
     "LinearZeroSNR",
     "ScaledLinear",

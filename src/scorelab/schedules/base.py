@@ -90,6 +90,11 @@ class Schedule(nn.Module, ABC):
             raise Refusal(f"log_snr_shift must be finite, got {log_snr_shift}")
         self.num_steps, self.log_snr_shift = num_steps, log_snr_shift
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters of its own."""
+        return next(self.parameters(), None) is not None
+
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """The signal's coefficient."""
@@ -97,6 +102,16 @@ class Schedule(nn.Module, ABC):
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """The noise's standard deviation."""
+
+    def log_density(self, t: Tensor) -> Tensor:
+        """Ln p(lambda), p = -dt / dlambda, of times t (B,): what a continuous schedule that learns is trained by.
+
+        See ``Learned``.
+
+        Raises:
+            Refusal: for one that does not say it.
+        """
+        raise Refusal(f"{type(self).__name__} learns a continuous process: write log_density(), or set num_steps")
 
     def log_snr(self, t: Tensor) -> Tensor:
         """lambda(t) = log(alpha^2 / sigma^2), strictly falling; +inf at t = 0 where sigma is 0 there."""
@@ -135,7 +150,7 @@ class Schedule(nn.Module, ABC):
 
         With parameters of its own, a schedule can be trained through it; t itself cannot.
         """
-        kept = torch.is_grad_enabled() and any(True for _ in self.parameters())
+        kept = torch.is_grad_enabled() and self.learns
         with torch.inference_mode(False), torch.enable_grad():
             at = t.detach().to(torch.float64).clone().requires_grad_()
             value = function(at)
@@ -171,7 +186,7 @@ class Schedule(nn.Module, ABC):
 
     def _ends(self) -> tuple[float, float]:
         """The times of ``log_snr_ends``, the cleaner first: found once, or, where training moves them, every time."""
-        return self._fixed_ends if next(self.parameters(), None) is None else self._found_ends()
+        return self._found_ends() if self.learns else self._fixed_ends
 
     @cached_property
     def _fixed_ends(self) -> tuple[float, float]:
@@ -181,6 +196,7 @@ class Schedule(nn.Module, ABC):
         low, high = self.log_snr_ends
         return self._time_at(high), self._time_at(low)
 
+    @torch.no_grad()
     def _time_at(self, log_snr: float) -> float:
         """Where lambda is this value, 0 or 1 where it is not in between."""
         start, end = self.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
@@ -198,6 +214,7 @@ class Schedule(nn.Module, ABC):
             return torch.lerp(torch.full_like(u, self.t_min), torch.full_like(u, self.t_max), u)
         return (torch.floor(self.num_steps * u) + 1).clamp(max=self.num_steps) / self.num_steps
 
+    @torch.no_grad()
     def log_snr_range(self) -> tuple[float, float]:
         """The least and greatest lambda at which a denoiser of this schedule was trained: [lambda_T, lambda_1]."""
         low, high = self.log_snr(torch.tensor([self.t_max, self.t_min], dtype=torch.float64)).tolist()
