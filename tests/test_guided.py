@@ -5,12 +5,15 @@ import math
 import pytest
 import torch
 from exact_cases import Watched, normal, seeded
+from test_configs import built
 
 from scorelab.data.synthetic import Ring
 from scorelab.denoisers import NO_LABEL, Denoiser, Exact, FixedSmall, Guided
 from scorelab.errors import Refusal
+from scorelab.evaluation import GuidanceScales
 from scorelab.laws import FiniteSet
 from scorelab.networks import MLP, UNet
+from scorelab.report.guidance import draw_guidance
 from scorelab.samplers import DDIM, Heun
 from scorelab.schedules import VP, Flow
 
@@ -128,3 +131,41 @@ def test_guidance_that_cannot_be_is_refused(scale, low, high) -> None:
 def test_it_says_that_it_is_no_posterior_mean() -> None:
     inner: Denoiser = exact()
     assert Guided(inner, 2.0).guided and not inner.guided and inner.evaluations == 1
+
+
+CONDITIONAL = ("data=digits", "++model.conditional=true", "++model.label_dropout=0.1", "++model.channels=8")
+
+
+def guidance(*words: str):
+    experiment = built(*CONDITIONAL, "metrics=[guidance]", "++sampler.steps=6", "++evaluation.samples=40", *words)
+    return experiment, experiment.context(experiment.module.denoiser)
+
+
+def test_all_samples_of_the_exact_score_are_what_was_asked_for_and_of_no_score_a_tenth() -> None:
+    _, of = guidance()
+    untrained = GuidanceScales([1.0]).run(of, None)
+    assert untrained.metrics["guidance_asked"] < 0.4
+    of.denoiser = of.exact_train
+    found = GuidanceScales([1.0, 2.0]).run(of, None)
+    assert found.metrics["guidance_asked"] >= 0.95 and 0.9 < found.metrics["guidance_control"] <= 1
+    assert found.metrics["guidance_fid"] == min(found.records["fid"]) < untrained.metrics["guidance_fid"]
+    assert found.metrics["guidance_scale"] == [1, 2][found.records["fid"].index(min(found.records["fid"]))]
+    assert found.evaluations == GuidanceScales([1.0, 2.0]).cost(of) == 40 * 6 * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["++model.conditional=false", "++model.label_dropout=0"], "trained without labels"),
+        (["++model.label_dropout=0"], "never did without labels"),
+    ],
+)
+def test_guidance_is_not_tried_on_what_never_learned_it(words, told) -> None:
+    assert told in GuidanceScales().inapplicable(guidance(*words)[1])
+
+
+def test_the_picture_of_guidance_is_drawn_with_and_without_a_classifier(tmp_path) -> None:
+    record = {"scale": [1, 2], "fid": [3.0, 2.0], "asked": [0.9, 1.0], "control": 0.97, "control_n": 40, "n": 1000}
+    for name, control in (("with", 0.97), ("without", None)):
+        draw_guidance(tmp_path / f"{name}.png", record | {"control": control, "floor_value": 1.0})
+    assert (tmp_path / "with.png").stat().st_size > (tmp_path / "without.png").stat().st_size > 0

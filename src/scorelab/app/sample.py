@@ -40,6 +40,7 @@ log = logging.getLogger("scorelab")
 
 DRAWN = (*DENOISER, "sampler", "evaluation")  # what sampling uses of a run
 SHOWN, PLACED = 256, 10_000  # in the picture: images, points
+COLUMNS = 32  # that a picture has at most, one for each class
 
 
 def sample(cfg: DictConfig) -> None:
@@ -94,6 +95,11 @@ class Labels:
         if label is not None and classes is not None and not 0 <= label < classes:
             raise UserError(f"label={label}: no such label; possible: 0 ... {classes - 1}")
         return cls(conditional and classes is not None, classes or 1, label)
+
+    @property
+    def columns(self) -> int | None:
+        """One for each label, where they come in turn and there are not too many."""
+        return self.classes if self.conditional and self.label is None and self.classes <= COLUMNS else None
 
     def at(self, places: range) -> Tensor:
         """Of these places."""
@@ -192,7 +198,7 @@ def draw(drawing: Drawing, kept: Kept, name: str, about: dict[str, Any]) -> None
         write_json(kept.folder / "samples.json", made)
         with told_where_it_stopped(kept):
             draw_missing(drawing, kept, have)
-            save_first(kept, drawing.data, picture)
+            save_first(kept, drawing, picture)
             kept.finish(drawing.batch)
     log.info("%s\n%s", picture, kept.result)
 
@@ -224,16 +230,19 @@ def draw_missing(drawing: Drawing, kept: Kept, have: int) -> None:
                     log.info("about %s s to go, at the speed of the first %s", f"{seconds:,.0f}", len(places))
 
 
-def save_first(kept: Kept, data: DataModule, path: Path) -> None:
-    """The picture: a grid of the first images, or the first points beside held-out ones."""
+def save_first(kept: Kept, drawing: Drawing, path: Path) -> None:
+    """The picture: a grid of the first images, a column for each label in turn, or the first points beside held-out."""
+    data, columns = drawing.data, drawing.labels.columns
     images = len(data.shape) == 3
     count = min(kept.n, SHOWN if images else PLACED)
+    if columns and images:
+        count = min(kept.n, columns * columns)
     first = torch.from_numpy(np.concatenate(list(kept.blocks(count))))
     if not images:
         save_plane(first, data.splits["val"].values, path)
     else:
         pixels = first.permute(0, 3, 1, 2)
-        save_grid(pixels if data.levels is not None else to_bytes(pixels, None), path)
+        save_grid(pixels if data.levels is not None else to_bytes(pixels, None), path, columns)
 
 
 @contextmanager

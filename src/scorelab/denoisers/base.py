@@ -39,6 +39,11 @@ class Denoiser(nn.Module, ABC):
         return False
 
     @property
+    def label_free(self) -> bool:
+        """Whether it takes labels and knows what to do without one (-1)."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights and tables are."""
         return next(chain(self.parameters(), self.buffers())).device

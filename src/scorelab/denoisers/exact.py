@@ -31,6 +31,11 @@ class Exact(Denoiser):
             raise Refusal("a conditional denoiser needs a law with labels")
         self.law, self.conditional = law, conditional
 
+    @property
+    def label_free(self) -> bool:
+        """Whether the law is told labels: -1 is the whole of it."""
+        return self.conditional
+
     def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:
         """The law of x_0 given x_t (B, ...) at times t (B,), in float64, mixed precision or not."""
         with torch.autocast(x_t.device.type, enabled=False):

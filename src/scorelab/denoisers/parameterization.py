@@ -70,6 +70,11 @@ class NetworkDenoiser(Denoiser):
         self.network = network
         self.prediction = prediction
 
+    @property
+    def label_free(self) -> bool:
+        """Whether training took labels away."""
+        return bool(getattr(self.network, "label_dropout", 0))
+
     def check(self) -> None:
         """Refuse a schedule under which the network's output would say nothing of the data, or is no number."""
         self.prediction.check(self.schedule)

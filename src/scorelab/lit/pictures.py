@@ -15,6 +15,7 @@ from scorelab.evaluation.field import score_fields
 from scorelab.files import whole
 from scorelab.report.exact import draw_truth
 from scorelab.report.field import draw_fields
+from scorelab.report.guidance import draw_guidance
 from scorelab.report.plane import draw_plane
 from scorelab.report.schedule import draw_schedule
 from scorelab.schedules import Schedule
@@ -46,29 +47,32 @@ def _in_plane(points: Tensor) -> Tensor:
     return torch.cat([points.cpu(), torch.linspace(-1, 1, len(points))[:, None].to(points.dtype)], 1)
 
 
-def grid_of(images: Tensor, least: int = 48) -> Image.Image:
+def grid_of(images: Tensor, least: int = 48, columns: int | None = None) -> Image.Image:
     """Bytes (N, C, H, W) as one picture, about square, each image enlarged to at least ``least`` pixels.
 
+    Of labels in turn, a column for each is asked for by ``columns``.
     Of other channels than one or three, the first three are shown as red, green and blue; of two, no blue.
     """
     if images.shape[1] not in (1, 3):
         images = torch.cat([images[:, :3], torch.zeros_like(images[:, : max(0, 3 - images.shape[1])])], 1)
-    columns = max(1, round(len(images) ** 0.5))
+    columns = columns or max(1, round(len(images) ** 0.5))
     scale = max(1, -(-least // images.shape[-1]))
     enlarged = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(enlarged, columns, padding=2, pad_value=128)
     return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 
-def save_grid(images: Tensor, path: Path) -> None:
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Save bytes (N, C, H, W) as one PNG: see ``grid_of``."""
     with whole(path) as file:
-        grid_of(images).save(file, format="PNG")
+        grid_of(images, columns=columns).save(file, format="PNG")
 
 
 def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Path) -> None:
     """The pictures of what was evaluated."""
     draw_truth(folder / "truth.png", records)
+    if "scale" in records.get("guidance", {}):
+        draw_guidance(folder / "guidance.png", records["guidance"])
     if context.denoiser.schedule.learns:
         draw_schedule(folder / "schedule.png", learned_curve(context.denoiser.schedule))
     if context.exact_held_out is not None and context.train[0].numel() == 2:

@@ -98,6 +98,14 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
         ),
         "sliced_wasserstein_floor": Number("the same of fresh draws of the law", ""),
     },
+    "guidance": {
+        "guidance_fid": Number("least Fréchet distance over guidance scales", LESS, "good is the floor"),
+        "guidance_scale": Number("guidance scale of the least Fréchet distance", ""),
+        "guidance_asked": Number(
+            "greatest share, over guidance scales, of samples recognised as the label asked for", MORE, "perfect is 1"
+        ),
+        "guidance_control": Number("share of held-out images recognised as their label", ""),
+    },
     "own_path": {
         "own_path": Number(
             "squared error against the true score where the run's own sampler goes", LESS, "perfect is 0"
