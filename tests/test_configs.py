@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import STEPPED, choices, choose, read_digits_once
+from conftest import STEPPED, choices, read_digits_once
 from exact_cases import normal
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
+from test_results import part_of
 
 from scorelab.config.build import Experiment, build, sized
 from scorelab.config.check import GIVEN, completed
@@ -27,6 +28,7 @@ from scorelab.data.module import DataModule
 from scorelab.denoisers import Exact, FixedSmall
 from scorelab.errors import Refusal, UserError
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, run_yardsticks
+from scorelab.evaluation.samplers import SamplerComparison
 from scorelab.evaluation.samples import SampleYardstick
 from scorelab.laws import FiniteSet
 from scorelab.losses import Simple, Uniform
@@ -277,10 +279,10 @@ def test_whatever_asks_for_features_says_so_before_anything_is_trained() -> None
             return super().features(images)
 
     for name in choices("metrics"):
-        if name == "objectives":
+        if name == "guidance":  # of what takes labels
             continue
-        part, asked = choose("metrics", name), list[torch.Tensor]()
-        if not isinstance(part, SampleYardstick):
+        part, asked = part_of(name), list[torch.Tensor]()
+        if not isinstance(part, SampleYardstick | SamplerComparison):
             assert not part.of_features, name
             continue
         values, labels = normal(8, 4, seed=1).float(), torch.zeros(8).long()

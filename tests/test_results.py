@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ from scorelab.schedules import Cosine
 from scorelab.tensors import to_levels
 
 SHAPE, LEVELS = (1, 4, 4), 17
+
+
+OF_CHOICES = {
+    "objectives": partial(parts.Objectives, simple=Simple()),
+    "samplers": partial(parts.SamplerComparison, ddim=DDIM()),
+}
+
+
+def part_of(name: str) -> parts.Yardstick:
+    """The yardstick a choice stands for; of those that have all choices of a group, one with one of them."""
+    return OF_CHOICES[name]() if name in OF_CHOICES else choose("metrics", name)
 
 
 def oracle() -> GaussianOracle:
@@ -154,7 +166,7 @@ def test_a_part_brings_the_words_of_its_row_and_its_record_keeps_them_for_a_tabl
 
 
 def test_every_number_that_a_part_shows_is_one_of_its_own_and_has_a_place():
-    shown = [choose("metrics", name) for name in choices("metrics") if name != "objectives"]
+    shown = [choose("metrics", name) for name in choices("metrics") if name not in OF_CHOICES]
     assert all({row.number for row in part.rows} <= set(part.names) and part.rows for part in shown)
     places = [row.place for part in shown for row in part.rows]
     assert sorted(places) == list(range(len(places)))
@@ -219,9 +231,7 @@ def test_the_bound_takes_what_is_left_and_so_decides_of_no_other_part(more, told
 
 
 def test_parts_of_fixed_cost_come_first_then_the_solver_then_the_bound():
-    turns = {
-        name: choose("metrics", name).turn(EvaluationSettings()) for name in choices("metrics") if name != "objectives"
-    }
+    turns = {name: part_of(name).turn(EvaluationSettings()) for name in choices("metrics")}
     assert {name for name, turn in turns.items() if turn} == {"ode_nll", "vlb"} and turns["ode_nll"] < turns["vlb"]
     assert HeldOutBound().turn(EvaluationSettings(bound="exact")) == 0
 
@@ -231,7 +241,7 @@ def test_parts_of_fixed_cost_come_first_then_the_solver_then_the_bound():
 
 @pytest.mark.parametrize("name", choices("metrics"))
 def test_the_hint_beside_a_part_that_does_not_fit_names_keys_there_are(name):
-    part = parts.Objectives(simple=Simple()) if name == "objectives" else choose("metrics", name)
+    part = part_of(name)
     for metric in (EvaluationSettings(), EvaluationSettings(bound="exact")):
         hint = part.cheaper(metric)
         for key in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", hint):
@@ -239,7 +249,7 @@ def test_the_hint_beside_a_part_that_does_not_fit_names_keys_there_are(name):
             owner = {"evaluation": EvaluationSettings, "sampler": DDIM}.get(group[0], type(part))
             assert group in (["evaluation"], ["sampler"], ["metrics", name])
             assert argument in inspect.signature(owner).parameters
-        costly = part.of_samples or name in ("vlb", "gradient_noise", "ode_nll", "objectives")
+        costly = part.of_samples or name in ("vlb", "gradient_noise", "ode_nll", "guidance", *OF_CHOICES)
         assert bool(hint) is costly, "the others look at all that is held out, or ask no network"
 
 

@@ -112,7 +112,8 @@ def bases() -> dict[str, type]:
         "trainer": Trainer,
         "logger": RunLogger,
         "metrics": Yardstick,
-        "metrics.*.*": Loss,
+        "metrics.objectives.*": Loss,
+        "metrics.samplers.*": Sampler,
         "evaluation": EvaluationSettings,
     }
 
@@ -125,7 +126,7 @@ def target_of(node: Mapping[str, Any], path: str) -> type:
     """
     name = node["_target_"]
     group, *inner = path.split(".")
-    base = bases().get(path) or bases().get(".".join([group, *["*"] * len(inner)])) or bases().get(group)
+    base = bases().get(path) or bases().get(".".join([group, *inner[:-1], "*"])) or bases().get(group)
     found = _imported(str(name), f"{path}._target_={name}")
     if base is None or not (isinstance(found, type) and issubclass(found, base)):
         wanted = "nothing" if base is None else f"a class of kind {base.__name__}"

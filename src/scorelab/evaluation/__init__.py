@@ -16,6 +16,7 @@ from scorelab.evaluation.noise_profile import NoiseProfile
 from scorelab.evaluation.objectives import Objectives
 from scorelab.evaluation.own_path import OwnPath
 from scorelab.evaluation.results import Results, expected_cost, run_yardsticks
+from scorelab.evaluation.samplers import SamplerComparison
 from scorelab.evaluation.samples import Frechet, Memorization, Recognition
 from scorelab.evaluation.score import ExactLikelihood, ScoreError
 
@@ -46,6 +47,7 @@ __all__ = [
     "Recognition",
     "Result",
     "Results",
+    "SamplerComparison",
     "ScoreError",
     "TableRow",
     "Yardstick",

@@ -17,6 +17,7 @@ from scorelab.report.exact import draw_truth
 from scorelab.report.field import draw_fields
 from scorelab.report.guidance import draw_guidance
 from scorelab.report.plane import draw_plane
+from scorelab.report.samplers import draw_samplers
 from scorelab.report.schedule import draw_schedule
 from scorelab.schedules import Schedule
 from scorelab.tensors import to_bytes
@@ -73,6 +74,8 @@ def draw_results(records: dict[str, Any], context: EvaluationContext, folder: Pa
     draw_truth(folder / "truth.png", records)
     if "scale" in records.get("guidance", {}):
         draw_guidance(folder / "guidance.png", records["guidance"])
+    if "by_sampler" in records.get("samplers", {}):
+        draw_samplers(folder / "samplers.png", records["samplers"])
     if context.denoiser.schedule.learns:
         draw_schedule(folder / "schedule.png", learned_curve(context.denoiser.schedule))
     if context.exact_held_out is not None and context.train[0].numel() == 2:

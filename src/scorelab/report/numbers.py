@@ -175,6 +175,9 @@ def number(name: str) -> Number:
         return NUMBERS[short]
     if short.startswith("objective_"):
         return Number(f"the objective {short.removeprefix('objective_')}, as a noise error under its own weights")
+    if short.startswith("sampler_"):
+        told = f"least Fréchet distance of the sampler {short.removeprefix('sampler_')} over numbers of evaluations"
+        return Number(told, LESS, "good is the floor")
     if short.startswith("colour_"):
         return Number("what perfect samples have", "")
     return Number("", "")
@@ -184,7 +187,9 @@ def yardstick(name: str) -> str:
     """Which yardstick tells a number, and so where its records are: that of test/fid_floor is fid."""
     short = name.rpartition("/")[2]
     first = short.partition("_")[0]
-    return YARDSTICK.get(short) or {"objective": "objectives", "colour": "colour"}.get(first, short)
+    return YARDSTICK.get(short) or {"objective": "objectives", "sampler": "samplers", "colour": "colour"}.get(
+        first, short
+    )
 
 
 def goal(name: str) -> str | None:
