@@ -11,7 +11,7 @@ from scorelab.samplers import DDIM, DDPM, RK45, EulerMaruyama, Heun
 
 
 def context(*words: str):
-    experiment = built("data=digits_gaussians", "++model.channels=8", "++evaluation.samples=32", *words)
+    experiment = built("data=digits_gaussians", "++model.channels=8", "++evaluation.samples=64", *words)
     return experiment.context(experiment.module.denoiser)
 
 
@@ -41,7 +41,7 @@ def test_the_exact_score_comes_nearer_with_more_evaluations_and_all_of_them_are_
     (alone,) = found.records["by_sampler"]["rk45"]
     assert alone["steps"] is None
     counted = [line["evaluations"] for lines in found.records["by_sampler"].values() for line in lines]
-    assert found.evaluations == part.cost(of) == 2 * 32 * sum(counted)
+    assert found.evaluations == part.cost(of) == 2 * 64 * sum(counted)
     draw_samplers(tmp_path / "samplers.png", found.records)
     assert (tmp_path / "samplers.png").stat().st_size > 10_000
     assert "at 4, 24 evaluations: " in found.records["sampler_ddim_told"]
