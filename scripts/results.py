@@ -22,7 +22,6 @@ SWEEPS = {  # by directory of results/; a continuous schedule has no steps whose
     "embedded": [["sweep=results_embedded"]],
     "timesteps": [["sweep=results_timesteps"]],
 }
-TOGETHER = ("digits_gaussians", "digits")  # one table, one picture; every other sweep has its own
 DIGITS = 6  # of a number that are kept: more differ from one kind of processor to the next
 
 
@@ -65,10 +64,8 @@ def main() -> int:
                     return status
     for name in SWEEPS:
         print(f"results/{name}: {copy(name)} runs")
-    tables = [([f"results/{name}" for name in TOGETHER], "results")]
-    tables += [([f"results/{name}"], f"results/{name}") for name in SWEEPS if name not in TOGETHER]
-    for directories, out in tables:
-        command = [sys.executable, "src/compare.py", *directories, f"out={out}"]
+    for name in SWEEPS:
+        command = [sys.executable, "src/compare.py", f"results/{name}"]
         if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
             return status
     return 0

@@ -21,22 +21,30 @@ MOST = 60  # configurations in a picture: the first of the table
 
 def draw_comparison(path: Path, found: Ranking) -> None:
     """A row for each configuration, the best on top: means and their standard errors, seeds as small dots."""
-    numbers = [found.by, *[name for name in BESIDE if name in found.columns and name != found.by][:1]]
     sections = [section for section in found.sections if any(_mean(row, found.by) for row in section.rows)]
     if not sections:
         return
+    numbers = [[found.by, *_beside(section, found)] for section in sections]
     labels = [_label(row, found) for section in sections for row in section.rows[:MOST]]
     left = 0.6 + LETTER * max(map(len, labels))
     heights = [0.3 + ROW * min(len(section.rows), MOST) for section in sections]
-    boxes = _boxes(left, [WIDTH] * len(numbers), heights, below=0.65, right=0.2)
-    for panels, section in zip(boxes.axes, sections, strict=True):
-        _panels(panels, section, numbers, found)
+    boxes = _boxes(left, [WIDTH] * max(map(len, numbers)), heights, below=0.65, right=0.2)
+    for panels, section, names in zip(boxes.axes, sections, numbers, strict=True):
+        _panels(panels[: len(names)], section, names, found)
+        for unused in panels[len(names) :]:
+            unused.remove()
     _save(boxes.figure, path)
+
+
+def _beside(section: Section, found: Ranking) -> list[str]:
+    """The number that stands beside the one that ranks: the first that these data have."""
+    known = [name for name in BESIDE if any(_mean(row, name) for row in section.rows[:MOST])]
+    return [name for name in known if name in found.columns and name != found.by][:1]
 
 
 def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found: Ranking) -> None:
     rows = section.rows[:MOST]
-    look = looks(found, section)
+    look = looks(found)
     for column, name in zip(axes, numbers, strict=True):
         for place, row in enumerate(rows):
             if (mean := _mean(row, name)) is None:
@@ -72,10 +80,11 @@ def _label(row: Row, found: Ranking) -> str:
     return " ".join(words) + (" *" if row.cells[found.by].wins else "")
 
 
-def looks(found: Ranking, section: Section) -> Callable[[Row], tuple[str, str, str]]:
+def looks(found: Ranking) -> Callable[[Row], tuple[str, str, str]]:
     """Colour, mark and line of a row: the colour tells its first key, the others tell its second."""
     keys = [key for key in found.keys if key != "data" or len(found.sections) == 1]
-    known = [list(dict.fromkeys(row.configuration.choices.get(key, "") for row in section.rows)) for key in keys[:2]]
+    rows = [row for section in found.sections for row in section.rows]
+    known = [list(dict.fromkeys(row.configuration.choices.get(key, "") for row in rows)) for key in keys[:2]]
 
     def look(row: Row) -> tuple[str, str, str]:
         if not keys:
@@ -98,7 +107,7 @@ def draw_curves(path: Path, found: Ranking, name: str = "val/simple") -> None:
         0.95, [6.2], [3.8] * len(sections), below=0.6, right=columns * (0.6 + LETTER * max(map(len, labels)))
     )
     for (axes,), section in zip(boxes.axes, sections, strict=True):
-        look, handles, names = looks(found, section), [], []
+        look, handles, names = looks(found), [], []
         for row in section.rows[:MOST]:
             runs = [run for run in row.configuration.runs if run.without is None]
             curves = [dict(points) for run in runs if (points := run.curve(name))]
