@@ -1,12 +1,15 @@
-"""The parts of a U-Net."""
+"""The parts of networks: how they are told time and label, and the layers of a U-Net."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -15,48 +18,11 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
     """The layer with all weights zero: a residual branch that starts as the identity."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
     return layer
-
-
-def labels_of(classes: int, label: Tensor | None, x: Tensor, dropout: float, training: bool) -> Tensor:
-    """Which row (B,) of an embedding of labels each x (B, ...) gets: its label's, or the last, of no label (-1).
-
-    While training a share ``dropout`` of the labels is taken away, so that "no label" is learned too (Ho & Salimans
-    2022, "Classifier-free diffusion guidance", algorithm 1).
-
-    Raises:
-        Refusal: for no labels at all, where training never left them out.
-    """
-    if label is None:
-        if not dropout:
-            raise Refusal(
-                "this network is conditional and was never trained without labels: give labels, or train with "
-                "model.label_dropout=0.1"
-            )
-        return torch.full((len(x),), classes, device=x.device)
-    left_out = label < 0
-    if training and dropout:
-        left_out = left_out | (torch.rand(len(label), device=label.device) < dropout)
-    return torch.where(left_out, classes, label)
-
-
-def see_labels(conditional: bool, label_dropout: float, classes: int | None) -> None:
-    """See that a network can have the labels it is to have.
-
-    Raises:
-        Refusal: where it cannot.
-    """
-    if conditional and not classes:
-        raise Refusal("model.conditional=true needs data with labels")
-    if not 0 <= label_dropout < 1:
-        raise Refusal(f"label_dropout must lie in [0, 1), got {label_dropout}")
-    if label_dropout and not conditional:
-        raise Refusal("label_dropout takes labels away from a network that sees them: set model.conditional=true")
 
 
 class TimeEmbedding(nn.Module):
@@ -73,6 +39,64 @@ class TimeEmbedding(nn.Module):
         """(B,) -> (B, channels)."""
         phase = time[:, None].float() * self.frequencies
         return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class Conditioned(nn.Module):
+    """A network that is told the time, and the label where it is ``conditional``: the sum of two embeddings.
+
+    Args:
+        channels: sines and cosines of the time; two layers make ``width`` numbers of them.
+        width: of the condition.
+        conditional: whether labels are seen.
+        label_dropout: the share of labels that training takes away, so that guidance can be asked for.
+        classes: how many labels there are.
+
+    Raises:
+        Refusal: for labels without classes, and a share that is none.
+    """
+
+    def __init__(self, channels: int, width: int, conditional: bool, label_dropout: float, classes: int | None) -> None:
+        super().__init__()
+        if conditional and not classes:
+            raise Refusal("model.conditional=true needs data with labels")
+        if not 0 <= label_dropout < 1:
+            raise Refusal(f"label_dropout must lie in [0, 1), got {label_dropout}")
+        if label_dropout and not conditional:
+            raise Refusal("label_dropout takes labels away from a network that sees them: set model.conditional=true")
+        self.label_dropout = label_dropout
+        self.time = nn.Sequential(
+            TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        # one row more than labels, for none of them
+        self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
+
+    def condition(self, time: Tensor, label: Tensor | None) -> Tensor:
+        """Times (B,) in 0 ... 1000 and labels (B,), of which -1 is none -> what layers are told, (B, width).
+
+        While training a share ``label_dropout`` of the labels is taken away, so that "no label" is learned too (Ho &
+        Salimans 2022, "Classifier-free diffusion guidance", algorithm 1).
+
+        Raises:
+            Refusal: for no labels at all, where the network is conditional and training never left them out.
+        """
+        embedded: Tensor = self.time(time)
+        if self.label is not None:
+            embedded = embedded + self.label(self._rows(self.label.num_embeddings - 1, time, label))
+        return functional.silu(embedded)
+
+    def _rows(self, none: int, time: Tensor, label: Tensor | None) -> Tensor:
+        """Which row of the embedding each label has; no label has the last."""
+        if label is None:
+            if not self.label_dropout:
+                raise Refusal(
+                    "this network is conditional and was never trained without labels: give labels, or train with "
+                    "model.label_dropout=0.1"
+                )
+            return torch.full((len(time),), none, device=time.device)
+        left_out = label < 0
+        if self.training and self.label_dropout:
+            left_out = left_out | (torch.rand(len(label), device=label.device) < self.label_dropout)
+        return torch.where(left_out, none, label)
 
 
 class ResidualBlock(nn.Module):

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import TimeEmbedding, labels_of, see_labels
+from scorelab.networks.layers import Conditioned, zeroed
 
 
-class MLP(nn.Module):
+class MLP(Conditioned):
     """Points (B, D), times (B,) in 0 ... 1000 and labels -> (B, outputs D).
 
     A linear layer to ``width``, then ``blocks`` of norm, scale and shift by time and label, SiLU, linear, SiLU, linear,
@@ -39,21 +39,14 @@ class MLP(nn.Module):
         outputs: int = 1,
         classes: int | None = None,
     ) -> None:
-        super().__init__()
         if len(shape) != 1:
             raise Refusal(f"this network is for points, and the data are of shape {tuple(shape)}: set model=unet")
         if width < 2 or width % 2 or blocks < 1:
             raise Refusal(f"width must be even and blocks at least 1, got {width} and {blocks}")
-        see_labels(conditional, label_dropout, classes)
-        self.label_dropout = label_dropout
-        self.time = nn.Sequential(TimeEmbedding(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        # one row more than labels, for none of them
-        self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
+        super().__init__(width, width, conditional, label_dropout, classes)
         self.enter = nn.Linear(shape[0], width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
-        self.leave = nn.Linear(width, outputs * shape[0])
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.leave = zeroed(nn.Linear(width, outputs * shape[0]))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """(B, D), times (B,) in 0 ... 1000, labels (B,) -> (B, outputs D).
@@ -63,11 +56,7 @@ class MLP(nn.Module):
         Raises:
             Refusal: without labels, where the network is conditional and was not trained without.
         """
-        condition = self.time(time)
-        if self.label is not None:
-            rows = labels_of(self.label.num_embeddings - 1, label, x, self.label_dropout, self.training)
-            condition = condition + self.label(rows)
-        h, condition = self.enter(x), functional.silu(condition)
+        h, condition = self.enter(x), self.condition(time, label)
         for block in self.blocks:
             h = block(h, condition)
         return self.leave(functional.silu(h))
@@ -80,9 +69,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.condition = nn.Linear(width, 2 * width)
-        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.first, self.second = nn.Linear(width, width), zeroed(nn.Linear(width, width))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         """(B, width), (B, width) -> (B, width)."""

@@ -10,18 +10,16 @@ from torch.nn import functional
 from scorelab.errors import Refusal
 from scorelab.networks.layers import (
     Attention,
+    Conditioned,
     Downsample,
     ResidualBlock,
-    TimeEmbedding,
     Upsample,
-    labels_of,
     norm,
-    see_labels,
     zeroed,
 )
 
 
-class UNet(nn.Module):
+class UNet(Conditioned):
     """Residual blocks over falling, then rising resolutions, each layer up fed by one on the way down.
 
     Args:
@@ -55,12 +53,10 @@ class UNet(nn.Module):
         outputs: int = 1,
         classes: int | None = None,
     ) -> None:
-        super().__init__()
         channels, multipliers, attention = self.sizes(shape, channels, multipliers, attention).values()
         heights = _heights(shape, multipliers)
         _check(channels, multipliers, blocks, attention, dropout, heights)
-        see_labels(conditional, label_dropout, classes)
-        self.label_dropout = label_dropout
+        super().__init__(channels, 4 * channels, conditional, label_dropout, classes)
         self.grain = 2 ** (len(multipliers) - 1)
         width, widths = 4 * channels, [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
@@ -69,11 +65,6 @@ class UNet(nn.Module):
             block = ResidualBlock(inputs, outputs, width, dropout, scale_shift)
             return Stage(block, Attention(outputs) if attend else nn.Identity())
 
-        self.time = nn.Sequential(
-            TimeEmbedding(channels), nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width)
-        )
-        # one row more than labels, for none of them
-        self.label = nn.Embedding(classes + 1, width) if conditional and classes else None
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.down, skips, now = nn.ModuleList(), [channels], channels
         for level, (out, height) in enumerate(zip(widths, heights, strict=True)):
@@ -145,11 +136,7 @@ class UNet(nn.Module):
         Raises:
             Refusal: without labels, where the network is conditional and was not trained without.
         """
-        condition = self.time(time)
-        if self.label is not None:
-            rows = labels_of(self.label.num_embeddings - 1, label, x, self.label_dropout, self.training)
-            condition = condition + self.label(rows)
-        condition = functional.silu(condition)
+        condition = self.condition(time, label)
         height, width = x.shape[2:]
         across, down = -width % self.grain, -height % self.grain
         left, top = across // 2, down // 2
