@@ -12,7 +12,7 @@ from scorelab.denoisers import NO_LABEL, Denoiser, Exact, FixedSmall, Guided
 from scorelab.errors import Refusal
 from scorelab.evaluation import GuidanceScales
 from scorelab.laws import FiniteSet
-from scorelab.networks import MLP, UNet
+from scorelab.networks import MLP, Transformer, UNet
 from scorelab.report.guidance import draw_guidance
 from scorelab.samplers import DDIM, Heun
 from scorelab.schedules import VP, Flow
@@ -87,10 +87,17 @@ def test_samplers_take_it_and_more_of_it_leads_nearer_to_the_middle_of_the_class
         Guided(exact(), 2.0)(*asked()[:2])
 
 
-@pytest.mark.parametrize("make", [lambda **more: UNet((1, 8, 8), 8, (1, 2), **more), lambda **more: MLP((2,), **more)])
-def test_a_network_learns_to_do_without_a_label_as_often_as_it_is_told(make) -> None:
-    network = make(conditional=True, label_dropout=0.25, classes=8)
-    shape = (2000, 1, 8, 8) if isinstance(network, UNet) else (2000, 2)
+@pytest.mark.parametrize(
+    ("kind", "shape", "sizes"),
+    [
+        (UNet, (1, 8, 8), {"channels": 8, "multipliers": (1, 2)}),
+        (MLP, (2,), {}),
+        (Transformer, (1, 8, 8), {"channels": 8, "blocks": 1}),
+        (Transformer, (2,), {"channels": 8, "blocks": 1}),
+    ],
+)
+def test_a_network_learns_to_do_without_a_label_as_often_as_it_is_told(kind, shape, sizes) -> None:
+    network, shape = kind(shape, conditional=True, label_dropout=0.25, classes=8, **sizes), (2000, *shape)
     seen = []
     network.label.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     x, t, label = torch.zeros(shape), torch.ones(shape[0]), torch.arange(shape[0]) % 8

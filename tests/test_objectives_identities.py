@@ -1,6 +1,7 @@
 """Score losses against each other: one expectation up to constants of the law, one minimiser, one gradient."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise, permutations
 
 import pytest
@@ -14,7 +15,7 @@ from scorelab.denoisers import Eps, Exact, FixedSmall, Learned, NetworkDenoiser,
 from scorelab.laws import Boxes, FiniteSet, GaussianMixture
 from scorelab.losses import DSM, ESM, ISM, SSM, Example, ScoreLoss, Simple
 from scorelab.losses.exact_score import averaged_score
-from scorelab.networks import MLP, UNet
+from scorelab.networks import MLP, Transformer, UNet
 from scorelab.schedules import VP, Cosine, Schedule
 from scorelab.tensors import divergence, slope_along
 
@@ -278,18 +279,25 @@ def test_a_random_slice_is_drawn_for_each_sample_and_by_the_generator_alone():
     assert len(one.unique()) == 9
 
 
-def pictures() -> tuple[NetworkDenoiser, Exact]:
-    """A U-Net on 4 x 4 images, with attention on its 2 x 2 maps, and a law of such images."""
+ATTENTIVE = {  # networks for 4 x 4 images, one with attention on its 2 x 2 maps, one on 4 patches
+    "unet": lambda: UNet((1, 4, 4), channels=4, multipliers=[1, 2], attention=[2]),
+    "transformer": lambda: Transformer((1, 4, 4), channels=8, blocks=1, patch=2),
+}
+each_attentive = pytest.mark.parametrize("made", ATTENTIVE.values(), ids=ATTENTIVE)
+
+
+def pictures(made: Callable[[], nn.Module]) -> tuple[NetworkDenoiser, Exact]:
+    """A network with attention, and a law of images for it."""
     means, factors = 0.5 * normal(2, 1, 4, 4), 0.3 * normal(2, 16, 16, seed=1)
     law = GaussianMixture(means, factors @ factors.mT + 0.05 * torch.eye(16).double())
-    network = always(lambda: UNet((1, 4, 4), channels=4, multipliers=[1, 2], attention=[2]))
     schedule = VP()
-    return NetworkDenoiser(schedule, network, V(), FixedSmall()), exact(schedule, law)
+    return NetworkDenoiser(schedule, always(made), V(), FixedSmall()), exact(schedule, law)
 
 
-def test_implicit_and_sliced_score_matching_through_attention_have_the_mean_of_the_exact_one():
-    denoiser, oracle = pictures()
-    assert any("attention.qkv" in name for name, _ in denoiser.named_parameters())
+@each_attentive
+def test_implicit_and_sliced_score_matching_through_attention_have_the_mean_of_the_exact_one(made):
+    denoiser, oracle = pictures(made)
+    assert any("qkv" in name for name, _ in denoiser.named_parameters())
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 400, low=-3.0, high=2.0)
     with torch.no_grad():
         ism, ssm, esm = (
@@ -304,8 +312,9 @@ def test_implicit_and_sliced_score_matching_through_attention_have_the_mean_of_t
 
 
 @pytest.mark.parametrize("loss", [ISM(), *SLICED], ids=["ism", *map(named_ssm, SLICED)])
-def test_training_and_evaluation_agree_and_every_parameter_of_a_unet_with_attention_gets_a_gradient(loss):
-    denoiser, oracle = pictures()
+@each_attentive
+def test_training_and_evaluation_agree_and_every_parameter_of_a_network_with_attention_gets_a_gradient(made, loss):
+    denoiser, oracle = pictures(made)
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 6, low=-2.0, high=2.0)
     trained = losses_of(loss, denoiser, x0, t, eps, generator=seeded(5))
     with torch.no_grad():

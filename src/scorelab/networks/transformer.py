@@ -17,11 +17,11 @@ HEAD = 32  # channels of each head of attention, at most
 class Transformer(Conditioned):
     """Tokens of an image's patches, or of a point's coordinates, that attend to each other.
 
-    Each token enters by a linear layer. ``blocks`` follow, told of time and label by adaptive norms, then a norm of this
-    kind and a linear layer back to patches. The gates of all blocks and the last layer start at zero ("adaLN-Zero"), so
-    blocks start as the identity and the network at zero. Patches share their layers and are told apart by sines and
-    cosines of row and column; coordinates have no order, so each token of a point has layers of its own (Gorishniy et
-    al. 2021, arXiv 2106.11959, the feature tokenizer).
+    Each token enters by a linear layer. ``blocks`` follow, told of time and label by adaptive norms, then a norm of
+    this kind and a linear layer back to patches. The gates of all blocks and the last layer start at zero
+    ("adaLN-Zero"), so blocks start as the identity and the network at zero. Patches share their layers and are told
+    apart by sines and cosines of row and column; coordinates have no order, so each token of a point has layers of its
+    own (Gorishniy et al. 2021, arXiv 2106.11959, the feature tokenizer).
 
     Args:
         shape: (C, H, W) of the images, or (D,) of the points.
@@ -163,7 +163,7 @@ class Patches:
 
 
 class Placed(nn.Linear):
-    """One linear layer for all patches, plus sines and cosines of each one's row and column (half the channels each)."""
+    """One linear layer for all patches, plus sines and cosines of each one's row (half the channels) and column."""
 
     places: Tensor
 
@@ -223,5 +223,5 @@ class Block(nn.Module):
 
 
 def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """h (1 + scale) + shift."""
+    """What a norm gives, scaled and shifted: h (1 + scale) + shift."""
     return torch.addcmul(shift, h, 1 + scale)
