@@ -11,7 +11,7 @@ from torch.nn import functional
 from scorelab.errors import Refusal
 from scorelab.networks.layers import Conditioned, TimeEmbedding, zeroed
 
-HEAD = 32  # channels of each head of attention, at most
+HEAD = 32  # channels of each head of attention, at most; the paper's have 64, which would leave small networks one
 
 
 class Transformer(Conditioned):
@@ -78,10 +78,11 @@ class Transformer(Conditioned):
     ) -> dict[str, int]:
         """Widths and patches for data of this shape, where the arguments leave them open.
 
-        Patches are the smallest, by doubling, that are not too many: 16 where 4 blocks of 64 channels are enough, which
-        is up to 8 pixels or 512 coordinates (a step takes as long as the small U-Net's); 256 up to 64 pixels in the
-        paper's model S (12 blocks of 384) and above in its B (12 of 768), as its 32 x 32 latents have in patches of 2.
-        Where it is to be ``small``, for a CPU: a step on 64 images of 28x28 takes a third of a second of one core then.
+        Patches are the smallest, by doubling, that are not too many. Up to 8 pixels, or 512 coordinates, 4 blocks of 64
+        channels and 16 tokens at most are enough: a step takes as long as the small U-Net's. Above, 256 at most, as the
+        paper's 32 x 32 latents have in patches of 2, in 12 blocks of 384 channels, its model S, and beyond 64 pixels of
+        768, its B. Where it is to be ``small``, for a CPU, there are 4 blocks, of 128 channels and 64 tokens at most up
+        to 64 pixels: a step on 64 images of 28x28 takes a third of a second of one core then.
 
         Raises:
             Refusal: for data that are neither images nor points.
@@ -159,7 +160,9 @@ class Patches:
         x = tokens.reshape(len(tokens), *self.grid, -1, *(self.size for _ in range(k)))
         x = x.permute(0, k + 1, *(axis for j in range(k) for axis in (1 + j, k + 2 + j)))
         x = x.reshape(len(tokens), -1, *(n * self.size for n in self.grid))
-        return x[(..., *(slice(first, first + side) for first, side in zip(self.before, self.sides, strict=True)))]
+        for axis, (first, side) in enumerate(zip(self.before, self.sides, strict=True), 2):
+            x = x.narrow(axis, first, side)
+        return x
 
 
 class Placed(nn.Linear):
