@@ -8,8 +8,8 @@ the roof over it.
 from typing import Any
 
 
-def load(directory: str, checkpoint: str = "last", device: Any = None) -> Any:
+def load(directory: str, checkpoint: str = "last", device: Any = None, average: float | None = None) -> Any:
     """A stored run for a notebook: its denoiser, sampler, schedule and data. See ``scorelab.app.load``."""
     from scorelab.app.load import load as loaded  # imports torch and what it needs when it is asked for
 
-    return loaded(directory, checkpoint, device)
+    return loaded(directory, checkpoint, device, average)

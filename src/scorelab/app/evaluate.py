@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from scorelab.app.average import averaged_as_asked
 from scorelab.app.guidance import guided
 from scorelab.app.request import read_request, typed_words
 from scorelab.app.sample import DRAWN
@@ -71,12 +72,13 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
         config = load_run(request.run, EVALUATED, request.changes)
         experiment = build(config, training=False)
         load_weights(experiment.module, weights)
+        about = averaged_as_asked(experiment.module.evaluated, request.own, request.run)
         on_its_device(experiment.module)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
         context = experiment.context(guided(experiment.module.evaluated, request.own, config), other)
         folder = request.run / "eval" / slug(typed_words())
-        with several(request.own["devices"], config, weights, experiment.module.evaluated):
-            return evaluated(experiment, context, typed_words(), config, folder)
+        with several(request.own["devices"], config, weights, experiment.module.evaluated, request.own["average"]):
+            return evaluated(experiment, context, typed_words(), config, folder, about)
 
 
 def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
@@ -108,12 +110,17 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
 
 
 def evaluated(
-    experiment: Experiment, context: EvaluationContext, words: list[str], config: dict[str, Any], folder: Path
+    experiment: Experiment,
+    context: EvaluationContext,
+    words: list[str],
+    config: dict[str, Any],
+    folder: Path,
+    about: dict[str, Any] | None = None,
 ) -> dict[str, float | None]:
-    """Evaluate, write metrics.json and the pictures into a folder, say the table."""
+    """Evaluate, write metrics.json and the pictures into a folder, say the table; ``about`` are further records."""
     shown = partial(evaluations_shown, context.denoiser)
     results = run_yardsticks(experiment.yardsticks, context, log.info, shown)
-    results.records["data"] = experiment.data.records()
+    results.records |= {"data": experiment.data.records()} | (about or {})
     remove_temporary(folder, shared=True)
     content = {"overrides": words, "metrics": results.metrics, "records": results.records, "config": config}
     write_json(folder / "metrics.json", plain(content))

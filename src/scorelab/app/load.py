@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorelab.app.average import averaged_as_asked
 from scorelab.config.build import build_data
 from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, run_directory, trained_denoiser
@@ -96,16 +97,22 @@ class Loaded:
         return grid_of(to_bytes(values, self.data.levels))
 
 
-def load(directory: str | Path, checkpoint: str = "last", device: str | torch.device | None = None) -> Loaded:
+def load(
+    directory: str | Path,
+    checkpoint: str = "last",
+    device: str | torch.device | None = None,
+    average: float | None = None,
+) -> Loaded:
     """A stored run from its own config.yaml.
 
     Args:
         directory: of the run.
         checkpoint: last, best or previous.
         device: None is the GPU where there is one.
+        average: the length of the averaged weights, of a run with callbacks=posthoc; None is the run's own.
 
     Raises:
-        UserError: when there is no such run or checkpoint, or it is damaged.
+        UserError: when there is no such run, checkpoint or average, or it is damaged.
     """
     quiet()
     path = run_directory("directory", str(directory))
@@ -113,6 +120,7 @@ def load(directory: str | Path, checkpoint: str = "last", device: str | torch.de
     config = load_run(path, (*DENOISER, "sampler", "evaluation"))
     data = build_data(config, seed=config["seed"])
     denoiser = trained_denoiser(config, data, weights)
+    averaged_as_asked(denoiser, {"average": average, "checkpoint": checkpoint}, path)
     if device is not None:
         denoiser = denoiser.to(device)
     sampler, settings = (instantiate(config[key], key) for key in ("sampler", "evaluation"))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from scorelab.app.average import averaged_as_asked
 from scorelab.app.guidance import guided
 from scorelab.app.kept import Arrays, Images, Kept, batches_missing, joined
 from scorelab.app.request import read_request
@@ -58,6 +59,7 @@ def sample(cfg: DictConfig) -> None:
         sampler, settings = (instantiate(config[key], key) for key in ("sampler", "evaluation"))
         labels = Labels.asked(label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained_denoiser(config, data, weights)
+        averaged_as_asked(denoiser, request.own, request.run)
         led = guided(denoiser, request.own, config)
         drawing = Drawing(led, sampler, data, labels, seed, settings.chunk, evaluations(sampler, led))
         name = slug([json.dumps(identity(config, denoiser, request.own), sort_keys=True)])
@@ -68,7 +70,7 @@ def sample(cfg: DictConfig) -> None:
             kept.room(0)
         lock.take()
         try:
-            with several(request.own["devices"], config, weights, denoiser):
+            with several(request.own["devices"], config, weights, denoiser, request.own["average"]):
                 draw(drawing, kept, name, request.own | {"sampler": config["sampler"], "run": str(request.run)})
         finally:
             lock.release()
@@ -192,7 +194,7 @@ def draw(drawing: Drawing, kept: Kept, name: str, about: dict[str, Any]) -> None
         log.info("drawing %s samples%s: %s network evaluations each", f"{kept.n:,}", told, f"{drawing.evaluations:,}")
         made = {
             key: about[key]
-            for key in ("run", "checkpoint", "n", "seed", "label", "guidance", "guidance_log_snr", "sampler")
+            for key in ("run", "checkpoint", "average", "n", "seed", "label", "guidance", "guidance_log_snr", "sampler")
         }
         made |= {"batch": drawing.batch, "network_evaluations_per_sample": drawing.evaluations}
         write_json(kept.folder / "samples.json", made)

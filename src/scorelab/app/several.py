@@ -17,6 +17,7 @@ from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Interrupted, UserError
 from scorelab.files import plain
+from scorelab.lit.snapshots import take_average
 from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import machine_error
 from scorelab.run.processes import Processes, die_with, free_port, heed_signals, meet, share_cores
@@ -26,10 +27,13 @@ SERVER = "scorelab.app.several"
 
 
 @contextmanager
-def several(devices: int, config: dict[str, Any], checkpoint: Path, denoiser: Denoiser) -> Iterator[None]:
+def several(
+    devices: int, config: dict[str, Any], checkpoint: Path, denoiser: Denoiser, average: float | None = None
+) -> Iterator[None]:
     """Have so many processes share what this network is asked meanwhile: on a GPU each, or on a share of the cores.
 
-    ``config`` and ``checkpoint`` are what the others build the same denoiser from.
+    ``config``, ``checkpoint`` and ``average``, the length of one made from the run's snapshots, are what the others
+    build the same denoiser from.
 
     Raises:
         UserError: for more than there are GPUs, where there are some; for fewer than 1.
@@ -44,7 +48,8 @@ def several(devices: int, config: dict[str, Any], checkpoint: Path, denoiser: De
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="scorelab-") as folder:
         place = Path(folder)
-        (place / "config.yaml").write_text(yaml.safe_dump(plain(config) | {"devices": devices}), encoding="utf-8")
+        told = plain(config) | {"devices": devices, "average": average}
+        (place / "config.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
         processes = Processes(place, devices, port, SERVER, lost)
         with processes.at(checkpoint.absolute()):
             meet(0, port, devices)
@@ -67,6 +72,8 @@ def main(rank: int, port: int, directory: Path, checkpoint: Path) -> None:
     with SIGNALS.listening(), SIGNALS.waiting():
         heed_signals()
         denoiser = trained_denoiser(config, build_data(config), checkpoint)
+        if config["average"] is not None:
+            take_average(denoiser, checkpoint.parent.parent, config["average"])
         meet(rank, port, config["devices"])
         serve(denoiser)
 

@@ -106,8 +106,9 @@ def _other_weights(file: Path) -> bool:
         words = json.loads(file.read_text(encoding="utf-8")).get("overrides") or []
     except (OSError, ValueError, AttributeError):
         return True
-    plain = ("checkpoint=last", "guidance=1", "guidance=1.0")
-    return any(str(word).startswith(("checkpoint=", "guidance=")) and str(word) not in plain for word in words)
+    plain = ("checkpoint=last", "average=null", "guidance=1", "guidance=1.0")
+    others = ("checkpoint=", "average=", "guidance=")
+    return any(str(word).startswith(others) and str(word) not in plain for word in words)
 
 
 def card(run: Run | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import yaml
 from scorelab.run.status import read_status, told
 
 BEYOND = 1e100  # the square of a larger number is none: a run that tells one has diverged
-EVALS = ("checkpoint", "against", "guidance", "guidance_log_snr")  # of eval: what the run itself has not
+EVALS = ("checkpoint", "average", "against", "guidance", "guidance_log_snr")  # of eval: what the run itself has not
 GROUPS = ("data", "trainer", "callbacks")  # nodes of a config that are looked into
 READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 

@@ -14,6 +14,7 @@ TYPES: dict[str, Any] = {
     "seed": int,
     "n": int,
     "label": int | None,
+    "average": float | None,
     "guidance": float,
     "guidance_log_snr": tuple[float, float] | None,
     "format": Literal["npz", "png"],

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,14 @@ NAMES = ("last", "best", "previous")
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM)
 
 
+def save(content: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a checkpoint's content into a file, with its format and its checksum."""
+    try:
+        torch.save(content | {MARK: {"format": FORMAT, "sha256": digest(content)}}, file)
+    except RuntimeError as error:  # torch's, about a file that it could not end because the disk is full
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
 def write_checkpoint(content: dict[str, Any], path: Path, best: bool) -> None:
     """Put a checkpoint at ``path``, what was there at previous.ckpt, and where it is the best a link at best.ckpt.
 
@@ -35,7 +43,7 @@ def write_checkpoint(content: dict[str, Any], path: Path, best: bool) -> None:
     part = temporary(path)
     try:
         with part.open("wb") as file:
-            torch.save(content | {MARK: {"format": FORMAT, "sha256": digest(content)}}, file)
+            save(content, file)
             file.flush()
             os.fsync(file.fileno())
         if best:
@@ -44,8 +52,6 @@ def write_checkpoint(content: dict[str, Any], path: Path, best: bool) -> None:
             also_at(path, path.with_name("previous.ckpt"))
         part.replace(path)
         sync_directory(path.parent)
-    except RuntimeError as error:  # torch's, about a file that it could not end because the disk is full
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     finally:
         part.unlink(missing_ok=True)
 

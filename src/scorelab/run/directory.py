@@ -21,6 +21,7 @@ from scorelab.run.identity import first_difference, read_config
 from scorelab.run.lock import Lock
 from scorelab.run.status import Status, read_status, write_status
 
+AVERAGES = "averages"  # the folder of snapshots from which averages of other lengths are made
 BEFORE = ("lock", "train.log")  # what stands in a directory before its run has begun
 CLEARED = {"metrics.json": -1, "config.yaml": 1}  # which go first and last
 PACKAGES = ("scorelab", "torch", "lightning", "hydra-core", "torch-fidelity", "torchmetrics", "wandb")
@@ -132,7 +133,7 @@ class RunDir:
 
     def tidy(self) -> None:
         """Remove what a killed job left half-written."""
-        for folder in (self.path, self.checkpoints, self.path / "samples"):
+        for folder in (self.path, self.checkpoints, self.path / "samples", self.path / AVERAGES):
             remove_temporary(folder)
         for folder in (*self.path.glob("eval/*"), *self.path.glob("sample/*")):  # where other entries may be at work
             remove_temporary(folder, shared=True)
