@@ -61,7 +61,7 @@ class Profile:
 
     @property
     def decay(self) -> float:
-        """beta of theta_avg <- beta theta_avg + (1 - beta) theta at step n (eq. 127): (1 - 1/n)^(gamma + 1)."""
+        """(1 - 1/n)^(gamma + 1): beta of theta_avg <- beta theta_avg + (1 - beta) theta at step n (eq. 127)."""
         return float((1 - 1 / self.step) ** (self.gamma + 1))
 
     def weights(self) -> Tensor:
