@@ -19,6 +19,13 @@ SWEEPS = {  # by directory of results/; a continuous schedule has no steps whose
         ["sweep=results_digits"],
         ["sweep=results_digits", "schedule=vp", "loss=simple,vlb,likelihood"],
     ],
+    "objectives": [  # steps by what one costs: an exact score 1.12 of a plain one, a derivative of it 2.6, all of it 96
+        ["sweep=results_objectives"],
+        ["sweep=results_objectives", "schedule=cosine,linear", "loss=hybrid"],
+        ["sweep=results_objectives", "loss=esm", "trainer.max_steps=670"],
+        ["sweep=results_objectives", "loss=ssm", "trainer.max_steps=286"],
+        ["sweep=results_objectives", "loss=ism", "trainer.max_steps=8"],
+    ],
     "embedded": [["sweep=results_embedded"]],
     "timesteps": [["sweep=results_timesteps"]],
 }
