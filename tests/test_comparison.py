@@ -562,9 +562,12 @@ def test_time_grows_with_the_number_of_runs_and_no_faster(tmp_path: Path) -> Non
         for number_ in range(count):
             made = run("simple", 0, {"test/simple": 1.0 + number_}, config={"on_nan": f"word{number_}"})
             left(tmp_path / str(count) / f"on_nan-{number_}", made)
-        began = time.process_time()
-        compared(read([tmp_path / str(count)]), Asked())
-        seconds.append(time.process_time() - began)
+        each = []
+        for _ in range(2):  # the quicker: the machine may have been busy
+            began = time.process_time()
+            compared(read([tmp_path / str(count)]), Asked())
+            each.append(time.process_time() - began)
+        seconds.append(min(each))
     assert seconds[1] < 30 * seconds[0]
 
 

@@ -249,7 +249,14 @@ def test_the_hint_beside_a_part_that_does_not_fit_names_keys_there_are(name):
             owner = {"evaluation": EvaluationSettings, "sampler": DDIM}.get(group[0], type(part))
             assert group in (["evaluation"], ["sampler"], ["metrics", name])
             assert argument in inspect.signature(owner).parameters
-        costly = part.of_samples or name in ("vlb", "gradient_noise", "ode_nll", "guidance", *OF_CHOICES)
+        costly = part.of_samples or name in (
+            "vlb",
+            "gradient_noise",
+            "ode_nll",
+            "guidance",
+            "gradient_part",
+            *OF_CHOICES,
+        )
         assert bool(hint) is costly, "the others look at all that is held out, or ask no network"
 
 

@@ -9,6 +9,7 @@ from scorelab.evaluation.distances import Distances
 from scorelab.evaluation.exact_gap import ExactGap
 from scorelab.evaluation.flow import FlowLikelihood
 from scorelab.evaluation.gradient import GradientNoise
+from scorelab.evaluation.gradient_part import GradientPart
 from scorelab.evaluation.guidance import GuidanceScales
 from scorelab.evaluation.more_samples import Colour, KernelDistance, PrecisionRecall
 from scorelab.evaluation.noise_error import NoiseError, NoiseErrorCurve, noise_error
@@ -33,6 +34,7 @@ __all__ = [
     "Frechet",
     "FrechetDino",
     "GradientNoise",
+    "GradientPart",
     "GuidanceScales",
     "HeldOutBound",
     "InceptionScore",

@@ -33,7 +33,7 @@ class GuidanceScales(Yardstick):
             "guidance",
             "the least Fréchet distance, at scale {guidance_scale:g}; floor {floor_value:.2f}; label recognised in up "
             "to {guidance_asked:.3f}, of held-out images {guidance_control:.3f}",
-            26,
+            28,
         ),
     )
 

@@ -1,7 +1,9 @@
 """A run against the true score, where x_t follows the law whose score is known."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +17,11 @@ from scorelab.evaluation.curves import (
     by_bin,
     by_log_snr,
     missing,
+    plain,
     squared,
     standard_error,
 )
+from scorelab.evaluation.linear import best_linear, has_best_linear
 from scorelab.likelihood import bits_per_dim, law_figure
 from scorelab.log_snr import COMMON, SIMPLE, WIDTH
 from scorelab.tensors import generator
@@ -70,16 +74,33 @@ def score_against(
     bins: list[int] | None = None,
 ) -> Score:
     """Every item once in every bin that the schedule reaches, or in these; at the x_t of every other yardstick."""
+    return scores_against([denoiser], exact, x0, labels, chunk, bins)[0]
+
+
+def scores_against(
+    denoisers: Sequence[Denoiser],
+    exact: Exact,
+    x0: Tensor,
+    labels: Tensor | None,
+    chunk: int = 256,
+    bins: list[int] | None = None,
+) -> list[Score]:
+    """That of several denoisers of one schedule, at the same x_t; the exact one is asked once."""
 
     def look(made: Estimate, t: Tensor, label: Tensor | None) -> list[Tensor]:
-        said, posterior = denoiser(made.x_t, t, label), exact.posterior(made.x_t, t, label)
+        posterior = exact.posterior(made.x_t, t, label)
         alpha, sigma = made.alpha.double(), made.sigma.double()
         best = (made.x_t.double() - alpha * posterior.mean) / sigma
-        cut = said if denoiser.levels is None else said.clipped()
         floor = ((alpha / sigma) ** 2).flatten() * posterior.trace / x0[0].numel()
-        return [squared(said.eps, best), squared(cut.eps, best), floor, squared(said.eps, made.eps)]
+        seen = []
+        for denoiser in denoisers:
+            said = denoiser(made.x_t, t, label)
+            cut = said if denoiser.levels is None else said.clipped()
+            seen += [squared(said.eps, best), squared(cut.eps, best), floor, squared(said.eps, made.eps)]
+        return seen
 
-    return Score(*by_bin(look, denoiser, x0, labels, chunk, 4, bins))
+    found = by_bin(look, denoisers[0], x0, labels, chunk, 4 * len(denoisers), bins)
+    return [Score(*found[4 * k : 4 * k + 4]) for k in range(len(denoisers))]
 
 
 class ScoreError(Yardstick):
@@ -90,13 +111,21 @@ class ScoreError(Yardstick):
     the score of the training set: the distance to memorising. On held-out data of an unknown law there is no such
     number, for x_t does not follow the law whose score is known: see ``ExactGap``.
 
-    The records have both by log-SNR, with standard errors over data and noise, and the floor of the noise error.
+    ``score_error_linear`` is that of the best linear denoiser of the law at the same x_t, which knows its mean and
+    covariance alone: beside it one sees what the network has learned beyond them.
+
+    The records have both by log-SNR, with standard errors over data and noise, and the floor of the noise error; of the
+    best linear denoiser, its noise error.
     """
 
-    names = ("score_error", "excess", "train/score_error", "train/excess")
+    names = ("score_error", "excess", "score_error_linear", "train/score_error", "train/excess")
     rows = (
         TableRow(
-            "score_error", "score error", "to the true score, held-out data; it costs the bound {excess} bits/dim", 4
+            "score_error",
+            "score error",
+            "to the true score, held-out data; the best linear denoiser has {score_error_linear}; it costs the bound "
+            "{excess} bits/dim",
+            4,
         ),
         TableRow(
             "train/score_error",
@@ -112,9 +141,9 @@ class ScoreError(Yardstick):
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Those of held-out data of a known law, those of a finite training set."""
-        return (self.names[:2] if context.exact_held_out is not None else ()) + (
-            self.names[2:] if context.finite else ()
-        )
+        known = context.exact_held_out
+        held_out = () if known is None else self.names[: 2 + has_best_linear(known)]
+        return held_out + (self.names[3:] if context.finite else ())
 
     def items(self, context: EvaluationContext) -> int:
         """How many training items are looked at: as many as are held out."""
@@ -135,12 +164,17 @@ class ScoreError(Yardstick):
     def run(self, context: EvaluationContext, left: int | None) -> Result:
         """What of the four there is."""
         metrics: dict[str, float | None] = {}
-        records: dict[str, object] = {}
+        records: dict[str, Any] = {}
         if context.exact_held_out is not None:
             x0, labels = context.held_out_data()
-            found = score_against(context.denoiser, context.exact_held_out, x0, labels, context.settings.chunk)
+            linear = best_linear(context.denoiser, context.exact_held_out)
+            both = [context.denoiser] if linear is None else [context.denoiser, linear]
+            found, *beside = scores_against(both, context.exact_held_out, x0, labels, context.settings.chunk)
             metrics |= dict(zip(("score_error", "excess"), found.metrics, strict=True))
             records["held_out"] = found.record()
+            for score in beside:
+                metrics["score_error_linear"] = score.metrics[0]
+                records["held_out"] |= plain(linear=score.noise.mean)
         if context.finite and context.exact_train is not None:
             x0, labels = self.training_items(context)
             found = score_against(context.denoiser, context.exact_train, x0, labels, context.settings.chunk)

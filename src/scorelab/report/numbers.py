@@ -73,6 +73,7 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
     "score_error": {
         "score_error": Number("squared error against the true score", LESS, "perfect is 0"),
         "excess": Number("bits per dimension that the bound loses to score error", LESS, "perfect is 0"),
+        "score_error_linear": Number("squared error of the best linear denoiser against the true score", ""),
     },
     "exact_gap": {
         "exact_gap": Number(
@@ -80,6 +81,7 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
             LESS,
             "below 0 is generalising, 0 is memorising",
         ),
+        "exact_gap_linear": Number("exact gap of the best linear denoiser: what mean and covariance alone give", ""),
     },
     "exact_nll": {
         "exact_nll": Number("bits per dimension of held-out data under their true law: no bound is below it", ""),
@@ -111,6 +113,14 @@ BY_YARDSTICK: dict[str, dict[str, Number]] = {
             "squared error against the true score where the run's own sampler goes", LESS, "perfect is 0"
         ),
         "own_path_data": Number("the same at noised data, at the same times", LESS, "perfect is 0"),
+    },
+    "gradient_part": {
+        "gradient_part": Number(
+            "part of the score error that is a gradient: all that samples can show", LESS, "perfect is 0"
+        ),
+        "gradient_rest": Number("rest of the score error: it moves no marginal", ""),
+        "gradient_rate": Number("squared rate at which the score error moves the density", LESS, "perfect is 0"),
+        "score_curl": Number("squared curl of the score error: it moves no marginal", ""),
     },
     "noise_profile": {
         "p_mean": Number("mean of ln(sigma/alpha) where the noise decides the data: for timesteps=lognormal", ""),
