@@ -112,7 +112,7 @@ def test_what_is_missed_is_the_error_that_is_told(length: float) -> None:
         assert missed(made.coefficients + far * (moved - moved.mean())) > made.error
 
 
-def test_many_snapshots_close_to_each_other_do_no_harm() -> None:
+def test_of_many_snapshots_close_to_each_other_rounding_is_not_made_much_of() -> None:
     close = [Profile(step, length) for step in range(1, 301) for length in (0.05, 0.1)]
     made = fit(close, Profile(300, 0.08))
     assert made.error < 1e-4 and float(made.coefficients.abs().sum()) < 100
@@ -199,8 +199,8 @@ def test_a_snapshot_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert list((tmp_path / "averages").iterdir()) == []
 
 
-@pytest.mark.parametrize("lengths", [(), (0.1, 0.1), (0.05, 0.4)])
-def test_lengths_that_are_none_or_twice_the_same_are_refused(lengths: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("lengths", [(), (0.1, 0.2, 0.1), (0.05, 0.051), (0.05, 0.4)])
+def test_lengths_that_are_none_or_nearly_the_same_are_refused(lengths: tuple[float, ...]) -> None:
     with pytest.raises(Refusal, match="sigma_rel must"):
         PowerAverages(sigma_rel=lengths)
 

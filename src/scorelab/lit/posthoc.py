@@ -13,6 +13,8 @@ from scorelab.lit.ema import update_ema
 from scorelab.lit.profile import Profile
 from scorelab.lit.snapshots import write_snapshot
 
+APART = 1.1  # a length over the next shorter: of nearer ones only the difference would tell more, and that is rounding
+
 
 class PowerAverages(EverySteps):
     """Averages of the weights under powers of time, decay_n = (1 - 1/n)^(gamma + 1) at step n (``profile.Profile``).
@@ -27,15 +29,16 @@ class PowerAverages(EverySteps):
         sigma_rel: the lengths, as standard deviations of the profiles over the steps taken.
 
     Raises:
-        Refusal: for every < 1, for no length at all, two that are the same, or one outside (0, 1/sqrt(12)].
+        Refusal: for every < 1, for no length at all, two that are nearly the same, or one outside (0, 1/sqrt(12)].
     """
 
     times = 8
 
     def __init__(self, every: int | None = None, sigma_rel: tuple[float, ...] = (0.1, 0.05)) -> None:
         super().__init__(every)
-        if not sigma_rel or len(set(sigma_rel)) < len(sigma_rel):
-            raise Refusal(f"sigma_rel must be one or more lengths, each another, got {list(sigma_rel)}")
+        ordered = sorted(sigma_rel)
+        if not ordered or any(long < APART * short for short, long in zip(ordered, ordered[1:], strict=False)):
+            raise Refusal(f"sigma_rel must be one or more lengths, a tenth apart at least, got {list(sigma_rel)}")
         self.first, *self.others = (Profile(1, each).sigma_rel for each in sigma_rel)
         self.beside: list[dict[str, Tensor]] = []  # the averages of the other lengths, by the names of parameters
         self.step = 0

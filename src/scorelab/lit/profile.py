@@ -15,7 +15,6 @@ from scorelab.errors import Refusal
 
 LONGEST = 12**-0.5  # sigma_rel of gamma = 0: the plain mean of all steps
 SHORTEST = 0.005  # that is looked at when it is told what can be put together
-ROUNDING = 1e-12  # the square of what snapshots lose to float32, against their coefficients
 
 
 @dataclass(frozen=True)
@@ -105,16 +104,15 @@ def fit(profiles: Sequence[Profile], wanted: Profile) -> Fit:
 
         min_x || sum_i x_i p_i - p ||^2,    sum_i x_i = 1.
 
-    The condition, which the paper sees to by dividing afterwards, is part of the problem here (one multiplier). Each
-    profile is taken in units of its own norm, and a square of the coefficients of the size of the snapshots' rounding
-    is added, so that many snapshots close to each other do no harm.
+    The condition, which the authors' code sees to by dividing afterwards, is part of the problem here (one multiplier).
+    Each profile is taken in units of its own norm.
     """
     count, pairs = len(profiles), inner([*profiles, wanted], [*profiles, wanted])
     norm = (pairs.diagonal()[:count] / pairs[-1, -1]).sqrt()  # against the wanted profile's own
     angles = pairs / pairs.diagonal().sqrt().outer(pairs.diagonal().sqrt())
     gram, told = angles[:count, :count], angles[:count, -1]
     system = torch.zeros(count + 1, count + 1, dtype=torch.float64)
-    system[:count, :count] = gram + ROUNDING * torch.eye(count, dtype=torch.float64)
+    system[:count, :count] = gram
     system[:count, count] = system[count, :count] = 1 / norm
     scaled = torch.linalg.solve(system, torch.cat([told, torch.ones(1, dtype=torch.float64)]))[:count]
     missed = float(scaled @ gram @ scaled - 2 * scaled @ told + 1)
