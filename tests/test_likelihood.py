@@ -371,6 +371,30 @@ def test_with_the_exact_reverse_variance_the_bound_is_entropy_plus_prior(make, s
     assert expected_bound_of_the_law(denoiser) == pytest.approx(entropy_and_prior(denoiser), abs=1e-8)
 
 
+@pytest.mark.parametrize(("make", "steps"), [(Cosine, 2), (Cosine, 1000), (Linear, 21), (Linear, 1000)])
+def test_of_unit_variance_the_large_variance_is_the_exact_one_and_the_bound_the_entropy(make, steps):
+    """To rounding: x_t has unit variance too, and s^2 = sigma^2_{t|s} is Var(x_s | x_t)."""
+    denoiser = GaussianOracle(make(steps), FixedLarge(), [0.0], [1.0])
+    assert expected_bound_of_the_law(denoiser) == pytest.approx(entropy_and_prior(denoiser), abs=1e-13)
+
+
+class PixelsEntry(FixedSmall):
+    """At i = 1 the variance that pixels have, beta~ of i = 2, for a density as well."""
+
+    def log_decoder_variance(self, first, second, pixels, estimate):
+        return super().log_decoder_variance(first, second, True, estimate)
+
+
+@pytest.mark.parametrize(
+    ("make", "variance", "nats"),
+    [(Linear, FixedSmall, 0.465), (Cosine, FixedSmall, 0.407), (Linear, PixelsEntry, 0.579)],
+)
+def test_the_small_variance_misses_the_entropy_of_unit_variance_by_known_nats(make, variance, nats):
+    """At T = 1000 (FACTS.md): beta~ is too small by 1/T of itself and more, T times over, and worst at i = 2."""
+    denoiser = GaussianOracle(make(1000), variance(), [0.0], [1.0])
+    assert expected_bound_of_the_law(denoiser) - entropy_and_prior(denoiser) == pytest.approx(nats, abs=5e-4)
+
+
 @each_grid
 @each("variance")
 @pytest.mark.parametrize("steps", [25, 1000])

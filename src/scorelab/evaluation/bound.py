@@ -1,11 +1,13 @@
 """The variational bound of held-out images, in bits/dim."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
 from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Result, TableRow, Yardstick
 from scorelab.likelihood import FEW, PILOT, REPEATED, bound_figure, exact_bound, repeated, sampled_bound
+from scorelab.log_snr import BINS, LOWEST, WIDTH
 
 PARTS = "prior {vlb_prior:.4f} + diffusion {vlb_diffusion:.3f} + decoder {vlb_decoder:.3f}"
 
@@ -24,10 +26,17 @@ def no_density(context: EvaluationContext) -> str | None:
     )
 
 
+def six_digits(values: Sequence[float]) -> list[float]:
+    """Numbers as records keep them."""
+    return [float(f"{value:.6g}") for value in values]
+
+
 class HeldOutBound(Yardstick):
     """``vlb``: the bound in bits/dim with the run's own T and variance, and its three parts.
 
-    Of levels where the data has them; else of a density, where there is one. The records say which (``Figure``).
+    Of levels where the data has them; else of a density, where there is one. The records say which (``Figure``), and
+    have the diffusion part by log-SNR (below the first edge, between edges, above the last), and by step where each was
+    visited.
     """
 
     names = ("vlb", "vlb_prior", "vlb_diffusion", "vlb_decoder")
@@ -89,5 +98,7 @@ class HeldOutBound(Yardstick):
             "x0_clipped": context.denoiser.levels is not None,
         } | bound_figure(context.denoiser, x0).record()
         if bound.by_step:
-            records["by_step"] = [float(f"{value:.6g}") for value in bound.by_step]
+            records["by_step"] = six_digits(bound.by_step)
+        edges = [round(LOWEST + WIDTH * k, 3) for k in range(BINS + 1)]
+        records["by_log_snr"] = {"edges": edges, "diffusion": six_digits(bound.by_log_snr)}
         return Result(dict(zip(self.names, values, strict=True)), records, bound.evaluations)

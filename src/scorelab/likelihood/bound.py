@@ -20,7 +20,8 @@ class Bound:
     """Means over images in bits/dim: prior KL, sum of the steps' KLs, decoder; se over times and noise.
 
     ``se`` is None where each step was visited once and no error can be told; ``by_step`` then holds the terms of
-    i = 1 ... T. ``evaluations`` of the network.
+    i = 1 ... T. ``by_log_snr`` has the diffusion part by where it is found: below -12, in 40 bins of [-12, 12], above;
+    a step counts where it begins, at its noisier end. ``evaluations`` of the network.
     """
 
     prior: float
@@ -29,6 +30,7 @@ class Bound:
     se: float | None
     evaluations: int
     by_step: tuple[float, ...] = ()
+    by_log_snr: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:
@@ -43,7 +45,10 @@ def exact_bound(denoiser: Denoiser, x0: Tensor, labels: Tensor | None, seed: int
     for i in range(1, terms.steps + 1):
         at = torch.full((len(x0),), i)
         by_step.append(float(terms.at(at, generator("bound", seed, i)).mean()))
-    return Bound(_prior(denoiser, x0), sum(by_step[1:]), by_step[0], None, terms.evaluations, tuple(by_step))
+    found = torch.tensor(by_step[1:], dtype=torch.float64)
+    terms.by_log_snr.add(terms.log_snr(torch.arange(2, terms.steps + 1)), len(found) * found)
+    parts = _prior(denoiser, x0), float(found.sum()), by_step[0]
+    return Bound(*parts, None, terms.evaluations, tuple(by_step), terms.by_log_snr.means())
 
 
 def sampled_bound(
@@ -77,7 +82,8 @@ def sampled_bound(
         se = math.hypot(*(part.se for part in rounds.values()))
         if se <= tolerance and unknown(rounds) is None:
             diffusion, decoder = rounds["diffusion"].mean, rounds["decoder"].mean
-            return Bound(_prior(denoiser, x0), diffusion, decoder, se, terms.evaluations)
+            parts, where = (_prior(denoiser, x0), diffusion, decoder), terms.by_log_snr.means()
+            return Bound(*parts, se, terms.evaluations, by_log_snr=where)
         if sum(part.count for part in rounds.values()) >= MOST:
             raise Unavailable(f"the standard error is still {se:.3g} bits/dim after {MOST:,} rounds", terms.evaluations)
         # rounds in proportion to the spreads reach the tolerance soonest: (sum of spreads / tolerance)^2 of them

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.likelihood.formulas import bits_per_dim, bound_term, gaussian_log_prob, level_decoder_nll
+from scorelab.log_snr import BINS, LOWEST, WIDTH
 from scorelab.tensors import like, sum_except_batch
 
 
@@ -15,14 +16,14 @@ class BoundTerms(ABC):
     """What the bound is made of, estimated by one noise per image; counts what it evaluates.
 
     x^_0 is clipped for pixels. Answers are (N,) on the CPU, in bits/dim. ``decoder_costs`` says whether the
-    decoder asks the network.
+    decoder asks the network, ``by_log_snr`` where along the log-SNR the diffusion part was found.
     """
 
     decoder_costs = True
 
     def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
         self.denoiser, self.x0, self.labels, self.chunk = denoiser, x0, labels, chunk
-        self.evaluations = 0
+        self.evaluations, self.by_log_snr = 0, ByLogSnr()
 
     @torch.no_grad()
     def of(
@@ -55,12 +56,34 @@ class BoundTerms(ABC):
         """An estimate for each image whose mean is the decoder."""
 
 
+class ByLogSnr:
+    """What the diffusion part is in each bin of log-SNR, below the first and above the last: its mean by where."""
+
+    def __init__(self) -> None:
+        self.sums, self.count = torch.zeros(BINS + 2, dtype=torch.float64), 0
+
+    def add(self, log_snr: Tensor, each: Tensor) -> Tensor:
+        """Estimates (N,) of the whole, each found at its own log-SNR (N,); they are returned."""
+        edges = LOWEST + WIDTH * torch.arange(BINS + 1, dtype=torch.float64)
+        self.sums.index_add_(0, torch.bucketize(log_snr.cpu().double(), edges), each.double())
+        self.count += len(each)
+        return each
+
+    def means(self) -> tuple[float, ...]:
+        """Their mean is the sum of these 42."""
+        return tuple((self.sums / self.count).tolist())
+
+
 class StepTerms(BoundTerms):
     """The terms of a T-step process."""
 
     def __init__(self, denoiser: Denoiser, x0: Tensor, labels: Tensor | None, chunk: int) -> None:
         super().__init__(denoiser, x0, labels, chunk)
         self.steps, self.law = len(denoiser.schedule.grid()) - 1, step_law(denoiser)
+
+    def log_snr(self, i: Tensor) -> Tensor:
+        """Lambda where the steps i (N,) begin, from noise to data."""
+        return self.denoiser.schedule.log_snr((i.double() / self.steps).to(self.denoiser.device))
 
     def at(self, i: Tensor, noise: torch.Generator) -> Tensor:
         """L_i of every image at its own step i (N,)."""
@@ -69,7 +92,7 @@ class StepTerms(BoundTerms):
     def diffusion(self, noise: torch.Generator) -> Tensor:
         """Every image at one step of i = 2 ... T, by ``step_law`` and divided by it."""
         index = torch.searchsorted(self.law.cumsum(0), self.places(noise)).clamp(max=len(self.law) - 1)
-        return self.at(index + 2, noise) / self.law[index]
+        return self.by_log_snr.add(self.log_snr(index + 2), self.at(index + 2, noise) / self.law[index])
 
     def decoder(self, noise: torch.Generator) -> Tensor:
         """Every image at i = 1."""
@@ -84,10 +107,13 @@ class Integral(BoundTerms):
     def diffusion(self, noise: torch.Generator) -> Tensor:
         """Every image at one log-SNR, uniform over the schedule's range."""
         low, high = self.denoiser.log_snr_range()
-        t = self.denoiser.schedule.inverse(low + self.places(noise) * (high - low))
-        return self.of(
-            t, noise, lambda estimate, _, eps, __: (high - low) / 2 * sum_except_batch((eps - estimate.eps) ** 2)
+        log_snr = low + self.places(noise) * (high - low)
+        found = self.of(
+            self.denoiser.schedule.inverse(log_snr),
+            noise,
+            lambda estimate, _, eps, __: (high - low) / 2 * sum_except_batch((eps - estimate.eps) ** 2),
         )
+        return self.by_log_snr.add(log_snr, found)
 
     def decoder(self, noise: torch.Generator) -> Tensor:
         """Pixels by the softmax over levels, points by N(x_0; x_t / alpha, (sigma / alpha)^2); no network is asked."""
