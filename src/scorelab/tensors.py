@@ -33,6 +33,21 @@ def to_levels(x: Tensor, levels: int) -> Tensor:
     return ((x.float() + 1.0) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)
 
 
+def nearest_level(x: Tensor, levels: int) -> Tensor:
+    """The point of the lattice of ``from_levels`` that lies nearest, in x's own precision."""
+    k = ((x + 1.0) * ((levels - 1) / 2)).round().clamp(0, levels - 1)
+    return k * (2.0 / (levels - 1)) - 1.0
+
+
+def spread_over_bins(x: Tensor, u: Tensor, levels: int) -> Tensor:
+    """Levels spread evenly over their bins: x + Delta (u - 1/2), Delta = 2/(levels - 1) the lattice's spacing.
+
+    For x on the lattice and u uniform on [0, 1), both (B, ...). A density p gives x's bin the mass P(x) = Delta^d
+    E_u p, so -log P(x) <= E_u[-log p] - d log Delta (Uria et al. 2013, Theis et al. 2016).
+    """
+    return x + (2.0 / (levels - 1)) * (u - 0.5)
+
+
 def to_bytes(values: Tensor, levels: int | None) -> Tensor:
     """Bytes 0 ... 255, as image files and feature extractors expect: levels spread over them, or data in [-1, 1].
 

@@ -64,6 +64,7 @@ class Experiment:
             mirrored=self.data.flip,
             conditional=self.conditional,
             chance=self.data.chance,
+            dequantized=self.data.dequantize,
         )
 
 
@@ -173,7 +174,7 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     settings = instantiate(config["evaluation"], "evaluation")
     card = _card(config, denoiser, loss, timesteps, sampler, yardsticks, settings)
     scale = card.normalizer if loss.normalize else 1.0
-    exact = exact_denoiser(data.training_law(), denoiser, conditional) if loss.needs_exact else None
+    exact = exact_denoiser(listed(data, "loss", config), denoiser, conditional) if loss.needs_exact else None
     known = exact_denoiser(data.law(), denoiser, conditional)
     optimizer = lr_schedule = None
     if training:
@@ -201,11 +202,23 @@ def build_denoiser(config: dict[str, Any], data: DataModule) -> Denoiser:
     variance: Variance = instantiate(config["variance"], "variance")
     model: Any = target_of(config["model"], "model")
     if issubclass(model, Denoiser):
-        told = {"variance": variance, "law": data.training_law(), "levels": data.levels}
+        told = {"variance": variance, "law": listed(data, "model", config), "levels": data.levels}
         return instantiate(config["model"], "model", schedule=schedule, **told)
     sizes = {"shape": data.shape, "classes": data.classes, "outputs": variance.outputs}
     network = instantiate(config["model"], "model", **sizes)
     return NetworkDenoiser(schedule, network, instantiate(config["prediction"], "prediction"), variance, data.levels)
+
+
+def listed(data: DataModule, group: str, config: dict[str, Any]) -> Law:
+    """The law of what is trained on, for a choice of this group that asks for its exact score.
+
+    Raises:
+        UserError: where it is not known.
+    """
+    if (law := data.training_law()) is None:
+        told = "asks for the exact score of what is trained on, and of dequantised levels none is computed"
+        raise UserError(f"{called(group, config[group])}: {told}: leave data.dequantize=true out")
+    return law
 
 
 def build_timesteps(config: dict[str, Any], known: Exact | None) -> TimestepSampler:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scorelab.data.base import Source, Split
+from scorelab.data.dequantized import Dequantized, Placed
 from scorelab.data.synthetic import Synthetic
 from scorelab.errors import Refusal
 from scorelab.laws import FiniteSet, Law
@@ -126,13 +127,17 @@ class DataModule(LightningDataModule):
             of a known law, on so many draws instead of endless ones.
         half: train on one of two disjoint halves of it; ``limit`` then counts in the half.
         flip: train on every image and its mirror image.
+        dequantize: train on levels with uniform noise over their bins, drawn anew each time (``Dequantized``): on a law
+            with a density, whose likelihood a probability flow can tell. Held-out data stay levels, and samples are
+            rounded to them, which undoes it.
         workers: processes that make batches ahead; how many there are changes no batch.
         extractor: of the features in which samples are compared with the data (see ``metrics.features``).
         seed: of the order of batches, or of the draws.
 
     Raises:
         Refusal: for a batch size below 1, fewer workers than none, a limit that is not there, halves of endless
-            draws, mirrored points, a source that does not keep to its contract.
+            draws, mirrored points, noise over the bins of data without levels, a source that does not keep to its
+            contract.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class DataModule(LightningDataModule):
         limit: int | None = None,
         half: Literal["A", "B"] | None = None,
         flip: bool = False,
+        dequantize: bool = False,
         workers: int = 0,
         extractor: Any = None,
         seed: int = 0,
@@ -153,9 +159,11 @@ class DataModule(LightningDataModule):
             raise Refusal(f"workers must be at least 0, got {workers}")
         if flip and len(source.shape) != 3:
             raise Refusal("flip mirrors images; this data has none")
+        if dequantize and source.levels is None:
+            raise Refusal("dequantize spreads levels over their bins; this data has none: leave it out")
         self.source, self.batch_size, self.flip, self.workers = source, batch_size, flip, workers
         self.shape, self.levels, self.classes = source.shape, source.levels, source.classes
-        self.extractor, self.seed = extractor, seed
+        self.dequantize, self.extractor, self.seed = dequantize, extractor, seed
         self.endless = isinstance(source, Synthetic) and limit is None
         if self.endless and (half is not None or flip):
             raise Refusal("endless draws have no halves and no mirror images: set data.limit")
@@ -170,9 +178,14 @@ class DataModule(LightningDataModule):
         """How much chance the class counts of the train split hold; None where nothing tells of classes."""
         return self.splits["train"].chance if self.classes or self.law() is not None else None
 
-    def training_law(self) -> Law:
-        """The law of what is trained on: uniform over the training set, or the known law that draws it endlessly."""
+    def training_law(self) -> Law | None:
+        """The law of what is trained on: uniform over the training set, or the known law that draws it endlessly.
+
+        None of dequantised levels: uniform over as many boxes as there are items, which is too much to ask for a score.
+        """
         law = self.law()
+        if self.dequantize:
+            return None
         if self.endless and law is not None:
             return law
         train = self.splits["train"]
@@ -199,7 +212,10 @@ class DataModule(LightningDataModule):
         """
         sizes = {name: len(split) for name, split in self.splits.items()}
         endless = {"train": None} if self.endless else {}
-        return {**sizes, **endless, **self.source.told(), "fingerprint": self.fingerprint}
+        trained = {}
+        if self.dequantize and self.levels is not None:
+            trained = {"trained_on": f"levels + 2/{self.levels - 1} (u - 1/2), u uniform"}
+        return {**sizes, **endless, **trained, **self.source.told(), "fingerprint": self.fingerprint}
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the trainer's step on."""
@@ -210,8 +226,12 @@ class DataModule(LightningDataModule):
             assert isinstance(self.source, Synthetic)
             return self.served(EndlessDataset(self.source, self.batch_size, self.seed, rank), StepNumbers(start))
         train = SplitDataset(self.splits["train"], self.levels, self.flip)
-        batches = Batches(len(train), self.batch_size, self.seed, rank, world, start)
-        return self.served(train, ByValue(batches) if self.workers else batches)
+        rows = Batches(len(train), self.batch_size, self.seed, rank, world, start)
+        batches: Sampler[Any] = ByValue(rows) if self.workers else rows
+        if not self.dequantize or self.levels is None:
+            return self.served(train, batches)
+        placed = Placed(batches, self.batch_size, rank, world, start)
+        return self.served(Dequantized(train, self.levels, self.seed), placed)
 
     def served(self, dataset: Dataset, sampler: Sampler[Any]) -> DataLoader:
         """Whole batches in the sampler's order. Workers leave it to the main process what a signal means."""

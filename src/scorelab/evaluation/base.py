@@ -77,6 +77,7 @@ class EvaluationContext:
         mirrored: whether the train split's mirror images are trained on too.
         conditional: whether samples have the labels they are given; else their classes are drawn by chance.
         chance: how much chance the train split's class counts hold, as ``Split`` says; None where it is not known.
+        dequantized: whether the denoiser was trained on levels with uniform noise over their bins.
     """
 
     denoiser: Denoiser
@@ -96,6 +97,7 @@ class EvaluationContext:
     mirrored: bool = False
     conditional: bool = False
     chance: float | None = None
+    dequantized: bool = False
 
     @property
     def count(self) -> int:
@@ -163,6 +165,13 @@ class EvaluationContext:
         return reference_features(self.train, self.denoiser.levels, self.extractor)
 
     @property
+    def without_score(self) -> str:
+        """Why no exact score is known, where none is."""
+        if self.dequantized:
+            return "no exact score is computed of dequantised levels (data.dequantize=true)"
+        return "this data has no exact score"
+
+    @property
     def finite(self) -> bool:
         """Whether what is trained on is a finite set."""
         return self.exact_train is not None and self.exact_train is not self.exact_held_out
@@ -222,6 +231,10 @@ class Yardstick(ABC):
     def rows_of(self, context: EvaluationContext) -> tuple[TableRow, ...]:
         """How the table shows the numbers of such a context: by other words where they mean another thing."""
         return self.rows
+
+    def caution(self, context: EvaluationContext) -> str | None:
+        """What whoever reads its numbers should know of such a context; None where all is as it should be."""
+        return None
 
     @abstractmethod
     def cost(self, context: EvaluationContext) -> int:

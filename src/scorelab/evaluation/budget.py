@@ -45,7 +45,7 @@ class ErrorBudget(SampleYardstick):
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no score is known."""
-        return None if context.exact_held_out or context.exact_train else "this data has no exact score"
+        return None if context.exact_held_out or context.exact_train else context.without_score
 
     def cost(self, context: EvaluationContext) -> int:
         """The context's own samples, and as many at ``steps``; the exact denoiser is no network."""

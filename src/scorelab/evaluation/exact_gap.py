@@ -39,9 +39,7 @@ class ExactGap(Yardstick):
         if context.finite:
             return None
         return (
-            "training draws are endless: there is no list to learn"
-            if context.exact_held_out
-            else "this data has no exact score"
+            "training draws are endless: there is no list to learn" if context.exact_held_out else context.without_score
         )
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:

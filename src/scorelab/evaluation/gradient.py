@@ -12,7 +12,7 @@ from scorelab.evaluation.base import EvaluationContext, EvaluationSettings, Resu
 from scorelab.losses import Example
 from scorelab.losses.card import FAINT, Card, weight_card
 from scorelab.losses.gradient_variance import Bin, Noise
-from scorelab.tensors import Rows, generator
+from scorelab.tensors import Rows, generator, spread_over_bins
 
 EDGES = torch.cat([torch.tensor([-math.inf]), torch.arange(-12.0, 12.1, 1.2), torch.tensor([math.inf])]).double()
 
@@ -51,6 +51,9 @@ class Gradients:
         context, device = self.context, self.denoiser.device
         rows = torch.randint(len(context.train), (n,), generator=draws)
         x0, labels = context.data(context.train[rows]), context.train_labels[rows].to(device)
+        if context.dequantized and self.denoiser.levels is not None:  # as training does
+            u = torch.rand(x0.shape, generator=draws).to(device)
+            x0 = spread_over_bins(x0, u, self.denoiser.levels)
         t = self.times(levels, n, draws).to(device)
         eps = torch.randn(x0.shape, generator=draws).to(device)
         total, losses = torch.zeros((), dtype=torch.float64), []

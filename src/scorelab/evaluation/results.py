@@ -62,7 +62,9 @@ def run_yardsticks(
         results.metrics |= {key if "/" in key else f"test/{key}": value for key, value in result.metrics.items()}
         spent = {"evaluations": result.evaluations, "seconds": round(evaluation.seconds.get(name, 0.0), 2)}
         rows = [asdict(row) for row in yardsticks[name].rows_of(context) if row.number in result.metrics]
-        results.records[name] = result.records | spent | ({"rows": rows} if rows else {})
+        caution = yardsticks[name].caution(context) if result.evaluations else None
+        warned = {} if caution is None else {"warning": caution}
+        results.records[name] = result.records | warned | spent | ({"rows": rows} if rows else {})
     return results
 
 
@@ -100,6 +102,8 @@ class Evaluation:
             cost = yardstick.cost(self.context)
             if self.left is not None and cost > self.left:
                 raise OverBudget(f"needs at least {cost:,} network evaluations, {self.left:,} are left")
+            if (caution := yardstick.caution(self.context)) is not None:
+                self.say(f"{name}, a warning: {caution}")
             self.results[name] = yardstick.run(self.context, self.left)
         self.seconds[name] = time.perf_counter() - started
         self.left = None if self.left is None else max(0, self.left - self.results[name].evaluations)

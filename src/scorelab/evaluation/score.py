@@ -137,7 +137,7 @@ class ScoreError(Yardstick):
 
     def inapplicable(self, context: EvaluationContext) -> str | None:
         """Where no score is known."""
-        return None if self.names_of(context) else "this data has no exact score"
+        return None if self.names_of(context) else context.without_score
 
     def names_of(self, context: EvaluationContext) -> tuple[str, ...]:
         """Those of held-out data of a known law, those of a finite training set."""

@@ -10,9 +10,11 @@ from scorelab.likelihood.figures import (
     lattice,
     law_figure,
     repeated,
+    uniform_figure,
 )
 from scorelab.likelihood.formulas import (
     FlowDensity,
+    bin_gap,
     bits_per_dim,
     bound_rate,
     bound_term,
@@ -34,6 +36,7 @@ __all__ = [
     "Bound",
     "Figure",
     "FlowDensity",
+    "bin_gap",
     "bits_per_dim",
     "bound_figure",
     "bound_rate",
@@ -54,4 +57,5 @@ __all__ = [
     "repeated",
     "sampled_bound",
     "step_kl",
+    "uniform_figure",
 ]

@@ -73,11 +73,12 @@ def common_figure(denoiser: Denoiser, log_snr: float) -> Figure:
     return _figure(denoiser, "", "none", f"{SOFTMAX}, at sigma/alpha = {std:.4g}", "none", (std, std))
 
 
-def flow_figure(denoiser: Denoiser, log_snr: float) -> Figure:
+def flow_figure(denoiser: Denoiser, log_snr: float, weighted: int | None = None) -> Figure:
     """What the likelihood by the probability flow from this log-SNR on is of.
 
     Levels: of q = N(alpha x_0, sigma^2 I) in place of uniform noise, which goes beyond a level's bin; what that adds
-    is taken off by the decoder, so that the sum is a bound of -log P(x_0) whatever q is.
+    is taken off by the decoder, so that the sum is a bound of -log P(x_0) whatever q is. ``weighted`` is over how many
+    draws the likelihood itself is averaged.
     """
     std = noise_std(log_snr)
     if denoiser.levels is None:
@@ -85,8 +86,25 @@ def flow_figure(denoiser: Denoiser, log_snr: float) -> Figure:
             denoiser, f" of x = alpha x_0 + sigma eps, sigma/alpha = {std:.4g}", "none", "none", "none", None
         )
     share = std * (denoiser.levels - 1) / 2
-    added = f"Gaussian noise of {std:.4g} = {share:.3g} of the spacing, one draw an item (no uniform noise, no offset)"
+    added = f"Gaussian noise of {std:.4g} = {share:.3g} of the spacing (no uniform noise, no offset){_over(weighted)}"
     return _figure(denoiser, "", added, f"{SOFTMAX}, at sigma/alpha = {std:.4g}", "none", (std, std))
+
+
+def uniform_figure(levels: int, log_snr: float, weighted: int | None = None) -> Figure:
+    """What the likelihood by the flow of uniformly dequantised levels is of, with the offset that brings back the bins.
+
+    Published figures put level k at (k + u) / levels * 2 - 1 and add log2(levels / 2): other units, the same bits.
+    """
+    std, spacing = noise_std(log_snr), f"2/{levels - 1}"
+    offset = f"offset -log2({spacing}) = {-math.log2(2 / (levels - 1)):.3f} bits/dim"
+    published = f"published: (k + u) / {levels} * 2 - 1, offset log2({levels}/2) = {math.log2(levels / 2):.3f}"
+    return Figure(
+        "-log2 P(x_0) / d of levels, at most",
+        lattice(levels),
+        f"uniform noise x_0 + {spacing} (u - 1/2), {offset} ({published}){_over(weighted)}",
+        f"density N(x_0; x_t / alpha, (sigma / alpha)^2 I) of the noised levels, at sigma/alpha = {std:.4g}",
+        (std, std),
+    )
 
 
 def law_figure() -> Figure:
@@ -119,6 +137,10 @@ def _figure(
     if denoiser.levels is None:
         return Figure(_density(of), NO_LATTICE, "none", density, std)
     return Figure("-log2 P(x_0) / d of levels, at most", lattice(denoiser.levels), dequantisation, decoder, std)
+
+
+def _over(weighted: int | None) -> str:
+    return "" if weighted is None else f", -log of the mean likelihood over {weighted} draws"
 
 
 def _density(of: str) -> str:

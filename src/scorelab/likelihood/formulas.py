@@ -16,7 +16,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorelab.denoisers import Denoiser, Estimate
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule, Transition
-from scorelab.tensors import divergence, from_levels, like, log_interval, slope_along, sum_except_batch
+from scorelab.tensors import (
+    divergence,
+    from_levels,
+    like,
+    log_interval,
+    nearest_level,
+    slope_along,
+    sum_except_batch,
+)
+
+LONGEST = 1.0  # of u = -lambda / 2, in one step along the flow
 
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
@@ -97,6 +107,15 @@ def lattice_gap(made: Estimate, log_snr: Tensor, levels: int) -> Tensor:
     return sum_except_batch(forward) - scale + level_decoder_nll(log_snr, made.x0, made.eps, levels)
 
 
+def bin_gap(made: Estimate, log_snr: Tensor, levels: int) -> Tensor:
+    """Log q(x | y) - log p(y | x) - d log Delta in nats (B,), for x made of a y in a bin of width Delta and eps.
+
+    q = N(x; alpha y, sigma^2 I) and p(y | x) = N(y; x / alpha, (sigma / alpha)^2 I) differ by d log alpha alone.
+    """
+    dims = made.x0[0].numel()
+    return -dims * (torch.log(made.alpha.double()).flatten() + math.log(2 / (levels - 1)))
+
+
 def bound_rate(schedule: Schedule, estimate: Estimate, eps: Tensor, t: Tensor) -> Tensor:
     """1/2 (-dlambda/dt) ||eps - eps^||^2 in nats, (B,): what a continuous process adds to the bound per unit of t."""
     rate = 0.5 * schedule.g2(t) / schedule.sigma(t) ** 2
@@ -106,12 +125,15 @@ def bound_rate(schedule: Schedule, estimate: Estimate, eps: Tensor, t: Tensor) -
 def decoder_nll(denoiser: Denoiser, estimate: Estimate, x0: Tensor) -> Tensor:
     """-log p(x_0|x_1) in nats, (B,), for an estimate made at t_1: the mean of that step is x^_0 itself.
 
-    A law over pixel levels where the denoiser has levels, a Gaussian density where it has none.
+    A law over pixel levels where the denoiser has levels, a Gaussian density where it has none. An x_0 off the lattice,
+    such as one with noise over its bin, counts as its nearest level: the bound holds of that, for its chain x_1 ... x_T
+    may begin about any point.
     """
     log_variance = decoder_log_variance(denoiser, estimate)
     if denoiser.levels is None:
         return -sum_except_batch(gaussian_log_prob(x0, estimate.x0, log_variance))
-    return -sum_except_batch(lattice_log_prob(x0, estimate.x0, log_variance, denoiser.levels))
+    level = nearest_level(x0, denoiser.levels)
+    return -sum_except_batch(lattice_log_prob(level, estimate.x0, log_variance, denoiser.levels))
 
 
 def decoder_log_variance(denoiser: Denoiser, estimate: Estimate) -> Tensor:
@@ -168,6 +190,9 @@ def flow_log_prob(
     exact up to ``exact_dims`` dimensions, else v^T (d/dz) v along one Rademacher v per sample (Grathwohl et al. 2019),
     drawn from a generator on the CPU: right on average over v.
 
+    No step is longer than 2 in lambda: where noise is small or all, the rates are nearly nothing, and a solver that
+    trusts them leaps over where they are not.
+
     Args:
         denoiser: of any kind.
         x: (B, ...) at the time of ``log_snr``.
@@ -213,7 +238,9 @@ def flow_log_prob(
     first, last = schedule.inverse(-2 * ends).tolist()
     power = [math.sqrt(float(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)) for t in torch.tensor([[first], [last]])]
     begin = (x.double() / power[0], torch.zeros(len(x), dtype=torch.float64, device=x.device))
-    z, gained = odeint(rate, begin, ends, rtol=tolerance, atol=tolerance, method="dopri5")
+    z, gained = odeint(
+        rate, begin, ends, rtol=tolerance, atol=tolerance, method="dopri5", options={"max_step": LONGEST}
+    )
     nothing = torch.zeros_like(z[-1])
     at_end = gaussian_log_prob(z[-1] * power[1], nothing, nothing + 2 * math.log(denoiser.prior_std))
     change = dims * (math.log(power[1]) - math.log(power[0]))
