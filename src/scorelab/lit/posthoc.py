@@ -37,7 +37,7 @@ class PowerAverages(EverySteps):
     def __init__(self, every: int | None = None, sigma_rel: tuple[float, ...] = (0.1, 0.05)) -> None:
         super().__init__(every)
         ordered = sorted(sigma_rel)
-        if not ordered or any(long < APART * short for short, long in zip(ordered, ordered[1:], strict=False)):
+        if not ordered or any(long < APART * short for short, long in pairwise(ordered)):
             raise Refusal(f"sigma_rel must be one or more lengths, a tenth apart at least, got {list(sigma_rel)}")
         self.first, *self.others = (Profile(1, each).sigma_rel for each in sigma_rel)
         self.beside: list[dict[str, Tensor]] = []  # the averages of the other lengths, by the names of parameters
