@@ -105,7 +105,10 @@ def described(run: Run, called: Called) -> dict[str, Any]:
 
 
 def varied(told: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys in which runs differ: choices first, each kind by its group's place in ``FIRST``. An argument counts where runs of one choice differ in it."""
+    """The keys in which runs differ: choices first, each kind by its group's place in ``FIRST``.
+
+    An argument counts where runs of one choice differ in it.
+    """
     keys = dict.fromkeys(key for words in told for key in words if not is_machine(key))
     found = [key for key in keys if _differs([words.get(key, ABSENT) for words in told]) and _in_a_choice(told, key)]
     return sorted(found, key=lambda key: ("." in key, _place(key.partition(".")[0])))

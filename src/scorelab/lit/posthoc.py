@@ -1,6 +1,7 @@
 """Averaged weights of several lengths at once, kept so that one of any length can be made after training."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
