@@ -493,7 +493,7 @@ PAIRS += [(loss, schedule) for loss in ("simple", "vlb", "hybrid") for schedule 
 
 @pytest.mark.parametrize(("loss", "schedule"), dict.fromkeys(PAIRS))
 def test_every_objective_builds_under_every_kind_of_schedule_or_says_why_not(loss: str, schedule: str) -> None:
-    """Refused are a T-step objective on a continuous schedule, and the noise's error where a process ends in noise."""
+    """Refused are a T-step objective without steps, the noise's error without signal, a schedule that learns otherwise."""
     whole = config(f"loss={loss}", "++model.channels=8")
     other = config(*f"schedule={schedule}".split())
     whole |= {"schedule": other["schedule"], "prediction": other["prediction"]}
@@ -503,6 +503,10 @@ def test_every_objective_builds_under_every_kind_of_schedule_or_says_why_not(los
         if loss != "simple":
             return
         whole["loss"]["space"] = "v"
+    if schedule == "learned" and loss != "vlb":
+        with pytest.raises(UserError, match="set loss=vlb"):
+            build(whole)
+        return
     if loss == "hybrid" and whole["schedule"].get("num_steps") is None:
         with pytest.raises(UserError, match=r"set schedule\.num_steps"):
             build(whole)

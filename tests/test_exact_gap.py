@@ -10,7 +10,7 @@ from torch import Tensor
 from scorelab.config.build import exact_denoiser as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
-from scorelab.denoisers import Denoiser, Exact, FixedSmall
+from scorelab.denoisers import BestLinear, Denoiser, Exact, FixedSmall
 from scorelab.evaluation import EvaluationContext, EvaluationSettings, ExactGap
 from scorelab.evaluation.curves import bins_in_range, centres
 from scorelab.evaluation.noise_error import noise_error
@@ -80,6 +80,20 @@ def test_a_network_that_knows_the_law_beats_the_list_on_held_out_images():
     assert found.metrics["exact_gap"] < -5 * found.records["se"] < 0
 
 
+def test_beside_it_stands_the_gap_of_the_best_linear_denoiser_of_the_training_set():
+    linear = BestLinear(SCHEDULE, FixedSmall(), memory().law, 17)
+    of_network, of_itself = (ExactGap().run(case(each, memory()), None) for each in (Offset(memory(), 0.3), linear))
+    assert of_network.metrics["exact_gap_linear"] == pytest.approx(of_itself.metrics["exact_gap"], rel=1e-6)
+    assert of_network.records["linear_held_out"] == of_itself.records["network_held_out"]
+    assert of_network.metrics["exact_gap_linear"] < -1, "mean and covariance of a list say more than the list"
+
+
+def test_data_of_too_many_dimensions_have_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scorelab.evaluation.linear.MOST_DIMS", 63)
+    found = ExactGap().run(case(memory(), memory()), None)
+    assert found.metrics.keys() == {"exact_gap"} and "linear_held_out" not in found.records
+
+
 def test_labels_reach_the_oracle_that_knows_them():
     labels = torch.arange(60) % 2
     blind, knowing = (ExactGap().run(case(memory(), memory(labels=each), labels), None) for each in (None, labels))
@@ -93,7 +107,7 @@ def test_it_costs_what_it_says_and_needs_a_truth_and_the_whole_range():
     assert part.inapplicable(case(memory(), None)) == "this data has no exact score"
     short = memory(Linear(30))
     found = part.run(case(short, short), None)
-    assert found.metrics["exact_gap"] is None and "does not contain [-4.8, 6.6]" in found.records["missing"]
+    assert set(found.metrics.values()) == {None} and "does not contain [-4.8, 6.6]" in found.records["missing"]
 
 
 @pytest.mark.parametrize("labelled", [False, True])

@@ -32,11 +32,11 @@ def least_noised(denoiser: Exact, x0: Tensor) -> tuple[Tensor, Tensor]:
 
 @each_form(1000)
 def test_the_flow_of_an_exact_score_has_the_exact_likelihood_under_every_schedule(schedule, steps):
-    """Up to the mismatch of prior and marginal at the end, a few 1e-3 nats for the linear schedules."""
+    """Up to the mismatch of prior and marginal at the end, a few 1e-3 nats for linear schedules; where it is -5, more."""
     denoiser = exact(Moons(), choose("schedule", schedule, num_steps=steps))
     x, t = least_noised(denoiser, Moons().drawn(24, "flow").values)
     found = flow_log_prob(denoiser, x)
-    assert (found.log_prob - denoiser.posterior(x, t).log_prob).abs().max() < 0.02
+    assert (found.log_prob - denoiser.posterior(x, t).log_prob).abs().max() < (0.05 if schedule == "learned" else 0.02)
     assert found.log_prob.dtype == torch.float64
     assert 20 < found.evaluations < 400
 

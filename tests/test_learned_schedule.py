@@ -10,7 +10,7 @@ from torch import nn
 from scorelab.denoisers import NetworkDenoiser
 from scorelab.losses import Example
 from scorelab.losses.variational import steady
-from scorelab.schedules import Learned, check_contract
+from scorelab.schedules import LearnedSchedule, check_contract
 from scorelab.tensors import generator
 
 T = torch.linspace(0.02, 0.97, 12, dtype=torch.float64)
@@ -18,7 +18,7 @@ T = torch.linspace(0.02, 0.97, 12, dtype=torch.float64)
 
 def bent(num_steps=None, **more):
     """One whose parameters are nothing in particular."""
-    schedule, chance = Learned(num_steps, **more), generator("bent")
+    schedule, chance = LearnedSchedule(num_steps, **more), generator("bent")
     with torch.no_grad():
         for parameter in schedule.parameters():
             parameter += torch.randn(parameter.shape, generator=chance)
@@ -51,7 +51,7 @@ def example_of(denoiser, t):
 def test_whatever_was_learned_the_ends_stay_and_the_contract_holds(steps):
     schedule = bent(steps, log_snr_min=-4, log_snr_max=11, log_snr_shift=1)
     check_contract(schedule)
-    ends = Learned(None, log_snr_min=-4, log_snr_max=11, log_snr_shift=1)
+    ends = LearnedSchedule(None, log_snr_min=-4, log_snr_max=11, log_snr_shift=1)
     ends.load_state_dict(schedule.state_dict())
     assert ends.log_snr_range() == (pytest.approx(-3, abs=1e-12), pytest.approx(12, abs=1e-12))
 
@@ -84,7 +84,7 @@ def test_a_continuous_one_learns_the_density_that_is_in_proportion_to_the_root_m
     def rms(log_snr):
         return 0.2 + torch.exp(-((log_snr - 4) ** 2) / 8)
 
-    schedule, chance = Learned(), generator("learning")
+    schedule, chance = LearnedSchedule(), generator("learning")
     optimizer = torch.optim.Adam(schedule.parameters(), lr=0.03)
     for _ in range(400):
         t = torch.rand(256, generator=chance, dtype=torch.float64)
@@ -138,17 +138,17 @@ def test_on_a_grid_its_gradient_is_that_of_the_bound():
 @pytest.mark.parametrize("name", ["simple", "likelihood", "flow", "dsm", "esm"])
 def test_an_objective_that_would_make_the_noise_easy_refuses_it(name):
     with pytest.raises(ValueError, match="learn the noise that is easy: set loss=vlb"):
-        choose("loss", name).check(denoiser_of(Learned()))
+        choose("loss", name).check(denoiser_of(LearnedSchedule()))
 
 
 @pytest.mark.parametrize("name", ["importance", "log_snr_uniform", "lognormal", "entropy"])
 def test_a_law_of_its_own_over_noise_levels_refuses_it(name):
     with pytest.raises(ValueError, match="set timesteps=uniform or stratified"):
-        choose("timesteps", name).check(Learned())
+        choose("timesteps", name).check(LearnedSchedule())
     choose("timesteps", name).check(choose("schedule", "vp"))
 
 
 @pytest.mark.parametrize("wrong", [{"log_snr_min": 14.0}, {"log_snr_max": float("inf")}, {"width": 0}])
 def test_ends_out_of_order_and_no_width_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
-        Learned(**wrong)
+        LearnedSchedule(**wrong)

@@ -347,7 +347,7 @@ def test_attention_that_would_be_fused_has_its_second_derivative(loss):
 
 @pytest.mark.parametrize("loss", [ISM(), *SLICED], ids=["ism", *map(named_ssm, SLICED)])
 def test_the_gradient_of_an_implicit_loss_is_its_slope_in_the_parameters(loss):
-    denoiser, oracle = pictures()
+    denoiser, oracle = pictures(next(iter(ATTENTIVE.values())))
     x0, t, eps, _ = draws(oracle.law, denoiser.schedule, 4, low=-2.0, high=2.0)
     losses_of(loss, denoiser, x0, t, eps, generator=seeded(5)).sum().backward()
     along = [normal(*p.shape, seed=k) for k, p in enumerate(denoiser.parameters())]

@@ -266,7 +266,7 @@ def test_the_hint_stands_beside_the_budget():
     )
     told = results.records["ode_nll"]["skipped"]
     assert told.endswith(
-        "10 are left: lower metrics.ode_nll.items, raise metrics.ode_nll.tolerance, or raise "
+        "10 are left: lower metrics.ode_nll.items or draws, raise metrics.ode_nll.tolerance, or raise "
         "evaluation.budget (null is no limit)"
     )
 

@@ -11,7 +11,7 @@ from scorelab.config.build import exact_denoiser as of_law
 from scorelab.data.images import Digits
 from scorelab.data.module import DataModule
 from scorelab.data.synthetic import Checkerboard, DigitsGaussians, Gaussian, Moons, Ring
-from scorelab.denoisers import Denoiser, Estimate, Exact, FixedSmall, Learned, NetworkDenoiser, V
+from scorelab.denoisers import BestLinear, Denoiser, Estimate, Exact, FixedSmall, Learned, NetworkDenoiser, V
 from scorelab.evaluation import (
     Agreement,
     ErrorBudget,
@@ -149,8 +149,9 @@ def test_the_floor_of_a_gaussian_is_its_posterior_variance_in_units_of_the_noise
 )
 def test_a_network_that_is_the_oracle_has_no_error(source):
     found = ScoreError().run(case(exact(source, Cosine(1000)), DataModule(source), held=20), None)
-    assert set(found.metrics) == {"score_error", "excess"}
-    assert max(found.metrics.values()) < 1e-8
+    assert set(found.metrics) == {"score_error", "excess", "score_error_linear"}
+    assert max(found.metrics["score_error"], found.metrics["excess"]) < 1e-8
+    assert (found.metrics["score_error_linear"] < 1e-8) is isinstance(source, Gaussian), "no other law is linear"
     assert found.records["held_out"]["floor_simple"] > 0.01
 
 
@@ -202,7 +203,7 @@ class EndsEarly(VP):
 def test_what_the_schedule_does_not_reach_is_missing_and_said_so():
     source = Ring()
     found = ScoreError().run(case(exact(source, Linear(30)), DataModule(source), 20), None)
-    assert found.metrics == {"score_error": None, "excess": None}
+    assert found.metrics == dict.fromkeys(("score_error", "excess", "score_error_linear"))
     assert "does not contain [-4.8, 6.6]" in found.records["missing"]
     record = found.records["held_out"]
     assert record["floor_simple"] is None and not [key for key in record if key.endswith("_se")]
@@ -214,7 +215,7 @@ def test_what_the_schedule_does_not_reach_is_missing_and_said_so():
 
 def test_names_tell_which_law_x_t_follows_and_there_is_no_other():
     endless, listed, real = DataModule(Moons()), DataModule(Moons(), limit=40), DataModule(Digits(), limit=60)
-    of_test, of_train = {"score_error", "excess"}, {"train/score_error", "train/excess"}
+    of_test, of_train = {"score_error", "excess", "score_error_linear"}, {"train/score_error", "train/excess"}
     for data, names, records in (
         (endless, of_test, {"held_out"}),
         (listed, of_test | of_train, {"held_out", "train"}),
@@ -225,8 +226,19 @@ def test_names_tell_which_law_x_t_follows_and_there_is_no_other():
         assert set(found.metrics) == names and set(found.records) == records
         assert set(found.metrics) <= set(ScoreError.names)
     results = run_yardsticks({"score": ScoreError()}, case(memory(listed), listed, 20), lambda line: None)
-    assert set(results.metrics) == {"test/score_error", "test/excess", *of_train}
+    assert set(results.metrics) == {f"test/{name}" for name in of_test} | of_train
     assert ScoreError().inapplicable(case(memory(real), real, 20, exact_train=None)) == "this data has no exact score"
+
+
+def test_beside_it_stands_the_error_of_the_best_linear_denoiser_of_the_law_at_the_same_noise():
+    source = Ring()
+    linear = BestLinear(VP(), FixedSmall(), source.law())
+    of_network, of_itself = (
+        ScoreError().run(case(each, DataModule(source), 60), None) for each in (some_network(), linear)
+    )
+    assert of_network.metrics["score_error_linear"] == of_itself.metrics["score_error"] > 0.05
+    simple = noise_error(linear, DataModule(source).splits["test"].values[:60], None).errors.mean
+    assert of_network.records["held_out"]["linear"][20] == pytest.approx(float(simple[20]), rel=1e-4)
 
 
 def test_the_list_is_known_by_heart_and_the_law_is_not():

@@ -29,7 +29,7 @@ class ExactGap(Yardstick):
             "exact_gap",
             "exact gap",
             "its error less that of the train split's exact score on held-out images; below 0 it generalises; "
-            "the best linear denoiser has {exact_gap_linear}",
+            "best linear {exact_gap_linear}",
             7,
         ),
     )

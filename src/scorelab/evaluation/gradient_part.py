@@ -58,7 +58,7 @@ class GradientPart(Yardstick):
         ),
     )
 
-    def __init__(self, side: int = 128, items: int | None = 512) -> None:
+    def __init__(self, side: int = 96, items: int | None = 512) -> None:
         if side < 8:
             raise Refusal(f"metrics.gradient_part.side must be at least 8 nodes, got {side}")
         if items is not None and items < 2:

@@ -123,8 +123,7 @@ class ScoreError(Yardstick):
         TableRow(
             "score_error",
             "score error",
-            "to the true score, held-out data; the best linear denoiser has {score_error_linear}; it costs the bound "
-            "{excess} bits/dim",
+            "to the true score, held-out data; best linear {score_error_linear}; it costs the bound {excess} bits/dim",
             4,
         ),
         TableRow(

@@ -6,7 +6,7 @@ from scorelab.schedules.contract import check_contract
 from scorelab.schedules.discrete import JSD, Linear, LinearZeroSNR, ScaledLinear, Table, Warmup, discretized
 from scorelab.schedules.exploding import EDM, VE, VarianceExploding
 from scorelab.schedules.interpolating import Flow, SubVP
-from scorelab.schedules.learned import Learned
+from scorelab.schedules.learned import LearnedSchedule
 
 __all__ = [
     "EDM",
@@ -16,7 +16,7 @@ __all__ = [
     "Cosine",
     "Curve",
     "Flow",
-    "Learned",
+    "LearnedSchedule",
     "Linear",
     "LinearZeroSNR",
     "ScaledLinear",

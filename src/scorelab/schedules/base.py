@@ -106,7 +106,7 @@ class Schedule(nn.Module, ABC):
     def log_density(self, t: Tensor) -> Tensor:
         """Ln p(lambda), p = -dt / dlambda, of times t (B,): what a continuous schedule that learns is trained by.
 
-        See ``Learned``.
+        See ``LearnedSchedule``.
 
         Raises:
             Refusal: for one that does not say it.

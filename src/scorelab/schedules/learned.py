@@ -11,7 +11,7 @@ from scorelab.schedules.base import VariancePreserving, log_sigmoid
 BENDS = 0.5  # what the steps of the network add to the straight line's 1 at first
 
 
-class Learned(VariancePreserving):
+class LearnedSchedule(VariancePreserving):
     """lambda(t) = lambda_max - (lambda_max - lambda_min) (n(t) - n(0)) / (n(1) - n(0)), n a monotone network.
 
     n(t) = t + sum_j v_j S(a_j (t - c_j)), S the logistic function, v_j, a_j > 0 (the form of Kingma et al. 2021,
