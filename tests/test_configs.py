@@ -493,7 +493,7 @@ PAIRS += [(loss, schedule) for loss in ("simple", "vlb", "hybrid") for schedule 
 
 @pytest.mark.parametrize(("loss", "schedule"), dict.fromkeys(PAIRS))
 def test_every_objective_builds_under_every_kind_of_schedule_or_says_why_not(loss: str, schedule: str) -> None:
-    """Refused are a T-step objective without steps, the noise's error without signal, a schedule that learns otherwise."""
+    """Refused are a T-step objective without steps, the noise's error without signal, a schedule that learns by it."""
     whole = config(f"loss={loss}", "++model.channels=8")
     other = config(*f"schedule={schedule}".split())
     whole |= {"schedule": other["schedule"], "prediction": other["prediction"]}

@@ -32,7 +32,7 @@ def least_noised(denoiser: Exact, x0: Tensor) -> tuple[Tensor, Tensor]:
 
 @each_form(1000)
 def test_the_flow_of_an_exact_score_has_the_exact_likelihood_under_every_schedule(schedule, steps):
-    """Up to the mismatch of prior and marginal at the end, a few 1e-3 nats for linear schedules; where it is -5, more."""
+    """Up to the mismatch of prior and marginal at the end, a few 1e-3 nats for linear schedules, 0.02 at -5."""
     denoiser = exact(Moons(), choose("schedule", schedule, num_steps=steps))
     x, t = least_noised(denoiser, Moons().drawn(24, "flow").values)
     found = flow_log_prob(denoiser, x)

@@ -394,7 +394,7 @@ def test_ddim_adds_noise_of_eta_times_the_root_of_beta_tilde(schedule, steps):
 
 @each_continuous
 def test_a_step_to_the_data_is_the_predicted_data_but_for_the_noise_its_curve_starts_with(schedule):
-    """Which is 4.5e-5 of a cosine cut at log-SNR 20, the least of one that explodes or is learned, and none of others."""
+    """Which is 4.5e-5 of a cosine cut at log-SNR 20, the least of one that explodes or is learned, or none."""
     schedule = choose("schedule", schedule, num_steps=None)
     ask, noise = Ask(oracle(schedule)), float(schedule.sigma(at(0, 1)))
     assert noise < 5e-5 or isinstance(schedule, VarianceExploding | LearnedSchedule)
