@@ -73,16 +73,23 @@ def each_form(*steps: int) -> pytest.MarkDecorator:
 
     The arguments are ``schedule`` and ``steps``, which is None for the continuous form.
     """
-    forms = [(name, number) for name in STEPPED for number in steps]
-    return pytest.mark.parametrize(("schedule", "steps"), forms + [(name, None) for name in CONTINUOUS])
+    return pytest.mark.parametrize(("schedule", "steps"), forms(*steps))
 
 
 def each_kind(*steps: int) -> pytest.MarkDecorator:
     """As ``each_form``, for one schedule of each kind: where a test goes over other groups as well."""
-    kinds = [(name, number) for name in ("linear", "cosine", "subvp", "ve") for number in steps]
-    return pytest.mark.parametrize(
-        ("schedule", "steps"), kinds + [(name, None) for name in ("cosine", "vp", "subvp", "edm", "flow")]
-    )
+    return pytest.mark.parametrize(("schedule", "steps"), kinds(*steps))
+
+
+def kinds(*steps: int) -> list[tuple[str, int | None]]:
+    """A schedule of each kind at each number of steps, and continuous."""
+    grids = [(name, number) for name in ("linear", "cosine", "subvp", "ve") for number in steps]
+    return grids + [(name, None) for name in ("cosine", "vp", "subvp", "edm", "flow")]
+
+
+def forms(*steps: int) -> list[tuple[str, int | None]]:
+    """Every schedule at each number of steps, and continuous, where it has that form."""
+    return [(name, number) for name in STEPPED for number in steps] + [(name, None) for name in CONTINUOUS]
 
 
 each_grid = pytest.mark.parametrize("schedule", STEPPED)

@@ -8,7 +8,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from conftest import CONTINUOUS, choices, choose, each_continuous, each_form, each_grid
+from conftest import CONTINUOUS, choices, choose, each_continuous, each_form, each_grid, forms, kinds
 from exact_cases import (
     Beside,
     ExactReverse,
@@ -38,6 +38,14 @@ def oracle(schedule, variance=None, levels=None) -> GaussianOracle:
 
 STEPPING = [name for name in choices("sampler") if not choose("sampler", name).adaptive]
 each_stepping = pytest.mark.parametrize("sampler", STEPPING)
+
+
+def each_pair(steps: int) -> pytest.MarkDecorator:
+    """Every sampler under a schedule of each kind, and one sampler under every schedule."""
+    pairs = [(sampler, *kind) for sampler in STEPPING for kind in kinds(steps)]
+    return pytest.mark.parametrize(
+        ("sampler", "schedule", "steps"), dict.fromkeys(pairs + [("heun", *form) for form in forms(steps)])
+    )
 
 
 def at(value: float, n: int) -> Tensor:
@@ -110,8 +118,7 @@ def measured_order(sampler: Sampler, denoiser: GaussianOracle) -> tuple[float, f
     return slope_of(numbers, errors), errors[-1]
 
 
-@each_form(1280)
-@each_stepping
+@each_pair(1280)
 def test_the_error_between_two_times_falls_with_the_declared_order(sampler, schedule, steps, double):
     if sampler == "pc":
         pytest.skip("its corrector has an error of its own, which no number of steps makes small")
@@ -121,8 +128,7 @@ def test_the_error_between_two_times_falls_with_the_declared_order(sampler, sche
     assert error < 0.1
 
 
-@each_form(50)
-@each_stepping
+@each_pair(50)
 def test_a_walk_asks_as_often_as_it_says_and_only_what_was_trained(sampler, schedule, steps):
     """From its first time downwards, in any number of steps, more than T too."""
     denoiser = oracle(choose("schedule", schedule, num_steps=steps))
@@ -196,8 +202,7 @@ def test_every_call_of_a_walk_is_told_the_label(sampler):
     assert told and all(given is not None and torch.equal(given, label) for given in told)
 
 
-@each_form(1000)
-@each_stepping
+@each_pair(1000)
 def test_samples_of_a_finite_set_are_its_points_each_as_often(sampler, schedule, steps):
     points = torch.tensor([[0.6, 0.6], [-0.6, 0.6], [0.6, -0.6], [-0.6, -0.6]])
     denoiser = FiniteSetOracle(choose("schedule", schedule, num_steps=steps), FixedSmall(), points)
