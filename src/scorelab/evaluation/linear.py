@@ -2,7 +2,7 @@
 
 from scorelab.denoisers import BestLinear, Denoiser, Exact
 
-MOST_DIMS = 1024  # beyond them it takes longer than the rest: CIFAR-10 would be minutes on one core, MNIST takes seconds
+MOST_DIMS = 1024  # beyond them it takes longer than the rest: minutes of one core for CIFAR-10, seconds for MNIST
 
 
 def has_best_linear(exact: Exact) -> bool:

@@ -36,10 +36,12 @@ def _reason(record: Mapping[str, Any]) -> str | None:
 
 
 class _Told:
-    """A number as a note tells it: by the note's own format, or as ``shown`` does; a dash where there is none."""
+    """A number as a note tells it: by the note's own format, or as ``shown`` does, none as a dash; words as they are."""
 
-    def __init__(self, value: float | None) -> None:
+    def __init__(self, value: float | str | None) -> None:
         self.value = value
 
     def __format__(self, spec: str) -> str:
+        if isinstance(self.value, str):
+            return self.value
         return shown(self.value) if self.value is None or not spec else format(self.value, spec)
