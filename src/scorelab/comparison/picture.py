@@ -26,7 +26,7 @@ def draw_comparison(path: Path, found: Ranking) -> None:
         return
     numbers = [[found.by, *_beside(section, found)] for section in sections]
     labels = [_label(row, found) for section in sections for row in section.rows[:MOST]]
-    left = 0.6 + LETTER * max(map(len, labels))
+    left = 0.5 + 0.15 * len(found.keys) + LETTER * max(map(len, labels))
     heights = [0.3 + ROW * min(len(section.rows), MOST) for section in sections]
     boxes = _boxes(left, [WIDTH] * max(map(len, numbers)), heights, below=0.65, right=0.2)
     for panels, section, names in zip(boxes.axes, sections, numbers, strict=True):
@@ -71,7 +71,7 @@ def _panels(axes: Sequence[Any], section: Section, numbers: Sequence[str], found
     aside = sum((cell := row.cells[found.by]).mean is not None and not cell.ranked for row in rows)
     apart = f"; {aside} not ranked, not drawn" if aside else ""
     title = f"{section.data}{', ' if section.data else ''}{seeds} seeds; bars: one standard error{left}{apart}"
-    axes[0].set_ylabel(" ".join(key for key in found.keys if key != "data" or len(found.sections) == 1), fontsize=9)
+    axes[0].set_ylabel("\n".join(key for key in found.keys if key != "data" or len(found.sections) == 1), fontsize=8)
     axes[0].set_title(title, fontsize=9, loc="left")
 
 

@@ -36,7 +36,7 @@ def _reason(record: Mapping[str, Any]) -> str | None:
 
 
 class _Told:
-    """A number as a note tells it: by the note's own format, or as ``shown`` does, none as a dash; words as they are."""
+    """A number as a note tells it: by the note's own format, or as ``shown`` does; words, and a dash for none."""
 
     def __init__(self, value: float | str | None) -> None:
         self.value = value
