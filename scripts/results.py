@@ -72,6 +72,8 @@ def main() -> int:
     for name in SWEEPS:
         print(f"results/{name}: {copy(name)} runs")
     for name in SWEEPS:
+        if not (ROOT / "results" / name).is_dir():  # none of its runs is finished
+            continue
         command = [sys.executable, "src/compare.py", f"results/{name}"]
         if status := subprocess.run(command, cwd=ROOT, check=False).returncode:
             return status
