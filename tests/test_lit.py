@@ -28,7 +28,7 @@ from scorelab.lit.actions import EverySteps, RunContext, affordable
 from scorelab.lit.callbacks import Validation
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
-from scorelab.lit.ema import AveragedWeights, make_ema, update_ema
+from scorelab.lit.ema import AveragedWeights, Following, make_ema
 from scorelab.lit.guard import DivergenceGuard
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.optim import Constant, WarmupCosine
@@ -54,7 +54,7 @@ def test_averaged_weights_follow_by_the_decay() -> None:
     with torch.no_grad():
         for p in denoiser.parameters():
             p.add_(1.0)
-    update_ema(averaged, denoiser, 0.75)
+    Following(averaged, denoiser).follow(0.75)
     for a, s in zip(averaged.parameters(), start, strict=True):
         torch.testing.assert_close(a, s + 0.25)
         assert not a.requires_grad

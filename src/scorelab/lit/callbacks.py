@@ -34,7 +34,7 @@ class TrainingLog(EverySteps):
 
     To the loggers; on a bar the loss, and beside it what it is to be judged by: ``eps_error``, the mean of
     ||eps - eps^||^2 / d over what was drawn, and where draws of a known law are trained on, ``eps_floor``, the least
-    it can be on average at the times that were drawn. Sums stay on the device and are read every ``every`` steps.
+    it can be on average at the times that were drawn. Numbers stay on the device and are read every ``every`` steps.
     What is not finite, or of a step that was left out, is not in them. The rate is the one that the step was taken
     with; the speed leaves out what is done between steps (``leave_out``): validation, pictures, checkpoints.
     """
@@ -44,34 +44,35 @@ class TrainingLog(EverySteps):
     def __init__(self, every: int = 50, bar: bool = True) -> None:
         super().__init__(every)
         self.bar = bar
-        self.sums: dict[str, Any] = {}
+        self.told: dict[str, list[Tensor]] = {}
         self.seen = 0
-        self.rate = math.nan
+        self.rate, self.clip = math.nan, math.inf
         self.aside = 0.0
         self.least: LeastError | None = None
         self.drawn = LeastOfDrawn()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, and the last rate, for the checkpoint."""
-        return super().state_dict() | {"sums": self.sums, "rate": self.rate, "drawn": self.drawn.state_dict()}
+        """The numbers so far, and the last rate, for the checkpoint."""
+        told = {name: torch.stack(values) for name, values in self.told.items()}
+        return super().state_dict() | {"told": told, "rate": self.rate, "drawn": self.drawn.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state_dict)
-        self.sums, self.rate = kept(self, state_dict, "sums"), kept(self, state_dict, "rate")
+        self.told = {name: list(values) for name, values in kept(self, state_dict, "told").items()}
+        self.rate = kept(self, state_dict, "rate")
         self.drawn.load_state_dict(kept(self, state_dict, "drawn"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
-        self.sums = {
-            name: sums.to(pl_module.device) for name, sums in self.sums.items()
-        }  # a checkpoint's are the CPU's
+        device = pl_module.device  # a checkpoint's are the CPU's
+        self.told = {name: [value.to(device) for value in values] for name, values in self.told.items()}
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         known: Any = pl_module.known
         if known is not None and data.endless and trainer.is_global_zero:
             self.least = LeastError(known)
         self.drawn.to(pl_module.device)
-        self.seen = trainer.global_step
+        self.seen, self.clip = trainer.global_step, trainer.gradient_clip_val or math.inf
         self.started, self.aside = (time.perf_counter(), trainer.global_step), 0.0
         self.shown = tqdm(
             total=trainer.max_steps,
@@ -90,28 +91,27 @@ class TrainingLog(EverySteps):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the losses up; after an optimiser step, the norms too."""
+        """Keep the losses; after an optimiser step, the norm too."""
         record: Any = pl_module.record
         found = {"loss": record.loss, **record.parts}
         if record.eps_error is not None:
             found["eps_error"] = record.eps_error
         if trainer.global_step != self.seen:
-            norm = record.gradient_norm
-            clipped = torch.where(norm > 0, norm > (trainer.gradient_clip_val or math.inf), math.nan)
-            # no norm at all: a step that was left out
-            found |= {"grad_norm": torch.where(norm > 0, norm, math.nan), "clipped": clipped}
+            found["grad_norm"] = record.gradient_norm
             if self.least is not None and record.eps_error is not None:
                 self.drawn.add(record.t, self.least)
         for name, value in found.items():
-            counts = value.isfinite()
-            added = torch.stack([torch.where(counts, value, 0.0).float(), counts.float()])
-            self.sums[name] = self.sums.get(name, 0) + added
+            self.told.setdefault(name, []).append(value)
         self.seen = trainer.global_step
         self.shown.update(trainer.global_step - self.shown.n)
 
     def act(self, run: RunContext, step: int) -> None:
-        """Read the sum, and start over."""
-        means = {name: float(total) / max(1.0, float(count)) for name, (total, count) in self.sums.items()}
+        """Read the means, and start over."""
+        told = {name: torch.stack(values) for name, values in self.told.items()}
+        if "grad_norm" in told:
+            norm = torch.where(told["grad_norm"] > 0, told["grad_norm"], math.nan)  # none at all: a step left out
+            told |= {"grad_norm": norm, "clipped": torch.where(norm > 0, norm > self.clip, math.nan)}
+        means = {name: float(mean_of_finite(values)) for name, values in told.items()}
         now, (then, before) = time.perf_counter(), self.started
         # a line that an earlier job owes has no speed of this one's
         speed = (step - before) / (now - then - self.aside) if step > before else math.nan
@@ -120,7 +120,7 @@ class TrainingLog(EverySteps):
             means["eps_floor"] = floor
         run.logger.log_metrics({f"train/{name}": value for name, value in means.items()}, step)
         self.shown.set_postfix_str(beside(means), refresh=False)
-        self.sums, self.started, self.aside = {}, (now, step), 0.0
+        self.told, self.started, self.aside = {}, (now, step), 0.0
 
     def leave_out(self, seconds: float) -> None:
         """Not count them in the speed."""
@@ -134,6 +134,12 @@ class TrainingLog(EverySteps):
         """Close the bar before an error is printed."""
         if hasattr(self, "shown"):
             self.shown.close()
+
+
+def mean_of_finite(values: Tensor) -> Tensor:
+    """The mean of those of (n,) that are finite; 0 of none."""
+    finite = values.isfinite()
+    return torch.where(finite, values, 0.0).double().sum() / finite.sum().clamp(min=1)
 
 
 def beside(means: Mapping[str, float]) -> str:

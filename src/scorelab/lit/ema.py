@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Refusal
@@ -17,13 +18,23 @@ def make_ema(denoiser: Denoiser) -> Denoiser:
     return copy.deepcopy(denoiser).requires_grad_(False).eval()
 
 
-@torch.no_grad()
-def update_ema(averaged: Denoiser, denoiser: Denoiser, decay: float) -> None:
-    """theta_avg <- decay theta_avg + (1 - decay) theta, for all parameters at once; buffers are copied."""
-    mine, its = ([p.detach() for p in either.parameters()] for either in (averaged, denoiser))
-    torch._foreach_lerp_(mine, its, 1 - decay)
-    for buffer, source in zip(averaged.buffers(), denoiser.buffers(), strict=True):
-        buffer.copy_(source)
+class Following:
+    """An average that follows a trained denoiser: their parameters and buffers, listed once.
+
+    To walk through the modules at every step would take longer than to follow.
+    """
+
+    def __init__(self, averaged: Denoiser, denoiser: Denoiser) -> None:
+        self.mine: list[Tensor] = list(averaged.parameters())
+        self.its: list[Tensor] = list(denoiser.parameters())
+        self.my_buffers, self.its_buffers = list(averaged.buffers()), list(denoiser.buffers())
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """theta_avg <- decay theta_avg + (1 - decay) theta, for all parameters at once; buffers are copied."""
+        torch._foreach_lerp_(self.mine, self.its, 1 - decay)
+        if self.my_buffers:
+            torch._foreach_copy_(self.my_buffers, self.its_buffers)
 
 
 class AveragedWeights(Callback):
@@ -63,13 +74,14 @@ class AveragedWeights(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Count from the step a continued run stands at."""
         self.step = trainer.global_step
+        self.following = Following(pl_module.averaged, pl_module.denoiser)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Follow once per optimiser step."""
         if trainer.global_step > self.step:
             self.step = trainer.global_step
             batch = 1 if self.half_life is None else len(pl_module.record.t)
-            update_ema(pl_module.averaged, pl_module.denoiser, self.decay_at(self.step, batch))
+            self.following.follow(self.decay_at(self.step, batch))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Lightning puts the whole module in training mode; the copy stays in evaluation mode."""

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from scorelab.errors import Refusal, UserError
 from scorelab.lit.actions import kept
 from scorelab.lit.module import DiffusionModule
+from scorelab.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Watched:
     """One step's numbers, ``finite`` on its way to the host: whether all losses and the gradients' norm were."""
 
     step: int
+    schedule: Schedule
     t: Tensor
-    log_snr: Tensor
     losses: Tensor
     norm: Tensor
     finite: Tensor
@@ -37,7 +38,8 @@ class Watched:
         """What was wrong, where: the worst loss, its time and its log-SNR."""
         bad = ~self.losses.isfinite()
         worst = int(bad.double().argmax() if bad.any() else self.losses.abs().argmax())
-        value, t, log_snr = float(self.losses[worst]), float(self.t[worst]), float(self.log_snr[worst])
+        value, t = float(self.losses[worst]), float(self.t[worst])
+        log_snr = float(self.schedule.log_snr(self.t[worst : worst + 1]))
         at = f"at t = {t:.6g}, log-SNR {log_snr:.3g}"
         if bad.any():
             return f"the loss is {value} in step {self.step} {at} ({int(bad.sum())} of {len(bad)} samples)"
@@ -53,7 +55,7 @@ def watch(module: DiffusionModule, step: int) -> Watched:
         finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
-    return Watched(step, t, module.denoiser.schedule.log_snr(t), losses, norm, finite, arrived)
+    return Watched(step, module.denoiser.schedule, t, losses, norm, finite, arrived)
 
 
 class DivergenceGuard(Callback):

@@ -17,7 +17,7 @@ from scorelab.lit.record import StepRecord
 from scorelab.losses import Example, Loss, TimestepSampler
 from scorelab.run.signals import SIGNALS
 from scorelab.samplers import Sampler
-from scorelab.tensors import generator, share_of, standard_normal
+from scorelab.tensors import generator, seed_layers, share_of, standard_normal
 
 
 class DiffusionModule(LightningModule):
@@ -95,7 +95,7 @@ class DiffusionModule(LightningModule):
         trainer = self.trainer
         step, parts = trainer.global_step, trainer.accumulate_grad_batches
         part, rank, world = index % parts, trainer.global_rank, trainer.world_size
-        torch.manual_seed(generator("dropout", self.seed, step, rank, part).initial_seed())
+        seed_layers(generator("dropout", self.seed, step, rank, part).initial_seed(), self.device)
         # ranks and accumulated batches are shares of one draw, in the order of the data: what is trained on, and a law
         # of times over the whole batch, are those of one process that takes it at once
         share, shares = part * world + rank, parts * world

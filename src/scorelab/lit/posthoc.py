@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorelab.errors import Refusal
 from scorelab.lit.actions import EverySteps, RunContext, kept
-from scorelab.lit.ema import update_ema
+from scorelab.lit.ema import Following
 from scorelab.lit.profile import Profile
 from scorelab.lit.snapshots import write_snapshot
 
@@ -62,19 +62,20 @@ class PowerAverages(EverySteps):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from the step a continued run stands at, on its device."""
+        module: Any = pl_module
         self.step = trainer.global_step
+        self.following = Following(module.averaged, module.denoiser)
         self.beside = [{name: value.to(pl_module.device) for name, value in each.items()} for each in self.beside]
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Follow once per optimiser step."""
-        module: Any = pl_module
         if trainer.global_step > self.step:
             self.step = trainer.global_step
-            update_ema(module.averaged, module.denoiser, Profile(self.step, self.first).decay)
-            weights = [value.detach() for value in module.denoiser.parameters()]
+            self.following.follow(Profile(self.step, self.first).decay)
             for sigma_rel, mine in zip(self.others, self.beside, strict=True):
-                torch._foreach_lerp_(list(mine.values()), weights, 1 - Profile(self.step, sigma_rel).decay)
+                weight = 1 - Profile(self.step, sigma_rel).decay
+                torch._foreach_lerp_(list(mine.values()), self.following.its, weight)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning puts the whole module in training mode; the copy stays in evaluation mode."""
