@@ -1,6 +1,7 @@
 """The parts of networks: how they are told time and label, and the layers of a U-Net."""
 
 import math
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,45 @@ def zeroed(layer: Layer) -> Layer:
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Zeros around an image, as many on either side, up to the next size that can be halved again and again.
+
+    Attributes:
+        height, width: of the image.
+        left, right, top, bottom: how many zeros there are.
+    """
+
+    height: int
+    width: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    @classmethod
+    def around(cls, x: Tensor, resolutions: int) -> "Frame":
+        """For images (B, C, H, W) that are to be seen at so many resolutions."""
+        (height, width), grain = x.shape[2:], 2 ** (resolutions - 1)
+        across, down = -width % grain, -height % grain
+        return cls(height, width, across // 2, across - across // 2, down // 2, down - down // 2)
+
+    @staticmethod
+    def heights(height: int, resolutions: int) -> list[int]:
+        """The height at each resolution, zeros among it."""
+        grain = 2 ** (resolutions - 1)
+        return [-(-height // grain) * grain >> level for level in range(resolutions)]
+
+    def put(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) with zeros around."""
+        margins = (self.left, self.right, self.top, self.bottom)
+        return functional.pad(x, margins) if any(margins) else x
+
+    def cut(self, x: Tensor) -> Tensor:
+        """What lies where the image was, (B, C, H, W)."""
+        return x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class TimeEmbedding(nn.Module):
@@ -148,8 +188,8 @@ class Attention(nn.Module):
 class Downsample(nn.Conv2d):
     """A 3x3 convolution of stride 2: half the size."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, stride=2, padding=1)
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
+        super().__init__(channels, outputs or channels, 3, stride=2, padding=1)
 
 
 class Upsample(nn.Conv2d):
@@ -159,11 +199,11 @@ class Upsample(nn.Conv2d):
     4/9 of the multiplications; the stored weights stay those of the 3x3 convolution.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1)
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
+        super().__init__(channels, outputs or channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2H, 2W)."""
+        """(B, C, H, W) -> (B, C', 2H, 2W)."""
         wide = functional.pad(self.weight, (1, 1, 1, 1))
         wide = wide[:, :, 1:] + wide[:, :, :-1]
         folded = (wide[..., 1:] + wide[..., :-1]).flip(2, 3).transpose(0, 1)

@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scorelab.errors import Refusal
 from scorelab.networks.layers import (
     Attention,
     Conditioned,
     Downsample,
+    Frame,
     ResidualBlock,
     Upsample,
     norm,
@@ -54,10 +54,10 @@ class UNet(Conditioned):
         classes: int | None = None,
     ) -> None:
         channels, multipliers, attention = self.sizes(shape, channels, multipliers, attention).values()
-        heights = _heights(shape, multipliers)
+        heights = Frame.heights(shape[1], len(multipliers))
         _check(channels, multipliers, blocks, attention, dropout, heights)
         super().__init__(channels, 4 * channels, conditional, label_dropout, classes)
-        self.grain = 2 ** (len(multipliers) - 1)
+        self.resolutions = len(multipliers)
         width, widths = 4 * channels, [channels * m for m in multipliers]
         scale_shift = conditioning == "scale_shift"
 
@@ -118,7 +118,7 @@ class UNet(Conditioned):
         if small:
             width, factors = 16, on_cpu
         factors = factors if multipliers is None else list(multipliers)
-        heights = _heights(shape, factors)
+        heights = Frame.heights(shape[1], len(factors))
         return {
             "channels": width if channels is None else channels,
             "multipliers": factors,
@@ -128,19 +128,15 @@ class UNet(Conditioned):
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """(B, C, H, W), times (B,) in 0 ... 1000, labels (B,) -> (B, outputs C, H, W).
 
-        Where H or W cannot be halved as often as there are resolutions, zeros are put around the image, as many on
-        either side, up to the next size that can; what comes out is cut back.
+        Where H or W cannot be halved as often as there are resolutions, zeros are put around the image (``Frame``).
 
         A label of -1 is none.
 
         Raises:
             Refusal: without labels, where the network is conditional and was not trained without.
         """
-        condition = self.condition(time, label)
-        height, width = x.shape[2:]
-        across, down = -width % self.grain, -height % self.grain
-        left, top = across // 2, down // 2
-        h = self.enter(functional.pad(x, (left, across - left, top, down - top)) if across or down else x)
+        condition, frame = self.condition(time, label), Frame.around(x, self.resolutions)
+        h = self.enter(frame.put(x))
         skips = [h]
         for layer in self.down:
             h = layer(h, condition) if isinstance(layer, Stage) else layer(h)
@@ -149,7 +145,7 @@ class UNet(Conditioned):
             h = layer(h, condition)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), condition) if isinstance(layer, Stage) else layer(h)
-        return self.leave(h)[:, :, top : top + height, left : left + width]
+        return frame.cut(self.leave(h))
 
 
 class Stage(nn.Module):
@@ -162,12 +158,6 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         return self.attention(self.block(x, condition))
-
-
-def _heights(shape: Sequence[int], multipliers: Sequence[int]) -> list[int]:
-    """The feature map's height at each resolution, margins of zeros among it."""
-    grain = 2 ** (len(multipliers) - 1)
-    return [-(-shape[1] // grain) * grain >> level for level in range(len(multipliers))]
 
 
 def _check(
