@@ -7,7 +7,7 @@ STYLED := src tests docs scripts benchmarks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train cluster sync test test-slow test-faults test-cluster test-page results lint figures format clean
+.PHONY: help train cluster sync test test-slow test-faults test-cluster test-page bench results lint figures format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -34,6 +34,10 @@ test-cluster: $(VENV)/.ready-test  ## run jobs on a real Slurm, the one that is 
 
 test-page: $(VENV)/.ready-test  ## look at the comparison page in Chromium, the one that is there; INSTALL=1 installs one (Debian)
 	@$(RUN) tests/browser.py tests/test_page.py $(ARGS)
+
+bench: $(VENV)/.ready-bench  ## measure against other projects on an idle machine; benchmarks/RESULTS.md has the tables
+	@for each in train_step overhead sampling exact_score startup busy; do \
+		OMP_NUM_THREADS=1 $(RUN) benchmarks/$$each.py || exit 1; done
 
 results: $(VENV)/.ready-cluster  ## repeat the sweeps of results/, hours of a laptop: one thread each, as many at a time as there are cores
 	$(RUN) scripts/results.py
@@ -71,4 +75,8 @@ $(VENV)/.ready-cluster: $(VENV)/.ready
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster]'
+	touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
