@@ -51,6 +51,7 @@ figures: $(VENV)/.ready  ## draw the figures of the documents anew
 	$(RUN) docs/architecture.py
 	$(RUN) docs/cards.py
 	$(RUN) docs/theory.py
+	$(RUN) docs/growth.py
 
 format: $(VENV)/.ready-test  ## mend style where a tool can
 	$(VENV)/bin/ruff check --fix $(STYLED)
