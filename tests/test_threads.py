@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import yaml
 from conftest import TINY
 
 from scorelab.app.train import had
-from scorelab.config.threads import WORTH, choose, of_one
+from scorelab.config import threads
+from scorelab.config.threads import WORTH, choose, of_one, taken_up, use
 from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import UserError
 from scorelab.networks import MLP
@@ -121,6 +123,17 @@ def test_threads_are_what_is_typed_else_kept_else_said_else_what_the_work_is_wor
     assert choose(None, kept, processes, None).number is None  # a GPU's
 
 
+def test_what_is_asked_of_a_stored_run_has_no_more_threads_than_cores(nothing_said, monkeypatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    denoiser = SimpleNamespace(device=torch.device("cpu"))
+    for typed_, kept, processes, number in ((None, 4, 1, 4), (None, 64, 1, 16), (None, 64, 4, 4), (64, 4, 1, 64)):
+        assert taken_up(denoiser, None, 64, typed_, kept, processes) == number
+    assert used == [4, 16, 4, 64]
+    use(None, 2)  # beside a GPU, in two processes
+    assert used[-1] == 8
+
+
 def test_no_number_of_threads_is_refused() -> None:
     with pytest.raises(UserError, match=r"threads=0: a whole number in 1 ... 1024 is needed"):
         choose(0, None, 1, lambda: 0.0)
@@ -147,14 +160,14 @@ def test_a_run_has_one_thread_of_its_own_accord_and_keeps_what_it_has(
     assert stored["threads"] == 1
     assert json.loads((place / "metrics.json").read_text())["records"]["training"]["threads"] == 1
 
-    (place / "config.yaml").write_text(yaml.safe_dump(stored | {"threads": 2}))
+    monkeypatch.setattr(threads, "WORTH", 1.0)  # by its work it would have more by now
     (place / "metrics.json").unlink()
-    assert had(RunDir(place), False) == 2 and had(RunDir(place), True) is None
     assert typed("train", "run=a", *TINY).status == 0  # not refused: nothing else was typed
-    assert "2 threads, 16 cores: as before" in (place / "train.log").read_text()
-    assert json.loads((place / "metrics.json").read_text())["records"]["training"]["threads"] == 2
+    assert "one thread, 16 cores: as before" in (place / "train.log").read_text()
+    assert yaml.safe_load((place / "config.yaml").read_text())["threads"] == 1
+    assert had(RunDir(place), False) == 1 and had(RunDir(place), True) is None
 
     again = typed("eval", f"run={place}", "metrics=[simple]")
-    assert again.status == 0 and "2 threads" in again.out + again.err
+    assert again.status == 0 and "one thread, 16 cores: as before" in again.out + again.err
     (file,) = place.glob("eval/*/metrics.json")
-    assert json.loads(file.read_text())["config"]["threads"] == 2
+    assert json.loads(file.read_text())["config"]["threads"] == 1
