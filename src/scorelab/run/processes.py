@@ -16,6 +16,7 @@ from types import TracebackType
 import torch
 from torch import distributed
 
+from scorelab.run.cores import cores, share
 from scorelab.run.signals import ENDING
 from scorelab.run.surroundings import without_launcher
 
@@ -63,7 +64,11 @@ class Processes:
         return self
 
     def __enter__(self) -> "Processes":
-        given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        given = (
+            without_launcher(dict(os.environ))
+            | share(cores())
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until ``heed_signals``
         try:
             for rank in range(1, self.devices):
