@@ -210,7 +210,7 @@ def type_in(folder: Path, name: str, *words: str, pictures: bool = False) -> Sai
     read_digits_once()
     job = {"train": "train:train", "eval": "evaluate:evaluate", "sample": "sample:sample"}[name]
     status: object = 0
-    root = logging.getLogger()
+    root, threads = logging.getLogger(), torch.get_num_threads()
     before = root.handlers[:]
     with pytest.MonkeyPatch.context() as patch, captured() as (out, err):
         patch.chdir(folder)
@@ -223,6 +223,7 @@ def type_in(folder: Path, name: str, *words: str, pictures: bool = False) -> Sai
         except SystemExit as end:
             status = end.code
         finally:
+            torch.set_num_threads(threads)
             root.handlers[:] = before  # Hydra's writes to this command's terminal, which is gone after it
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

@@ -40,6 +40,7 @@ CASES = {  # several at once, each of another part of the program
         "run=other",
         "overwrite=true",
         "debug=true",
+        "threads=1",  # another number rounds otherwise
         "detach=false",
         "optimized_metric=val/simple",
         "logger=csv",

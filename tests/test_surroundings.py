@@ -13,7 +13,6 @@ from conftest import SMALL, TINY
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from scorelab.lit.environment import ProcessEnvironment
-from scorelab.run.surroundings import settle_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = f"{sys.executable} {ROOT / 'src' / 'train.py'}"
@@ -149,25 +148,3 @@ def test_the_last_line_names_what_there_is(typed, tmp_path: Path) -> None:
     place, _, names = said.out.strip().splitlines()[-1].partition(": ")
     assert place == "logs/train/a" and "samples/" not in names and "metrics.json" in names
     assert all((tmp_path / place / name).exists() for name in names.split(", "))
-
-
-@pytest.mark.parametrize(
-    ("given", "threads"),
-    [
-        ({}, None),
-        ({"SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "8"}, "8"),
-        ({"SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "2"}, "2"),
-        ({"SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "8", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}, "2"),
-        ({"SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "8", "OMP_NUM_THREADS": "3"}, "3"),
-    ],
-)
-def test_a_slurm_job_uses_the_processors_that_it_was_given(
-    given: dict[str, str], threads: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [*(name for name in os.environ if name.startswith("SLURM_")), "OMP_NUM_THREADS"]:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    settle_threads()
-    assert os.environ.get("OMP_NUM_THREADS") == threads
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back, whatever was set here

@@ -29,14 +29,14 @@ def register() -> None:
 
 @contextmanager
 def environment(**given: str) -> Iterator[None]:
-    """What processes started meanwhile inherit, where the user has not said otherwise."""
-    new = {name: value for name, value in given.items() if name not in os.environ}
-    os.environ.update(new)
+    """What processes started meanwhile inherit."""
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
         yield
     finally:
-        for name in new:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 with suppress(ImportError):
@@ -44,19 +44,21 @@ with suppress(ImportError):
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
     class SharedMachineLauncher(JoblibLauncher):
-        """Jobs side by side in processes of this machine, each with its share of the cores (joblib sees to that)."""
+        """Jobs side by side in processes of this machine, each with its share of the cores."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             """No more at a time than there are jobs to be done: they have more cores then. Ctrl-C waits for them."""
             import joblib
 
             from scorelab.run.beside import patient
+            from scorelab.run.cores import cores, share
 
             task: Any = self.task_function
             todo = sum(not task.leaves(overrides) for overrides in job_overrides)
             self.joblib["n_jobs"] = max(1, min(joblib.effective_n_jobs(self.joblib["n_jobs"]), todo))
             task.quiet = True
-            with environment(TQDM_DISABLE="1"), patient():
+            each = share(max(1, cores() // self.joblib["n_jobs"]))
+            with environment(TQDM_DISABLE=os.environ.get("TQDM_DISABLE", "1"), **each), patient():
                 return super().launch(job_overrides, initial_job_idx)
 
     @dataclass

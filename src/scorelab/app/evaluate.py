@@ -25,6 +25,7 @@ from scorelab.config.stored import (
     slug,
     trained_denoiser,
 )
+from scorelab.config.threads import taken_up
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser, NetworkDenoiser
 from scorelab.errors import EvaluationFailed, UserError
@@ -74,10 +75,13 @@ def evaluate(cfg: DictConfig) -> dict[str, float | None]:
         load_weights(experiment.module, weights)
         about = averaged_as_asked(experiment.module.evaluated, request.own, request.run)
         on_its_device(experiment.module)
+        typed, had, devices = request.own["threads"], config.get("threads"), request.own["devices"]
+        chunk = experiment.settings.chunk
+        config["threads"] = taken_up(experiment.module.denoiser, experiment.data, chunk, typed, had, devices)
         other = other_denoiser(None if against is None else str(against), checkpoint, config["data"])
         context = experiment.context(guided(experiment.module.evaluated, request.own, config), other)
         folder = request.run / "eval" / slug(typed_words())
-        with several(request.own["devices"], config, weights, experiment.module.evaluated, request.own["average"]):
+        with several(devices, config, weights, experiment.module.evaluated, request.own["average"]):
             return evaluated(experiment, context, typed_words(), config, folder, about)
 
 
@@ -105,8 +109,10 @@ def evaluate_exact(cfg: DictConfig) -> dict[str, float | None]:
             folder.rmdir()
         raise
     on_its_device(experiment.module)
+    denoiser, chunk = experiment.module.denoiser, experiment.settings.chunk
+    config["threads"] = taken_up(denoiser, experiment.data, chunk, config["threads"])
     with in_one_line(folder, "evaluation.chunk"):
-        return evaluated(experiment, experiment.context(experiment.module.denoiser), words, config, folder)
+        return evaluated(experiment, experiment.context(denoiser), words, config, folder)
 
 
 def evaluated(

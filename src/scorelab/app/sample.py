@@ -23,6 +23,7 @@ from scorelab.app.several import several
 from scorelab.config.build import build_data
 from scorelab.config.check import instantiate
 from scorelab.config.stored import DENOISER, checkpoint_of, load_run, slug, trained_denoiser
+from scorelab.config.threads import taken_up
 from scorelab.config.trainer import quiet
 from scorelab.data.module import DataModule
 from scorelab.denoisers import Denoiser
@@ -60,6 +61,8 @@ def sample(cfg: DictConfig) -> None:
         labels = Labels.asked(label, bool(config["model"].get("conditional")), data.classes)
         denoiser = trained_denoiser(config, data, weights)
         averaged_as_asked(denoiser, request.own, request.run)
+        typed, had, devices = request.own["threads"], config.get("threads"), request.own["devices"]
+        config["threads"] = taken_up(denoiser, data, settings.chunk, typed, had, devices)
         led = guided(denoiser, request.own, config)
         drawing = Drawing(led, sampler, data, labels, seed, settings.chunk, evaluations(sampler, led))
         name = slug([json.dumps(identity(config, denoiser, request.own), sort_keys=True)])
@@ -70,7 +73,7 @@ def sample(cfg: DictConfig) -> None:
             kept.room(0)
         lock.take()
         try:
-            with several(request.own["devices"], config, weights, denoiser, request.own["average"]):
+            with several(devices, config, weights, denoiser, request.own["average"]):
                 draw(drawing, kept, name, request.own | {"sampler": config["sampler"], "run": str(request.run)})
         finally:
             lock.release()

@@ -13,6 +13,7 @@ import yaml
 
 from scorelab.config.build import build_data
 from scorelab.config.stored import trained_denoiser
+from scorelab.config.threads import use
 from scorelab.config.trainer import quiet
 from scorelab.denoisers import Denoiser
 from scorelab.errors import Interrupted, UserError
@@ -20,7 +21,7 @@ from scorelab.files import plain
 from scorelab.lit.snapshots import take_average
 from scorelab.lit.spread import serve, spread
 from scorelab.run.machine import machine_error
-from scorelab.run.processes import Processes, die_with, free_port, heed_signals, meet, share_cores
+from scorelab.run.processes import Processes, die_with, free_port, heed_signals, meet
 from scorelab.run.signals import SIGNALS
 
 SERVER = "scorelab.app.several"
@@ -66,7 +67,7 @@ def main(rank: int, port: int, directory: Path, checkpoint: Path) -> None:
     """Compute what the first process asks of the network."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    share_cores(config["devices"])
+    use(config["threads"], config["devices"])
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
     with SIGNALS.listening(), SIGNALS.waiting():

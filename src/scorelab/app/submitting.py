@@ -18,6 +18,7 @@ from scorelab.app.again import TYPED
 from scorelab.app.names import job_directory
 from scorelab.app.task import on_disk
 from scorelab.errors import UserError
+from scorelab.run.cores import cores, share
 from scorelab.run.directory import RunDir
 from scorelab.run.queue import PREFIX, queued
 from scorelab.run.status import AT_WORK, read_status, told, write_status
@@ -33,15 +34,15 @@ def side_by_side(launcher: Any, job_overrides: Sequence[Sequence[str]], first: i
     than cores more than one.
     """
     todo = [job for job in numbered(launcher, job_overrides, first) if not launcher.task_function.leaves(job[0])]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    each = launcher.params.get("cpus_per_task") or max(1, cores // max(1, len(todo)))
+    here = cores()
+    each = launcher.params.get("cpus_per_task") or max(1, here // max(1, len(todo)))
     executor = executor_of(launcher)
     jobs: dict[Path, Any] = {}
     waiting = dict(zip(directories(launcher, [overrides for overrides, *_ in todo]), todo, strict=True))
     try:
-        with inherited(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(each))):
+        with inherited(**share(each)):
             while waiting or jobs:
-                while waiting and len(jobs) < max(1, cores // each):
+                while waiting and len(jobs) < max(1, here // each):
                     place = next(iter(waiting))
                     with deaf():
                         jobs[place] = executor.submit(launcher, *waiting.pop(place))

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -16,12 +17,13 @@ from scorelab.app.expected import expectation, noise_levels
 from scorelab.app.names import place_in_sweep
 from scorelab.app.nodes import over_nodes
 from scorelab.app.requeued import going_on, taken
-from scorelab.config.build import Experiment, build, sized, source_of
+from scorelab.config.build import Experiment, build, on_cpu, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.choices import file_folders, that_ran
 from scorelab.config.loggers import loggers_of
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
+from scorelab.config.threads import Threads, choose, use, work
 from scorelab.config.trainer import Training, build_trainer, quiet
 from scorelab.data.base import Source
 from scorelab.denoisers import NetworkDenoiser
@@ -38,6 +40,7 @@ from scorelab.run.checkpoints import Newest
 from scorelab.run.directory import RunDir
 from scorelab.run.failures import Job, lost, recorded
 from scorelab.run.heartbeat import Heartbeat
+from scorelab.run.identity import read_config
 from scorelab.run.log_file import log_file
 from scorelab.run.nodes import Leader
 from scorelab.run.processes import Processes, free_port, see_complete
@@ -77,6 +80,7 @@ def lead(cfg: DictConfig, leader: Leader | None = None) -> dict[str, float | Non
                 log.info("%s is finished:\n%s", display_path(run.path), table(results["metrics"], results["records"]))
                 return results["metrics"]
         objects = ready(config, run, source, leader)
+        config |= {"threads": objects.threads.number}
     except BaseException:
         run.discard()
         raise
@@ -113,6 +117,7 @@ class Ready:
         loggers: those that are told of it: none yet, for they write into its directory.
         port: where its processes meet.
         title: of its weight card: the choices that decide it.
+        threads: how many compute, and why.
     """
 
     experiment: Experiment
@@ -120,6 +125,7 @@ class Ready:
     loggers: Loggers
     port: int
     title: str
+    threads: Threads
 
 
 def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, leader: Leader | None = None) -> Ready:
@@ -128,6 +134,7 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, lea
     Raises:
         UserError: when it may not.
     """
+    use(1)  # what is told before the first step hangs on no number of threads
     experiment = build(config, source=source)
     if not isinstance(experiment.module.denoiser, NetworkDenoiser):
         raise UserError("this model has nothing to train: python src/eval.py model=exact data=... evaluates it")
@@ -140,7 +147,17 @@ def ready(config: dict[str, Any], run: RunDir, source: Source | None = None, lea
         ", ".join(called(group, config[group]) for group in groups)
         for groups in (("loss", "schedule"), ("timesteps", "prediction"))
     )
-    return Ready(experiment, training, loggers, port, f"{one},\n{other}")
+    processes = 1 if leader else config["trainer"]["devices"]  # over nodes each has been given its own cores
+    cost = partial(work, experiment.module.denoiser, experiment.data, config["evaluation"]["chunk"])
+    threads = choose(config["threads"], had(run, config["overwrite"]), processes, cost if on_cpu(config) else None)
+    use(threads.number, processes)
+    return Ready(experiment, training, loggers, port, f"{one},\n{other}", threads)
+
+
+def had(run: RunDir, anew: bool) -> object:
+    """How many threads a run that goes on has been trained with; None where that is not known, and where it begins."""
+    file = run.path / "config.yaml"
+    return None if anew or not file.exists() else read_config(file).get("threads")
 
 
 def attempt(objects: Ready, config: dict[str, Any], run: RunDir, leader: Leader | None = None) -> Job:
@@ -194,6 +211,8 @@ def begin(objects: Ready, run: RunDir) -> Newest | None:
     found = run.newest()
     done = found.step if found else 0
     log.info("%s: %s", display_path(run.path), expectation(experiment, trainer, done))
+    if objects.threads.told:
+        log.info("%s", objects.threads.told)
     card = experiment.card
     log.info("%s", noise_levels(module.denoiser.schedule))
     for note in card.notes:
@@ -257,6 +276,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
         "processes": trainer.world_size,
         "global_batch": experiment.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
         "device": module.device.type,
+        "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
         "init_from": module.origin,
     }

@@ -9,12 +9,13 @@ import yaml
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 from scorelab.config.build import build
+from scorelab.config.threads import use
 from scorelab.config.trainer import build_trainer, quiet
 from scorelab.errors import Interrupted, UserError
 from scorelab.lit.environment import ProcessEnvironment
 from scorelab.lit.spread import serve
 from scorelab.run.machine import BATCH, machine_error
-from scorelab.run.processes import die_with, heed_signals, share_cores
+from scorelab.run.processes import die_with, heed_signals
 from scorelab.run.signals import SIGNALS
 from scorelab.tracking.logger import RunLogger
 
@@ -23,7 +24,6 @@ def main(place: ProcessEnvironment, directory: Path, checkpoint: str | None = No
     """Do what ``work`` does, beside the first process on its machine."""
     quiet()
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    share_cores(config["trainer"]["devices"])
     work(place, config, directory, checkpoint)
 
 
@@ -31,7 +31,9 @@ def work(place: ClusterEnvironment, config: dict[str, Any], directory: Path, che
     """Train with the first process, and compute what it asks of the network; it alone writes."""
     with SIGNALS.listening(), SIGNALS.waiting():
         heed_signals()
+        use(1)
         experiment = build(config)
+        use(config["threads"], config["trainer"]["devices"])
         trainer = build_trainer(config, directory, RunLogger(), place).trainer
         module = experiment.module
         trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)

@@ -12,6 +12,7 @@ TYPES: dict[str, Any] = {
     "against": str | None,
     "init_from": str | None,
     "seed": int,
+    "threads": int | None,
     "n": int,
     "label": int | None,
     "average": float | None,
@@ -25,7 +26,7 @@ TYPES: dict[str, Any] = {
     "deterministic": bool,
     "on_nan": Literal["stop", "skip"],
 }
-RANGES = {"seed": (0, 2**32 - 1), "n": (1, 2**63 - 1)}
+RANGES = {"seed": (0, 2**32 - 1), "n": (1, 2**63 - 1), "threads": (1, 1024)}
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -37,7 +38,7 @@ def value_of_run(key: str, value: Any) -> Any:
     """
     checked = typed(value, TYPES[key], key)
     least, most = RANGES.get(key, (None, None))
-    if least is not None and most is not None and not least <= checked <= most:
+    if checked is not None and least is not None and most is not None and not least <= checked <= most:
         raise UserError(f"{key}={value}: a whole number in {least} ... {most} is needed")
     return checked
 

@@ -18,7 +18,8 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "detach",
     "optimized_metric",
     "logger",
-    "trainer.accelerator",  # another device may round otherwise
+    "threads",  # another number may round otherwise, as
+    "trainer.accelerator",  # another device may
     "trainer.strategy",
     "data.workers",
     *(f"data.{inner}{key}" for inner in ("", "source.") for key in ("cache", "cache_gb", "resident_mb")),

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from scorelab.errors import Interrupted, MachineError, UserError
 from scorelab.run.channel import MEETING, PATIENCE, Ear, Hub, join, say
 from scorelab.run.launch import Launched
-from scorelab.run.processes import FOREVER, share_cores
+from scorelab.run.processes import FOREVER
 
 AFTER = 5  # seconds that a process has to end by itself once it is told that all is over
 
@@ -158,8 +158,7 @@ def _store(here: Launched, address: str, port: int) -> distributed.Store:
 
 
 def connect(here: Launched, store: distributed.Store) -> None:
-    """Have torch know all of them, and take this process's share of its node's cores."""
-    share_cores(here.local)
+    """Have torch know all of them."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=FOREVER)
 

@@ -16,6 +16,7 @@ from types import TracebackType
 import torch
 from torch import distributed
 
+from scorelab.run.cores import cores, share
 from scorelab.run.signals import ENDING
 from scorelab.run.surroundings import without_launcher
 
@@ -63,9 +64,11 @@ class Processes:
         return self
 
     def __enter__(self) -> "Processes":
-        self.threads = torch.get_num_threads()
-        share_cores(self.devices)
-        given = without_launcher(dict(os.environ)) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        given = (
+            without_launcher(dict(os.environ))
+            | share(cores())
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until ``heed_signals``
         try:
             for rank in range(1, self.devices):
@@ -86,7 +89,6 @@ class Processes:
                     other.wait(PATIENCE)
             other.kill()
             other.wait()
-        torch.set_num_threads(self.threads)
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -138,9 +140,3 @@ def die_with(parent: int) -> None:
 def heed_signals() -> None:
     """In another process, once it handles the ending signals: take what has come in since it was started."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-
-
-def share_cores(processes: int) -> None:
-    """Divide the processor's cores among processes, where OMP_NUM_THREADS does not say otherwise."""
-    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))

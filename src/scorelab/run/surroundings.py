@@ -6,12 +6,13 @@ Nothing heavy is imported here: an entry settles all of it before anything else 
 import atexit
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
 from contextlib import suppress
 from typing import Any
+
+from scorelab.run.cores import settle_threads
 
 LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "MV2_", "JSM_", "LSB_", "LSF_", "KUBERNETES_")
 PLACES = (
@@ -48,23 +49,6 @@ def settle() -> None:
     with suppress(OSError):
         settle_caches()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of places for its list of fonts
-
-
-def settle_threads() -> None:
-    """In a Slurm job have libraries use as many threads as it was given processors, not as many as the node has.
-
-    Slurm binds processes to theirs on some clusters alone; elsewhere the jobs of a node would slow each other.
-    """
-    given = os.environ
-    if "OMP_NUM_THREADS" in given or "SLURM_JOB_ID" not in given:
-        return
-    tasks = re.match(r"\d+", given.get("SLURM_STEP_TASKS_PER_NODE") or given.get("SLURM_NTASKS_PER_NODE") or "1")
-    each = given.get("SLURM_CPUS_PER_TASK", "")
-    on_node = given.get("SLURM_CPUS_ON_NODE", "")
-    if each.isdecimal():
-        given["OMP_NUM_THREADS"] = each
-    elif on_node.isdecimal():
-        given["OMP_NUM_THREADS"] = str(max(1, int(on_node) // max(1, int(tasks[0]) if tasks else 1)))
 
 
 def settle_caches() -> None:
