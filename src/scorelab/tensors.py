@@ -13,6 +13,11 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(device=x.device, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
+def mixed(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """The mixture a x + b y of x and y (B, ...), a and b (B,) shaped by ``like``: two passes over memory, not three."""
+    return torch.addcmul(like(a, x) * x, like(b, y), y)
+
+
 def sum_except_batch(x: Tensor) -> Tensor:
     """Sum over every axis but the batch: (B, ...) -> (B,)."""
     return x.flatten(1).sum(1)

@@ -75,7 +75,7 @@ class Denoiser(nn.Module, ABC):
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Estimate:
         """The estimate that is right at time t: x_t = alpha x_0 + sigma eps, with the x_0 and eps that made it."""
-        alpha, sigma = like(self.schedule.alpha(t), x0), like(self.schedule.sigma(t), x0)
+        alpha, sigma = self.schedule.at(t).factors(x0)
         return Estimate(alpha * x0 + sigma * eps, alpha, sigma, x0, eps, rates=Rates(self.schedule, t))
 
 
@@ -118,16 +118,16 @@ class Rescheduled(Denoiser):
         Raises:
             ValueError: at a log-SNR outside what the inner denoiser can be asked about.
         """
-        log_snr, (low, high) = self.schedule.log_snr(t), self.inner.log_snr_range()
+        level, (low, high) = self.schedule.at(t), self.inner.log_snr_range()
+        log_snr = level.log_snr
         if bool(((log_snr < low - 1e-6) | (log_snr > high + 1e-6)).any()):
             raise ValueError(f"a denoiser of log-SNR [{low:.2f}, {high:.2f}] was asked about one outside of it")
         inner_t = self.inner.schedule.inverse(log_snr.clamp(low, high))
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         # both alphas share a ratio with both sigmas, so either gives sqrt(a_A / a_B); sigma is never 0 here
-        ratio = self.inner.schedule.sigma(inner_t) / sigma
+        ratio = self.inner.schedule.sigma(inner_t) / level.sigma
         said = self.inner(like(ratio, x_t) * x_t, inner_t, label)
-        rates = Rates(self.schedule, t)
-        return replace(said, x_t=x_t, alpha=like(alpha, x_t), sigma=like(sigma, x_t), rates=rates)
+        alpha, sigma = level.factors(x_t)
+        return replace(said, x_t=x_t, alpha=alpha, sigma=sigma, rates=Rates(self.schedule, t))
 
 
 def _power(schedule: Schedule, t: float) -> float:

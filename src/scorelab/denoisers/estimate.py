@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from scorelab.schedules import Schedule
-from scorelab.tensors import like
+from scorelab.tensors import mixed
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Rates:
     @property
     def alpha(self) -> Tensor:
         """That of alpha (B,), float64."""
-        return self.schedule.f(self.t) * self.schedule.alpha(self.t)
+        level = self.schedule.at(self.t)
+        return level.f * level.alpha
 
     @property
     def sigma(self) -> Tensor:
         """That of sigma (B,), float64."""
-        sigma = self.schedule.sigma(self.t)
-        return self.schedule.f(self.t) * sigma + self.schedule.g2(self.t) / (2 * sigma)
+        level = self.schedule.at(self.t)
+        return level.f * level.sigma + level.g2 / (2 * level.sigma)
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class Estimate:
     @classmethod
     def from_eps(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> "Estimate":
         """From the noise: x0 = (x_t - sigma eps) / alpha."""
-        return cls(x_t, alpha, sigma, (x_t - sigma * eps) / alpha, eps)
+        return cls(x_t, alpha, sigma, torch.addcmul(x_t, sigma, eps, value=-1) / alpha, eps)
 
     @classmethod
     def from_x0(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, x0: Tensor) -> "Estimate":
         """From the data: eps = (x_t - alpha x0) / sigma."""
-        return cls(x_t, alpha, sigma, x0, (x_t - alpha * x0) / sigma)
+        return cls(x_t, alpha, sigma, x0, torch.addcmul(x_t, alpha, x0, value=-1) / sigma)
 
     @classmethod
     def from_v(cls, x_t: Tensor, alpha: Tensor, sigma: Tensor, v: Tensor) -> "Estimate":
@@ -90,9 +92,9 @@ class Estimate:
         """
         if self.rates is None:
             raise ValueError("an estimate has no velocity without the rates of its schedule: Rates(schedule, t)")
-        return like(self.rates.alpha, self.x_t) * self.x0 + like(self.rates.sigma, self.x_t) * self.eps
+        return mixed(self.rates.alpha, self.x0, self.rates.sigma, self.eps)
 
     def clipped(self) -> "Estimate":
         """With x0 cut to [-1, 1], and eps recomputed from it so that both still make up x_t."""
         x0 = self.x0.clamp(-1, 1)
-        return replace(self, x0=x0, eps=(self.x_t - self.alpha * x0) / self.sigma)
+        return replace(self, x0=x0, eps=torch.addcmul(self.x_t, self.alpha, x0, value=-1) / self.sigma)

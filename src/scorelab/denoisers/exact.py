@@ -9,7 +9,6 @@ from scorelab.denoisers.variance import Variance
 from scorelab.errors import Refusal
 from scorelab.laws import GaussianMixture, Law, Posterior
 from scorelab.schedules import Schedule
-from scorelab.tensors import like
 
 
 class Exact(Denoiser):
@@ -39,7 +38,8 @@ class Exact(Denoiser):
     def posterior(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Posterior:
         """The law of x_0 given x_t (B, ...) at times t (B,), in float64, mixed precision or not."""
         with torch.autocast(x_t.device.type, enabled=False):
-            return self.law.posterior(x_t, self.schedule.alpha(t), self.schedule.sigma(t), self.label_for_law(label))
+            level = self.schedule.at(t)
+            return self.law.posterior(x_t, level.alpha, level.sigma, self.label_for_law(label))
 
     def label_for_law(self, label: Tensor | None) -> Tensor | None:
         """What of the label the law is told."""
@@ -47,7 +47,7 @@ class Exact(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
         """The posterior mean, and the noise that goes with it."""
-        alpha, sigma = like(self.schedule.alpha(t), x_t.double()), like(self.schedule.sigma(t), x_t.double())
+        alpha, sigma = self.schedule.at(t).factors(x_t.double())
         mean = self.posterior(x_t, t, label).mean
         eps = (x_t.double() - alpha * mean) / sigma
         alpha, sigma, mean, eps = (part.to(x_t.dtype) for part in (alpha, sigma, mean, eps))

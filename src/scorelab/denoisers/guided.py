@@ -61,7 +61,7 @@ class Guided(Denoiser):
         if label is None:
             raise Refusal("guidance leads towards a label: give labels")
         told = self.inner(x_t, t, label)
-        log_snr = self.schedule.log_snr(t)
+        log_snr = self.schedule.at(t).log_snr
         inside = (log_snr >= self.low) & (log_snr <= self.high)
         if not bool(inside.any()):
             return told

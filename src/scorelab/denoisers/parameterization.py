@@ -11,7 +11,6 @@ from scorelab.denoisers.estimate import Estimate, Rates
 from scorelab.denoisers.variance import Variance
 from scorelab.errors import Refusal
 from scorelab.schedules import Schedule
-from scorelab.tensors import like
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class NetworkDenoiser(Denoiser):
         Raises:
             ValueError: when the network says another number of channels than prediction and variance take.
         """
-        alpha, sigma = like(self.schedule.alpha(t), x_t), like(self.schedule.sigma(t), x_t)
+        alpha, sigma = self.schedule.at(t).factors(x_t)
         given = self.prediction.inputs(x_t, alpha, sigma, t)
         output = self.network(given.x, given.condition, label)
         channels = self.variance.outputs * x_t.shape[1]
@@ -107,7 +106,7 @@ def _check_contract(prediction: Parameterization, schedule: Schedule) -> None:
     of = type(prediction).__name__
     t = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
     x_t = torch.ones(2, 1, 1, 1)
-    alpha, sigma = like(schedule.alpha(t), x_t), like(schedule.sigma(t), x_t)
+    alpha, sigma = schedule.at(t).factors(x_t)
     given = prediction.inputs(x_t, alpha, sigma, t)
     if given.condition.shape != t.shape:
         raise Refusal(f"{of}.inputs must answer a condition (B,), got {tuple(given.condition.shape)} for B = 2")

@@ -84,10 +84,10 @@ class Velocity(Parameterization):
     def estimate(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, rates: Rates) -> Estimate:
         """Both solved for; the coefficients in float64."""
         rise, fall = rates.sigma, rates.alpha
-        at, noise = rates.schedule.alpha(rates.t), rates.schedule.sigma(rates.t)
-        both = fall * noise - rise * at
-        x0 = like(noise / both, x_t) * output - like(rise / both, x_t) * x_t
-        return Estimate(x_t, alpha, sigma, x0, like(fall / both, x_t) * x_t - like(at / both, x_t) * output)
+        level = rates.schedule.at(rates.t)
+        both = fall * level.sigma - rise * level.alpha
+        x0 = like(level.sigma / both, x_t) * output - like(rise / both, x_t) * x_t
+        return Estimate(x_t, alpha, sigma, x0, like(fall / both, x_t) * x_t - like(level.alpha / both, x_t) * output)
 
     def check(self, schedule: Schedule) -> None:
         """Refuse a schedule without a velocity where training ends."""

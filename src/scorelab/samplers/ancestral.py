@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from scorelab.denoisers import Estimate
 from scorelab.samplers.base import Ask, Sampler, noise
-from scorelab.tensors import like
+from scorelab.tensors import mixed
 
 
 class DDPM(Sampler):
@@ -23,6 +23,6 @@ class DDPM(Sampler):
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One ancestral step."""
         x_t, step = estimate.x_t, ask.schedule.transition(s, t)
-        mean = like(step.mean_of_xt, x_t) * x_t + like(step.mean_of_x0, x_t) * estimate.x0
+        mean = mixed(step.mean_of_xt, x_t, step.mean_of_x0, estimate.x0)
         spread = torch.exp(0.5 * ask.variance.log_variance(step, estimate))
         return mean + spread * noise(mean, generator)

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -41,6 +41,15 @@ class Ask:
     def variance(self) -> Variance:
         """Of the denoiser's reverse steps."""
         return self._denoiser.variance
+
+    def along(self, times: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """The steps of a walk of x (B, ...) down the times (n,): t and s < t, each (B,), and whether s is 0.
+
+        What ``schedule.at`` says of these is computed once, for all of them, on x's device.
+        """
+        ends = [time == 0 for time in times[1:].tolist()]
+        with self.schedule.along(times.to(x.device), len(x)) as stops:
+            yield from zip(stops, stops[1:], ends, strict=False)
 
     def __call__(self, x: Tensor, t: Tensor) -> Estimate:
         """The estimate, and one more in the count."""
@@ -138,11 +147,9 @@ class Sampler(ABC):
 
     def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
         """From x (B, ...) at the first of the falling times (n,) to x at the last; at time 0 that is x^_0 itself."""
-        ends = times[1:].tolist()
-        along = times.to(x.device).unsqueeze(1).expand(-1, len(x))
-        for (t, s), end in zip(pairwise(along), ends, strict=True):
+        for t, s, last in ask.along(times, x):
             estimate = ask(x, t)
-            x = estimate.x0 if end == 0 else self.step(ask, estimate, s, t, generator)
+            x = estimate.x0 if last else self.step(ask, estimate, s, t, generator)
         return x
 
     @torch.no_grad()

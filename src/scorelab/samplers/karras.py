@@ -1,7 +1,6 @@
 """EDM's samplers, in x / alpha and sigma~ = sigma / alpha, of any schedule: Euler and Heun, with noise stirred in."""
 
 import math
-from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -51,18 +50,16 @@ class Euler(Sampler):
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """alpha_s x^_0 + sigma_s eps^, which is that step, also from where alpha is 0."""
-        x = estimate.x_t
-        return like(ask.schedule.alpha(s), x) * estimate.x0 + like(ask.schedule.sigma(s), x) * estimate.eps
+        alpha, sigma = ask.schedule.at(s).factors(estimate.x_t)
+        return torch.addcmul(alpha * estimate.x0, sigma, estimate.eps)
 
     def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
         """The walk of all samplers, with noise stirred in before each step."""
-        ends = times[1:].tolist()
-        along = times.to(x.device).unsqueeze(1).expand(-1, len(x))
-        for (t, s), end in zip(pairwise(along), ends, strict=True):
+        for t, s, last in ask.along(times, x):
             if self.churn:
-                x, t = self._stirred(ask, x, t, len(ends), generator)
+                x, t = self._stirred(ask, x, t, len(times) - 1, generator)
             estimate = ask(x, t)
-            x = estimate.x0 if end == 0 else self.step(ask, estimate, s, t, generator)
+            x = estimate.x0 if last else self.step(ask, estimate, s, t, generator)
         return x
 
     def _stirred(
@@ -108,7 +105,7 @@ class Heun(Euler):
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """There, asked again, and once more from the start along the mean."""
         there = ask(super().step(ask, estimate, s, t, generator), s)
-        schedule, x = ask.schedule, estimate.x_t
-        ratio = schedule.alpha(s) / schedule.alpha(t)
-        along = like(schedule.sigma(s) - schedule.sigma(t) * ratio, x)  # alpha_s (sigma~_s - sigma~_t)
+        before, now, x = ask.schedule.at(s), ask.schedule.at(t), estimate.x_t
+        ratio = before.alpha / now.alpha
+        along = like(before.sigma - now.sigma * ratio, x)  # alpha_s (sigma~_s - sigma~_t)
         return like(ratio, x) * x + along * 0.5 * (estimate.eps + there.eps)

@@ -1,14 +1,12 @@
 """Sampling along the probability-flow ODE."""
 
-from itertools import pairwise
-
 import torch
 from torch import Generator, Tensor
 
 from scorelab.denoisers import Estimate
 from scorelab.errors import Refusal
 from scorelab.samplers.base import Ask, Sampler, noise
-from scorelab.tensors import like
+from scorelab.tensors import like, mixed
 
 
 class DDIM(Sampler):
@@ -28,13 +26,14 @@ class DDIM(Sampler):
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One DDIM step."""
+        if not self.stochastic:
+            alpha, sigma = ask.schedule.at(s).factors(estimate.x_t)
+            return torch.addcmul(alpha * estimate.x0, sigma, estimate.eps)
         step = ask.schedule.transition(s, t)
         spread2 = self.eta**2 * step.posterior_variance
         along = torch.sqrt((step.sigma_s**2 - spread2).clamp(min=0))
-        x = like(step.alpha_s, estimate.x_t) * estimate.x0 + like(along, estimate.x_t) * estimate.eps
-        if self.stochastic:
-            x = x + like(torch.sqrt(spread2), x) * noise(x, generator)
-        return x
+        x = mixed(step.alpha_s, estimate.x0, along, estimate.eps)
+        return x + like(torch.sqrt(spread2), x) * noise(x, generator)
 
 
 class DPMpp2M(Sampler):
@@ -53,31 +52,29 @@ class DPMpp2M(Sampler):
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """A step without one before it."""
-        return self._towards(ask, estimate.x0, estimate.x_t, s, t)
+        return self._towards(ask, estimate.x0, estimate.x_t, s, t, _half_fall(ask, s, t))
 
     def walk(self, ask: Ask, x: Tensor, times: Tensor, generator: Generator | None) -> Tensor:
         """From step to step with what was said at the step before."""
-        ends = times[1:].tolist()
-        along = times.to(x.device).unsqueeze(1).expand(-1, len(x))
         before: tuple[Tensor, Tensor] | None = None
-        for (t, s), end in zip(pairwise(along), ends, strict=True):
+        for t, s, last in ask.along(times, x):
             x0 = ask(x, t).x0
-            if end == 0:
+            if last:
                 return x0
             length, towards = _half_fall(ask, s, t), x0
             if before is not None:
-                earlier, last = before
-                share = like(0.5 * length / last, x)
+                earlier, length_before = before
+                share = like(0.5 * length / length_before, x)
                 towards = (1 + share) * x0 - share * earlier
-            x, before = self._towards(ask, towards, x, s, t), (x0, length)
+            x, before = self._towards(ask, towards, x, s, t, length), (x0, length)
         return x
 
-    def _towards(self, ask: Ask, x0: Tensor, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        schedule = ask.schedule
-        moved = -torch.expm1(-_half_fall(ask, s, t)) * schedule.alpha(s)
-        return like(schedule.sigma(s) / schedule.sigma(t), x) * x + like(moved, x) * x0
+    def _towards(self, ask: Ask, x0: Tensor, x: Tensor, s: Tensor, t: Tensor, length: Tensor) -> Tensor:
+        there, now = ask.schedule.at(s), ask.schedule.at(t)
+        moved = -torch.expm1(-length) * there.alpha
+        return mixed(there.sigma / now.sigma, x, moved, x0)
 
 
 def _half_fall(ask: Ask, s: Tensor, t: Tensor) -> Tensor:
     """ln(alpha / sigma) at s less that at t."""
-    return 0.5 * (ask.schedule.log_snr(s) - ask.schedule.log_snr(t))
+    return 0.5 * (ask.schedule.at(s).log_snr - ask.schedule.at(t).log_snr)

@@ -21,9 +21,9 @@ class EulerMaruyama(Sampler):
 
     def step(self, ask: Ask, estimate: Estimate, s: Tensor, t: Tensor, generator: Generator | None) -> Tensor:
         """One step of the reverse equation."""
-        x, length, g2 = estimate.x_t, t - s, ask.schedule.g2(t)
-        drift = like(ask.schedule.f(t), x) * x - like(g2, x) * estimate.score
-        return x - like(length, x) * drift + like(torch.sqrt(g2 * length), x) * noise(x, generator)
+        x, length, now = estimate.x_t, t - s, ask.schedule.at(t)
+        drift = like(now.f, x) * x - like(now.g2, x) * estimate.score
+        return x - like(length, x) * drift + like(torch.sqrt(now.g2 * length), x) * noise(x, generator)
 
 
 class PredictorCorrector(Sampler):

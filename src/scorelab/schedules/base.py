@@ -2,54 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from scorelab.errors import Refusal
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One step of the process between the times s < t, for every sample of a batch; all tensors (B,), float64.
-
-    With lambda = log(alpha^2 / sigma^2) and 1 - e^(lambda_t - lambda_s) written ``gain``:
-
-    - q(x_t | x_s) = N(alpha_t / alpha_s x_s, sigma^2_{t|s} I), sigma^2_{t|s} = sigma_t^2 gain
-    - q(x_s | x_t, x_0) = N(c_t x_t + c_0 x_0, beta~ I), c_t = (alpha_t / alpha_s) sigma_s^2 / sigma_t^2,
-      c_0 = alpha_s gain, beta~ = sigma_s^2 gain
-
-    (Kingma et al. 2021, "Variational diffusion models", appendix A; Ho et al. 2020, eqs. 6-7 in DDPM's letters.)
-    """
-
-    alpha_s: Tensor
-    sigma_s: Tensor
-    alpha_t: Tensor
-    sigma_t: Tensor
-    gain: Tensor
-
-    @property
-    def forward_variance(self) -> Tensor:
-        """sigma^2_{t|s}, the variance of x_t given x_s."""
-        return self.sigma_t**2 * self.gain
-
-    @property
-    def posterior_variance(self) -> Tensor:
-        """beta~, the variance of x_s given x_t and x_0."""
-        return self.sigma_s**2 * self.gain
-
-    @property
-    def mean_of_x0(self) -> Tensor:
-        """c_0, the weight of x_0 in the posterior mean."""
-        return self.alpha_s * self.gain
-
-    @property
-    def mean_of_xt(self) -> Tensor:
-        """c_t, the weight of x_t in the posterior mean."""
-        return self.alpha_t / self.alpha_s * (self.sigma_s / self.sigma_t) ** 2
+from scorelab.schedules.level import Level, Transition, levels
 
 
 class Schedule(nn.Module, ABC):
@@ -81,6 +43,7 @@ class Schedule(nn.Module, ABC):
 
     prior_std: float = 1.0
     log_snr_ends: tuple[float, float] = (-20.0, 13.3)
+    _known: Mapping[int, Level] = MappingProxyType({})  # by the identity of their times, which they keep alive
 
     def __init__(self, num_steps: int | None = None, log_snr_shift: float = 0.0) -> None:
         super().__init__()
@@ -222,8 +185,28 @@ class Schedule(nn.Module, ABC):
 
     def transition(self, s: Tensor, t: Tensor) -> Transition:
         """The coefficients of the step between the times s < t, each (B,)."""
-        gain = -torch.expm1(self.log_snr(t) - self.log_snr(s))
-        return Transition(self.alpha(s), self.sigma(s), self.alpha(t), self.sigma(t), gain)
+        before, now = self.at(s), self.at(t)
+        gain = -torch.expm1(now.log_snr - before.log_snr)
+        return Transition(before.alpha, before.sigma, now.alpha, now.sigma, gain)
+
+    def at(self, t: Tensor) -> Level:
+        """What it says at times t (B,), each number computed once; inside of ``along`` for all its times at once."""
+        known = self._known.get(id(t))
+        return known if known is not None and known.t is t else Level(t, lambda name: self._answer(name, t))
+
+    @contextmanager
+    def along(self, times: Tensor, size: int) -> Iterator[list[Tensor]]:
+        """The times (n,) of a walk, one by one as (B,), B = ``size``; ``at`` knows these very tensors inside of it."""
+        walk, before = levels(self._answer, times, size), self._known
+        self._known = {**before, **{id(level.t): level for level in walk}}
+        try:
+            yield [level.t for level in walk]
+        finally:
+            self._known = before
+
+    def _answer(self, name: str, t: Tensor) -> Tensor:
+        answer: Tensor = getattr(self, name)(t)
+        return answer
 
 
 class VariancePreserving(Schedule):

@@ -1,0 +1,93 @@
+"""Sampling by 50 steps of DDIM beside diffusers' pipeline, around the same network, on one thread.
+
+    pip install diffusers
+    python benchmarks/sampling.py [--batches 16 64 250] [--rounds 12] [--side 8]
+
+Prints, for each batch, the CPU time of a whole walk through the network that ``data=digits`` has unless told (``side``
+28 is MNIST's), and that of a step of a walk around a network that costs nothing, which is what is left outside of one;
+then the share of the walk that this is. Both walk the same table from the same noise, clip, and end in the same
+samples, which is seen to first. Theirs is the loop of ``DDIMPipeline.__call__``; it is told to recompute the noise
+after clipping, as ours always does.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from common import interleaved, machine, rows, table
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
+from scorelab.networks import UNet
+from scorelab.samplers import DDIM
+from scorelab.schedules import Linear
+
+STEPS = 50
+
+
+class Free(nn.Module):
+    """A network that costs nothing: its answer is what it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("nothing", torch.zeros(1))
+
+    def forward(self, x: Tensor, condition: Tensor, label: Tensor | None = None) -> Tensor:
+        return x
+
+
+def ours(network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    """Our walk."""
+    denoiser, sampler = NetworkDenoiser(Linear(), network, Eps(), FixedSmall(), levels=256), DDIM(STEPS)
+    return lambda: sampler(denoiser, shape, generator=torch.Generator().manual_seed(0))
+
+
+def theirs(network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    """Theirs; our networks are told i where their list has i - 1."""
+    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=True, timestep_spacing="trailing")
+
+    @torch.no_grad()
+    def walk() -> Tensor:
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        scheduler.set_timesteps(STEPS)
+        for t in scheduler.timesteps:
+            said = network(x, (t + 1).expand(len(x)))
+            x = scheduler.step(said, t, x, eta=0.0, use_clipped_model_output=True).prev_sample
+        return x
+
+    return walk
+
+
+def unlike_at_first(network: nn.Module) -> nn.Module:
+    """With weights where a network begins with zeros, so that samples depend on all of it."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights += 0.02 * torch.randn(weights.shape, generator=generator)
+    return network.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 250])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--side", type=int, default=8)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print(machine(), flush=True)
+    network = unlike_at_first(UNet((1, asked.side, asked.side)))
+    for batch in asked.batches:
+        shape, medians = (batch, 1, asked.side, asked.side), []
+        assert torch.allclose(ours(network, shape)(), theirs(network, shape)(), atol=1e-3), "not the same samples"
+        for what, used, units in (("whole walk", network, 1), ("a step, network aside", Free(), STEPS)):
+            walks = {"diffusers": theirs(used, shape), "scorelab": ours(used, shape)}
+            found = rows(interleaved(walks, asked.rounds, clock=time.process_time), "diffusers", units)
+            medians.append(found[-1].median * units)
+            print(f"\n{table(found, f'batch {batch}: {what}')}", flush=True)
+        print(f"\nOutside the network: {medians[1] / medians[0]:.2%} of scorelab's walk at batch {batch}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
