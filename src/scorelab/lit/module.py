@@ -104,9 +104,9 @@ class DiffusionModule(LightningModule):
         t, weight = draw.t.to(x0.device), draw.weight.to(x0.device)
         noise = share_of("noise", self.seed, step, rows=len(x0), share=share, shares=shares, device=x0.device)
         eps = standard_normal(x0.shape, noise, device=x0.device, dtype=x0.dtype)
-        example = Example.of(self.denoiser, x0, t, eps, label, self.exact)
         own = share_of("loss", self.seed, step, rows=len(x0), share=share, shares=shares)
-        terms = self.loss(self.denoiser, example, own)
+        with self.denoiser.schedule.staying(t):
+            terms = self.loss(self.denoiser, Example.of(self.denoiser, x0, t, eps, label, self.exact), own)
         loss = (weight * terms.loss).mean()
         record = StepRecord.of(terms, t, weight, self.all_gather)
         self.record = record.after(self.record) if part else record

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
@@ -197,10 +197,22 @@ class Schedule(nn.Module, ABC):
     @contextmanager
     def along(self, times: Tensor, size: int) -> Iterator[list[Tensor]]:
         """The times (n,) of a walk, one by one as (B,), B = ``size``; ``at`` knows these very tensors inside of it."""
-        walk, before = levels(self._answer, times, size), self._known
-        self._known = {**before, **{id(level.t): level for level in walk}}
-        try:
+        walk = levels(self._answer, times, size)
+        with self._knowing(walk):
             yield [level.t for level in walk]
+
+    @contextmanager
+    def staying(self, t: Tensor) -> Iterator[None]:
+        """Inside of it ``at`` knows this very tensor of times (B,): what several ask is computed once."""
+        with self._knowing([self.at(t)]):
+            yield
+
+    @contextmanager
+    def _knowing(self, found: Sequence[Level]) -> Iterator[None]:
+        before = self._known
+        self._known = {**before, **{id(level.t): level for level in found}}
+        try:
+            yield
         finally:
             self._known = before
 
