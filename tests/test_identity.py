@@ -41,6 +41,7 @@ CASES = {  # several at once, each of another part of the program
         "overwrite=true",
         "debug=true",
         "threads=1",  # another number rounds otherwise
+        "compile=false",  # so does compiled code
         "detach=false",
         "optimized_metric=val/simple",
         "logger=csv",

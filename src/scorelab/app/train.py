@@ -20,6 +20,7 @@ from scorelab.app.requeued import going_on, taken
 from scorelab.config.build import Experiment, build, on_cpu, sized, source_of
 from scorelab.config.check import completed, instantiate
 from scorelab.config.choices import file_folders, that_ran
+from scorelab.config.device import as_written
 from scorelab.config.loggers import loggers_of
 from scorelab.config.refusals import called
 from scorelab.config.stored import of_today, start_from
@@ -257,7 +258,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
     module = experiment.module
     module.eval().to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     context = experiment.context(module.evaluated)
-    with spread(module.evaluated):
+    with spread(module.evaluated), as_written(experiment.compiled):
         results = run_yardsticks(experiment.yardsticks, context, log.info, partial(evaluations_shown, context.denoiser))
     for name in results.failed:
         log.debug("%s failed:\n%s", name, "\n".join(results.records[name]["traceback"]))
@@ -277,6 +278,7 @@ def evaluated(objects: Ready, run: RunDir) -> Results:
         "global_batch": experiment.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
         "device": module.device.type,
         "threads": torch.get_num_threads(),
+        "compiled": experiment.compiled,
         "precision": str(trainer.precision),
         "init_from": module.origin,
     }

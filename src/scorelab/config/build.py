@@ -11,6 +11,7 @@ import lightning
 import torch
 
 from scorelab.config.check import checked, instantiate, target_of
+from scorelab.config.device import fit_to
 from scorelab.config.refusals import called
 from scorelab.data.base import Source
 from scorelab.data.module import DataModule, first
@@ -40,6 +41,7 @@ class Experiment:
     card: Card
     conditional: bool
     seed: int
+    compiled: bool = False
 
     def context(self, denoiser: Denoiser, other: Denoiser | None = None) -> EvaluationContext:
         """This denoiser against the train split, the exact scores, held-out data, and another run's denoiser."""
@@ -186,7 +188,8 @@ def build(config: dict[str, Any], training: bool = True, source: Source | None =
     )
     if training and any(True for _ in denoiser.parameters()):
         module.configure_optimizers()  # refuses its numbers now rather than at the first step
-    return Experiment(data, module, sampler, yardsticks, settings, card, conditional, config["seed"])
+    compiled = training and fit_to(not on_cpu(config), denoiser, loss, config, data.shape)
+    return Experiment(data, module, sampler, yardsticks, settings, card, conditional, config["seed"], compiled)
 
 
 def build_data(config: dict[str, Any], **shared: Any) -> DataModule:

@@ -13,6 +13,7 @@ TYPES: dict[str, Any] = {
     "init_from": str | None,
     "seed": int,
     "threads": int | None,
+    "compile": bool | None,
     "n": int,
     "label": int | None,
     "average": float | None,

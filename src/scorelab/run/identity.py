@@ -19,6 +19,7 @@ MACHINE = (  # tests/test_identity.py sees of each that it changes no figure
     "optimized_metric",
     "logger",
     "threads",  # another number may round otherwise, as
+    "compile",  # compiled code and
     "trainer.accelerator",  # another device may
     "trainer.strategy",
     "data.workers",
