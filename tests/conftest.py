@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -188,14 +188,6 @@ def captured() -> Iterator[tuple[IO[str], IO[str]]]:
                 os.close(file)
 
 
-@cache
-def read_digits_once() -> None:
-    """Have scikit-learn read its digits from the disk once, and not for every run that is built."""
-    import sklearn.datasets
-
-    sklearn.datasets.load_digits = cache(sklearn.datasets.load_digits)
-
-
 def blank(figure: Any, file: Any, **_: Any) -> None:
     """A picture that takes no time."""
     file.write(b"no picture")
@@ -207,7 +199,6 @@ def type_in(folder: Path, name: str, *words: str, pictures: bool = False) -> Sai
 
     from scorelab.app.entry import entry
 
-    read_digits_once()
     job = {"train": "train:train", "eval": "evaluate:evaluate", "sample": "sample:sample"}[name]
     status: object = 0
     root, threads = logging.getLogger(), torch.get_num_threads()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import STEPPED, choices, read_digits_once
+from conftest import STEPPED, choices
 from exact_cases import normal
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -55,7 +55,6 @@ CHOICES = [
 @cache
 def base(words: tuple[str, ...], name: str) -> DictConfig:
     """What Hydra composes, once for the same words: look at it, do not touch it."""
-    read_digits_once()
     at_work = GlobalHydra.instance().is_initialized()
     with nullcontext() if at_work else initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose(name, list(words))

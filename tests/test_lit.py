@@ -6,6 +6,8 @@ import json
 import math
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,6 +196,26 @@ def test_the_digits_are_split_by_class_by_a_seed_of_their_own() -> None:
     everything = torch.cat([split.values for split in one.values()])
     assert len(everything.flatten(1).unique(dim=0)) == 1797
     assert everything.max() == 16
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1234])
+def test_the_digits_are_those_of_scikit_learn_split_as_it_splits(seed: int) -> None:
+    """Every run so far was trained on its split: ours must be the same, row by row."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    rows, rest = train_test_split(range(len(labels)), test_size=360, random_state=seed, stratify=labels)
+    val, test = train_test_split(rest, test_size=180, random_state=seed, stratify=labels[rest])
+    found = Digits(seed).splits()
+    for name, theirs in (("train", rows), ("val", val), ("test", test)):
+        assert torch.equal(found[name].values.flatten(1), torch.from_numpy(images[theirs]).byte())
+        assert torch.equal(found[name].labels, torch.from_numpy(labels[theirs]))
+
+
+def test_the_digits_come_without_the_import_of_scikit_learn() -> None:
+    told = "import sys; from scorelab.data.images import Digits; Digits().splits(); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_data_come_in_minus_one_to_one() -> None:

@@ -14,6 +14,7 @@ from exact_cases import (
     ExactReverse,
     FiniteSetOracle,
     GaussianOracle,
+    Says,
     Straight,
     Watched,
     normal,
@@ -22,7 +23,7 @@ from exact_cases import (
 )
 from torch import Tensor
 
-from scorelab.denoisers import Denoiser, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
+from scorelab.denoisers import Denoiser, Eps, Estimate, FixedLarge, FixedSmall, Learned, NetworkDenoiser
 from scorelab.errors import Unavailable
 from scorelab.samplers import DDIM, DDPM, Ask, Sampler, draw_samples
 from scorelab.schedules import VP, Cosine, LearnedSchedule, Linear, Schedule, VarianceExploding
@@ -281,6 +282,28 @@ def test_a_sampler_that_asks_more_often_than_it_says_is_told_so_by_name():
     assert Miscounted(1)(oracle(VP()), (2, 3)).isfinite().all(), "the last step asks once"
     with pytest.raises(RuntimeError, match=r"^Miscounted asked 5 times .* says 3: .*evaluations_per_step"):
         Miscounted(3)(oracle(VP()), (2, 3))
+
+
+class Counted(Linear):
+    asked = 0
+
+    def log_alpha_bar(self, t):
+        self.asked += 1
+        return super().log_alpha_bar(t)
+
+
+@each_stepping
+def test_a_schedule_is_asked_about_a_walk_and_not_about_its_steps(sampler):
+    def asked(steps: int) -> int:
+        schedule = Counted()
+        of = NetworkDenoiser(schedule, Says(torch.zeros(4, 3)), Eps(), FixedSmall())
+        walking = choose("sampler", sampler).with_steps(steps)
+        times, start = walking.times(of), normal(4, 3)
+        before = schedule.asked
+        walking.walk(Ask(of), start, times, seeded(1))
+        return schedule.asked - before
+
+    assert 0 < asked(3) == asked(30) < 10
 
 
 def test_samples_that_are_no_numbers_are_not_drawn():

@@ -46,6 +46,18 @@ def test_all_curves_have_a_continuous_form_and_no_list_of_betas_has_one():
 
 
 @FORMS
+def test_along_a_walk_each_time_is_known_by_itself_and_only_there(schedule, steps):
+    schedule = choose("schedule", schedule, num_steps=steps)
+    with schedule.along(torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64), 2) as stops:
+        for t in stops:
+            assert schedule.at(t) is schedule.at(t) is not schedule.at(t.clone())
+            for name in ("alpha", "sigma", "log_snr", "f", "g2"):
+                told, known = getattr(schedule, name)(t), getattr(schedule.at(t), name)
+                assert known.shape == t.shape and torch.allclose(known, told, rtol=1e-12, atol=0), name
+    assert schedule.at(t) is not schedule.at(t)
+
+
+@FORMS
 def test_the_log_snr_falls_strictly_and_is_finite_between_its_ends_and_where_it_is_trained(schedule, steps):
     schedule = choose("schedule", schedule, num_steps=steps)
     log_snr = schedule.log_snr(torch.cat([torch.zeros(1, dtype=torch.float64), between(steps)]))

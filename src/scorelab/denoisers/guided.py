@@ -61,10 +61,12 @@ class Guided(Denoiser):
         if label is None:
             raise Refusal("guidance leads towards a label: give labels")
         told = self.inner(x_t, t, label)
-        log_snr = self.schedule.at(t).log_snr
-        inside = (log_snr >= self.low) & (log_snr <= self.high)
-        if not bool(inside.any()):
-            return told
+        scale: float | Tensor = self.scale
+        if (self.low, self.high) != (-math.inf, math.inf):  # or else a GPU need not be waited for
+            log_snr = self.schedule.at(t).log_snr
+            inside = (log_snr >= self.low) & (log_snr <= self.high)
+            if not bool(inside.any()):
+                return told
+            scale = like(torch.where(inside, self.scale, 1.0), x_t)
         free = self.inner(x_t, t, torch.full_like(label, NO_LABEL))
-        scale = like(torch.where(inside, self.scale, 1.0), x_t)
         return replace(told, x0=free.x0 + scale * (told.x0 - free.x0), eps=free.eps + scale * (told.eps - free.eps))

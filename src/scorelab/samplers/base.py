@@ -63,7 +63,8 @@ class Sampler(ABC):
 
     To write one: a subclass with ``order`` and ``stochastic``, and a ``step`` from t to s > 0. The step to time 0 is
     the walk's own: it ends on x^_0, asked once. A step is given the estimate at x_t and may ask again, always through
-    ``ask``, which clips, binds the label and counts; what is random comes from ``noise`` and the generator. A step
+    ``ask``, which clips, binds the label and counts; what is random comes from ``noise`` and the generator; alpha,
+    sigma and lambda from ``ask.schedule.at(s)`` or ``.transition(s, t)``, which know them for the whole walk. A step
     that asks more than once says so in ``evaluations_per_step``, for what samples cost is told before they are drawn.
     ``spacing`` says at which times it stops (scorelab.samplers.spacing); ``times`` may choose others, which then fall
     from the latest of ``denoiser.time_range()`` (to rounding) past none before its earliest to 0; ``walk`` may keep
