@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +42,10 @@ class Schedule(nn.Module, ABC):
 
     prior_std: float = 1.0
     log_snr_ends: tuple[float, float] = (-20.0, 13.3)
-    _known: Mapping[int, Level] = MappingProxyType({})  # by the identity of their times, which they keep alive
 
     def __init__(self, num_steps: int | None = None, log_snr_shift: float = 0.0) -> None:
         super().__init__()
+        self._known: Mapping[int, Level] = {}  # by the identity of their times, which they keep alive
         if num_steps is not None and num_steps < 1:
             raise Refusal(f"num_steps must be at least 1, got {num_steps}")
         if not abs(log_snr_shift) < math.inf:
