@@ -99,12 +99,12 @@ def grown(build: Net, size: Size) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", default=list(SIZES), choices=[*SIZES, []], metavar="SIZE")
+    parser.add_argument("sizes", nargs="*", metavar="SIZE", help=", ".join(SIZES))
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--memory", help="tell the memory of one network alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for key in given.sizes:
+    for key in given.sizes or SIZES:
         size = SIZES[key]
         if given.memory:
             print(f"{grown(size.networks[given.memory], size):.0f}")

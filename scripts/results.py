@@ -25,6 +25,7 @@ SWEEPS = {  # by directory of results/; a continuous schedule has no steps whose
         ["sweep=results_objectives", "loss=esm", "trainer.max_steps=670"],
         ["sweep=results_objectives", "loss=ssm", "trainer.max_steps=286"],
         ["sweep=results_objectives", "loss=ism", "trainer.max_steps=8"],
+        ["sweep=results_objectives", "schedule=learned", "loss=vlb"],
     ],
     "embedded": [["sweep=results_embedded"]],
     "timesteps": [["sweep=results_timesteps"]],
