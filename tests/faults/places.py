@@ -47,7 +47,7 @@ PLACES = (
           "_CheckpointConnector.restore_training_state", START, late=50),
     Place("training step", "call=scorelab.lit.module:DiffusionModule.training_step", most=11, late=100),
     Place("optimiser step", "call=torch.optim.adamw:AdamW.step", most=11),
-    Place("averaging", "call=scorelab.lit.ema:update_ema", most=11, needs="averaging"),
+    Place("averaging", "call=scorelab.lit.ema:Following.follow", most=11, needs="averaging"),
     Place("validation", "call=scorelab.evaluation.noise_error:noise_error", most=2, late=100),
     Place("end of a step", "call=scorelab.lit.checkpointing:Checkpointing.end_of_step", most=11),
     Place("checkpoint taken", "call=scorelab.lit.checkpointing:Checkpointing.save", most=2, late=20),
