@@ -81,16 +81,17 @@ def measured(kind: str, size: int) -> tuple[float, float]:
                 seconds.append(time.perf_counter() - began)
         return statistics.median(seconds), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     import torch
+    from common import Memory
 
     torch.set_num_threads(1)
     torch.randn(8, 8) @ torch.randn(8, 8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = Memory()
     call, seconds = posterior(size) if kind == "points" else step(**{kind: size}), []
     for _ in range(CALLS + 1):
         began = time.process_time()
         call()
         seconds.append(time.process_time() - began)
-    return statistics.median(seconds[1:]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return statistics.median(seconds[1:]), memory.grown
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import Row, interleaved, machine
+from common import Memory, Row, interleaved, machine
 from peers import SIZES, Net, Size, on_meta, weights
 from torch import nn
 from torch.nn import functional
@@ -87,14 +87,12 @@ def memory(name: str, size: Size) -> str:
 
 def grown(build: Net, size: Size) -> float:
     """What ``memory`` reads: the peak of a process less what it had with the network's module imported."""
-    import resource
-
     on_meta(build)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = Memory()
     step = stepper(build(), size)
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return memory.grown
 
 
 def main() -> None:
