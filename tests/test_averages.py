@@ -160,6 +160,19 @@ def walk(run: Path, steps: int = 240, every: int = 30) -> list[Tensor]:
     return path
 
 
+def test_a_snapshot_names_the_weights_as_the_denoiser_does_while_its_copy_is_spread_over_processes(
+    tmp_path: Path,
+) -> None:
+    callback, module, trainer = PowerAverages(1), Module(), SimpleNamespace(global_step=0)
+    callback.setup(trainer, module, "fit")
+    callback.on_train_start(trainer, module)
+    trainer.global_step = 1
+    callback.on_train_batch_end(trainer, module)
+    module.averaged = nn.Sequential(module.averaged)  # other names, as scorelab.lit.spread gives them meanwhile
+    callback.act(SimpleNamespace(module=module, directory=tmp_path), 1)
+    take_average(module.denoiser, tmp_path, 0.1)
+
+
 def test_of_a_known_path_the_average_made_afterwards_is_the_one_that_would_have_been_followed(tmp_path: Path) -> None:
     """To rounding where its length was followed, else to the told error: |sum e_k theta_k| <= ||e|| ||theta - c||."""
     path = torch.stack(walk(tmp_path))

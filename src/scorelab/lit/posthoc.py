@@ -85,6 +85,7 @@ class PowerAverages(EverySteps):
     def act(self, run: RunContext, step: int) -> None:
         """Write a snapshot of all averages."""
         assert run.module.averaged is not None
-        first: Mapping[str, Tensor] = dict(run.module.averaged.named_parameters())
+        names = [name for name, _ in run.module.denoiser.named_parameters()]  # the other is spread over processes now
+        first: Mapping[str, Tensor] = dict(zip(names, run.module.averaged.parameters(), strict=True))
         averages = dict(zip([self.first, *self.others], [first, *self.beside], strict=True))
         write_snapshot(run.directory, step, averages)
