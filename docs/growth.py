@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 HERE = Path(__file__).parent
 PANELS = {
@@ -24,7 +25,11 @@ for (name, title), (above, below) in zip(PANELS.items(), panels.T, strict=True):
     sizes, seconds, mib = zip(*[row[1:] for row in rows if row[0] == name], strict=True)
     for panel, values in ((above, seconds), (below, mib)):
         panel.loglog(sizes, values, "o-", color="C0")
-        panel.grid(alpha=0.3, which="both")
+        panel.grid(alpha=0.3)
+        panel.minorticks_off()
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     below.set_xlabel(title)
 panels[0, 0].set_ylabel("seconds")
 panels[1, 0].set_ylabel("MiB")
