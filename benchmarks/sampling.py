@@ -13,6 +13,7 @@ after clipping, as ours always does.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from common import interleaved, machine, rows, table
@@ -69,6 +70,12 @@ def unlike_at_first(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+def several(walk: Callable[[], Tensor], times: int) -> None:
+    """One walk after the other, as many samples are drawn."""
+    for _ in range(times):
+        walk()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 250])
@@ -82,9 +89,11 @@ def main() -> None:
         shape, medians = (batch, 1, asked.side, asked.side), []
         assert torch.allclose(ours(network, shape)(), theirs(network, shape)(), atol=1e-3), "not the same samples"
         for what, used, units in (("whole walk", network, 1), ("a step, network aside", Free(), STEPS)):
-            rounds = asked.rounds if used is network else 4 * asked.rounds  # short, and so the more uneven
+            walks_each = 1 if used is network else 20  # one alone is over before the processor is warm
             walks = {"diffusers": theirs(used, shape), "scorelab": ours(used, shape)}
-            found = rows(interleaved(walks, rounds, clock=time.process_time), "diffusers", units)
+            repeated = {name: partial(several, walk, walks_each) for name, walk in walks.items()}
+            times = interleaved(repeated, asked.rounds, clock=time.process_time)
+            found = rows(times, "diffusers", units * walks_each)
             medians.append(found[-1].median * units)
             print(f"\n{table(found, f'batch {batch}: {what}')}", flush=True)
         print(f"\nOutside the network: {medians[1] / medians[0]:.2%} of scorelab's walk at batch {batch}", flush=True)

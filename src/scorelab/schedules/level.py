@@ -1,12 +1,14 @@
 """What a schedule says at some times and between them, nothing computed twice."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from torch import Tensor, device, dtype
 
 from scorelab.tensors import like
+
+Kind = tuple[dtype, device, int]
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,10 @@ class Level:
 
     t: Tensor
     answer: Callable[[str], Tensor]
-    _factors: dict[tuple[dtype, device, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The factors alpha and sigma (B, 1, ...) of x_0 and eps in x (B, ...), in its precision and on its device."""
-        kind = x.dtype, x.device, x.dim()
-        if kind not in self._factors:
-            self._factors[kind] = like(self.alpha, x), like(self.sigma, x)
-        return self._factors[kind]
+        return like(self.alpha, x), like(self.sigma, x)
 
     @cached_property
     def alpha(self) -> Tensor:
@@ -93,20 +91,44 @@ class Transition:
         return self.alpha_t / self.alpha_s * (self.sigma_s / self.sigma_t) ** 2
 
 
-def levels(answer: Callable[[str, Tensor], Tensor], times: Tensor, size: int) -> list[Level]:
+@dataclass(frozen=True)
+class Stop(Level):
+    """The level of a time that a walk stops at; ``cut`` takes its factors out of those of all stops."""
+
+    cut: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As of any level, for x of as many samples as walk."""
+        return self.cut(x)
+
+
+def levels(answer: Callable[[str, Tensor], Tensor], times: Tensor, size: int) -> list[Stop]:
     """The levels of times (n,), each of which ``size`` samples have in common.
 
     What is looked at in one of them is answered for all n at once: a walk asks a schedule as often as it has methods,
     not as often as it has steps.
     """
+    whole = Level(times, lambda name: answer(name, times))
     answered: dict[str, tuple[Tensor, ...]] = {}
+    factors: dict[Kind, list[tuple[Tensor, Tensor]]] = {}
 
     def each(values: Tensor) -> tuple[Tensor, ...]:
-        return values.unsqueeze(1).expand(-1, size).unbind()
+        return values.unsqueeze(1).expand(-1, size, *values.shape[1:]).unbind()
 
-    def at_place(place: int, name: str) -> Tensor:
+    def answer_at(place: int, name: str) -> Tensor:
         if name not in answered:
-            answered[name] = each(answer(name, times))
+            answered[name] = each(getattr(whole, name))
         return answered[name][place]
 
-    return [Level(t, partial(at_place, place)) for place, t in enumerate(each(times))]
+    def factors_at(place: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        if (kind := kind_of(x)) not in factors:
+            alpha, sigma = whole.factors(x)
+            factors[kind] = list(zip(each(alpha), each(sigma), strict=True))
+        return factors[kind][place]
+
+    return [Stop(t, partial(answer_at, i), partial(factors_at, i)) for i, t in enumerate(each(times))]
+
+
+def kind_of(x: Tensor) -> Kind:
+    """What of a tensor decides how factors are shaped for it."""
+    return x.dtype, x.device, x.dim()
