@@ -35,7 +35,7 @@ from scorelab.tracking.history import History
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 RUNS = {
     "the default run": [],
-    "a toy network": ["data=mixture", "model.channels=16", "model.blocks=1", "data.batch_size=64"],
+    "a toy network": ["data=mixture", "model.width=16", "model.blocks=1", "data.batch_size=64"],
 }
 FIRST = 30  # steps that are left aside, while memory and caches settle
 
