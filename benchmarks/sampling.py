@@ -4,10 +4,11 @@
     python benchmarks/sampling.py [--batches 16 64 250] [--rounds 12] [--side 8]
 
 Prints, for each batch, the CPU time of a whole walk through the network that ``data=digits`` has unless told (``side``
-28 is MNIST's), and that of a step of a walk around a network that costs nothing, which is what is left outside of one;
-then the share of the walk that this is. Both walk the same table from the same noise, clip, and end in the same
-samples, which is seen to first. Theirs is the loop of ``DDIMPipeline.__call__``; it is told to recompute the noise
-after clipping, as ours always does.
+28 is MNIST's); then what a step of it takes outside of the network, by a clock that stands still inside, and which
+share of the walk that is; then a step of walks around a network that costs nothing, one after the other. The second is
+what samples cost; it is more than the third, for a network leaves nothing of ours in the processor's caches. Both walk
+the same table from the same noise, clip, and end in the same samples, which is seen to first. Theirs is the loop of
+``DDIMPipeline.__call__``; it is told to recompute the noise after clipping, as ours always does.
 """
 
 import argparse
@@ -37,6 +38,27 @@ class Free(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, label: Tensor | None = None) -> Tensor:
         return x
+
+
+class Clock:
+    """The CPU time of this process, but that inside of a network."""
+
+    def __init__(self) -> None:
+        self.inside = 0.0
+
+    def __call__(self) -> float:
+        return time.process_time() - self.inside
+
+    def stopped_in(self, network: nn.Module) -> nn.Module:
+        """The network, in which this clock stands still."""
+        entered: list[float] = []
+        network.register_forward_pre_hook(lambda *_: entered.append(time.process_time()))
+        network.register_forward_hook(lambda *_: self.add(time.process_time() - entered.pop()))
+        return network
+
+    def add(self, seconds: float) -> None:
+        """So much was spent in a network."""
+        self.inside += seconds
 
 
 def ours(network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
@@ -84,19 +106,38 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(machine(), flush=True)
-    network = unlike_at_first(UNet((1, asked.side, asked.side)))
+    clock = Clock()
+    network = clock.stopped_in(unlike_at_first(UNet((1, asked.side, asked.side))))
     for batch in asked.batches:
-        shape, medians = (batch, 1, asked.side, asked.side), []
+        shape = (batch, 1, asked.side, asked.side)
         assert torch.allclose(ours(network, shape)(), theirs(network, shape)(), atol=1e-3), "not the same samples"
-        for what, used, units in (("whole walk", network, 1), ("a step, network aside", Free(), STEPS)):
-            walks_each = 1 if used is network else 20  # one alone is over before the processor is warm
-            walks = {"diffusers": theirs(used, shape), "scorelab": ours(used, shape)}
-            repeated = {name: partial(several, walk, walks_each) for name, walk in walks.items()}
-            times = interleaved(repeated, asked.rounds, clock=time.process_time)
-            found = rows(times, "diffusers", units * walks_each)
-            medians.append(found[-1].median * units)
-            print(f"\n{table(found, f'batch {batch}: {what}')}", flush=True)
-        print(f"\nOutside the network: {medians[1] / medians[0]:.2%} of scorelab's walk at batch {batch}", flush=True)
+        medians = [
+            told(f"batch {batch}: {what}", used, shape, asked.rounds, by, walks, units)
+            for what, used, by, walks, units in (
+                ("whole walk", network, time.process_time, 1, 1),
+                ("a step, outside of the network", network, clock, 1, STEPS),
+                ("a step, of a free network", Free(), time.process_time, 20, STEPS),
+            )
+        ]
+        share = medians[1] * STEPS / medians[0]
+        print(f"\nOutside of the network: {share:.2%} of scorelab's walk at batch {batch}", flush=True)
+
+
+def told(
+    what: str,
+    network: nn.Module,
+    shape: tuple[int, ...],
+    rounds: int,
+    clock: Callable[[], float],
+    walks: int,
+    units: int,
+) -> float:
+    """Print a table of so many walks each; the median of ours."""
+    by = {"diffusers": theirs(network, shape), "scorelab": ours(network, shape)}
+    times = interleaved({name: partial(several, walk, walks) for name, walk in by.items()}, rounds, clock=clock)
+    found = rows(times, "diffusers", units * walks)
+    print(f"\n{table(found, what)}", flush=True)
+    return found[-1].median
 
 
 if __name__ == "__main__":
