@@ -71,32 +71,26 @@ class Size:
     networks: dict[str, Net]
 
 
-GREY8, GREY16, COLOUR32 = (1, 8, 8), (1, 16, 16), (3, 32, 32)
+COLOUR32 = (3, 32, 32)
+
+
+def grey(side: int, batch: int) -> Size:
+    """Images of one channel, and networks of about 1.2 million weights with attention below full resolution."""
+    shape, attention = (1, side, side), [side // 2, side // 4]
+    networks: dict[str, Net] = {
+        "diffusers": lambda: Diffusers(shape, (32, 64, 64), (False, True, True)),
+        "azula": lambda: Azula(shape, (32, 64, 80), (2, 2, 2)),
+        "denoising-diffusion-pytorch": lambda: lucidrains(1, 28, (1, 2, 2)),
+        "unet": lambda: UNet(shape, 32, [1, 2, 2], attention=attention),
+        "light_unet": lambda: LightUNet(shape, 32, [1, 2, 4], [1, 1, 1], attention),
+        "transformer": lambda: Transformer(shape, 128, 4, 2),
+    }
+    return Size(shape, batch, networks)
+
+
 SIZES = {
-    "1x8x8": Size(
-        GREY8,
-        128,
-        {
-            "diffusers": lambda: Diffusers(GREY8, (32, 64, 64), (False, True, True)),
-            "azula": lambda: Azula(GREY8, (32, 64, 80), (2, 2, 2)),
-            "denoising-diffusion-pytorch": lambda: lucidrains(1, 28, (1, 2, 2)),
-            "unet": lambda: UNet(GREY8, 32, [1, 2, 2], attention=[4, 2]),
-            "light_unet": lambda: LightUNet(GREY8, 32, [1, 2, 4], [1, 1, 1], [4, 2]),
-            "transformer": lambda: Transformer(GREY8, 128, 4, 2),
-        },
-    ),
-    "1x16x16": Size(
-        GREY16,
-        64,
-        {
-            "diffusers": lambda: Diffusers(GREY16, (32, 64, 64), (False, True, True)),
-            "azula": lambda: Azula(GREY16, (32, 64, 80), (2, 2, 2)),
-            "denoising-diffusion-pytorch": lambda: lucidrains(1, 28, (1, 2, 2)),
-            "unet": lambda: UNet(GREY16, 32, [1, 2, 2], attention=[8, 4]),
-            "light_unet": lambda: LightUNet(GREY16, 32, [1, 2, 4], [1, 1, 1], [8, 4]),
-            "transformer": lambda: Transformer(GREY16, 128, 4, 2),
-        },
-    ),
+    "1x8x8": grey(8, 128),
+    "1x16x16": grey(16, 64),
     "3x32x32": Size(
         COLOUR32,
         8,

@@ -12,7 +12,7 @@ from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.optim import Constant
 from scorelab.lit.record import StepRecord
-from scorelab.losses import Example, Loss, Terms, Timesteps, TimestepSampler
+from scorelab.losses import Example, Loss, Simple, Terms, Timesteps, TimestepSampler
 from scorelab.networks import MLP
 from scorelab.samplers import DDIM
 from scorelab.schedules import Cosine
@@ -82,6 +82,25 @@ def test_the_loss_to_train_on_is_the_weighted_mean_over_the_normalizer_and_the_o
     assert float(module.record.parts["half"]) == pytest.approx(weighted / 2)
     assert module.record.losses.tolist() == [2, 3, 5], "without weights"
     assert [each.tolist() for each in module.timesteps.learned] == [[2, 3, 5]]
+
+
+class Counted(Cosine):
+    """Notes how often it is asked for alpha."""
+
+    asked = 0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        self.asked += 1
+        return super().alpha(t)
+
+
+def test_noising_and_reading_the_network_ask_the_schedule_once() -> None:
+    module = module_of()
+    module.denoiser.schedule, module.loss = Counted(), Simple()
+    module.training_step(BATCH, 0)
+    assert module.denoiser.schedule.asked == 1
+    module.training_step(BATCH, 1)
+    assert module.denoiser.schedule.asked == 2
 
 
 def drawn(index: int, seed: int = 0, **trainer: int) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_along_a_walk_each_time_is_known_by_itself_and_only_there(schedule, step
                 told, known = getattr(schedule, name)(t), getattr(schedule.at(t), name)
                 assert known.shape == t.shape and torch.allclose(known, told, rtol=1e-12, atol=0), name
     assert schedule.at(t) is not schedule.at(t)
+
+
+def test_staying_at_times_nothing_is_computed_twice_and_afterwards_a_schedule_is_copied_as_ever():
+    schedule, t = Cosine(), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    with schedule.staying(t):
+        assert schedule.at(t).alpha is schedule.at(t).alpha
+        assert schedule.at(t.clone()).alpha is not schedule.at(t).alpha
+    assert schedule.at(t) is not schedule.at(t)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(schedule)))
+    assert torch.equal(copied.at(t).alpha, schedule.alpha(t))
 
 
 @FORMS

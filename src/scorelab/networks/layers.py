@@ -1,6 +1,7 @@
 """The parts of networks: how they are told time and label, and the layers of a U-Net."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -208,3 +209,21 @@ class Upsample(nn.Conv2d):
         wide = wide[:, :, 1:] + wide[:, :, :-1]
         folded = (wide[..., 1:] + wide[..., :-1]).flip(2, 3).transpose(0, 1)
         return functional.conv_transpose2d(x, folded, self.bias, stride=2, padding=1)
+
+
+def see_buildable(
+    channels: int, multipliers: Sequence[int], attention: Sequence[int], dropout: float, heights: Sequence[int]
+) -> None:
+    """Refuse what no U-Net can be built from, ``heights`` being those of its feature maps.
+
+    Raises:
+        Refusal: for widths, a share or heights that cannot be.
+    """
+    if channels < 4 or channels % 2:
+        raise Refusal(f"channels must be even and at least 4, got {channels}")
+    if not multipliers or min(multipliers) < 1:
+        raise Refusal(f"multipliers must be at least 1, got {list(multipliers)}")
+    if not 0 <= dropout < 1:
+        raise Refusal(f"dropout must lie in [0, 1), got {dropout}")
+    if missing := [h for h in attention if h not in heights]:
+        raise Refusal(f"attention={missing} names heights that do not occur: the feature maps have {list(heights)}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scorelab.errors import Refusal
-from scorelab.networks.layers import Attention, Conditioned, Downsample, Frame, Upsample, norm, zeroed
+from scorelab.networks.layers import Attention, Conditioned, Downsample, Frame, Upsample, norm, see_buildable, zeroed
 
 
 class LightUNet(Conditioned):
@@ -18,7 +18,7 @@ class LightUNet(Conditioned):
     Beside Ho et al.'s: a block has one norm, which time and label scale and shift, and no layers of other widths, for
     only the steps between resolutions change them; what was kept on the way down is added once a resolution, where
     theirs is put beside the input of every layer up, whose convolutions are then twice as wide. At equal weights a
-    step takes little more than half the time (benchmarks/RESULTS.md).
+    step takes less than two thirds of the time (benchmarks/RESULTS.md).
 
     Args:
         shape: (C, H, W) of the images; any H and W, see ``forward``.
@@ -51,7 +51,10 @@ class LightUNet(Conditioned):
     ) -> None:
         channels, multipliers, blocks, attention = self.sizes(shape, channels, multipliers, blocks, attention).values()
         heights = Frame.heights(shape[1], len(multipliers))
-        _check(channels, multipliers, blocks, attention, dropout, heights)
+        if len(blocks) != len(multipliers) or min(blocks, default=0) < 1:
+            told = f"blocks must say for each of {len(multipliers)} resolutions how many there are, at least 1"
+            raise Refusal(f"{told}; got {list(blocks)}")
+        see_buildable(channels, multipliers, attention, dropout, heights)
         super().__init__(channels, 4 * channels, conditional, label_dropout, classes)
         widths = [channels * m for m in multipliers]
 
@@ -162,25 +165,3 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x, condition)
         return self.attention(x)
-
-
-def _check(
-    channels: int,
-    multipliers: Sequence[int],
-    blocks: Sequence[int],
-    attention: Sequence[int],
-    dropout: float,
-    heights: Sequence[int],
-) -> None:
-    """Refuse what no network can be built from."""
-    if channels < 4 or channels % 2:
-        raise Refusal(f"channels must be even and at least 4, got {channels}")
-    if not multipliers or min(multipliers) < 1:
-        raise Refusal(f"multipliers must be at least 1, got {list(multipliers)}")
-    if len(blocks) != len(multipliers) or min(blocks) < 1:
-        told = f"blocks must say for each of {len(multipliers)} resolutions how many there are, at least 1"
-        raise Refusal(f"{told}; got {list(blocks)}")
-    if not 0 <= dropout < 1:
-        raise Refusal(f"dropout must lie in [0, 1), got {dropout}")
-    if missing := [h for h in attention if h not in heights]:
-        raise Refusal(f"attention={missing} names heights that do not occur: the feature maps have {list(heights)}")

@@ -15,6 +15,7 @@ from scorelab.networks.layers import (
     ResidualBlock,
     Upsample,
     norm,
+    see_buildable,
     zeroed,
 )
 
@@ -55,7 +56,9 @@ class UNet(Conditioned):
     ) -> None:
         channels, multipliers, attention = self.sizes(shape, channels, multipliers, attention).values()
         heights = Frame.heights(shape[1], len(multipliers))
-        _check(channels, multipliers, blocks, attention, dropout, heights)
+        if blocks < 1:
+            raise Refusal(f"blocks must be at least 1, got {blocks}")
+        see_buildable(channels, multipliers, attention, dropout, heights)
         super().__init__(channels, 4 * channels, conditional, label_dropout, classes)
         self.resolutions = len(multipliers)
         width, widths = 4 * channels, [channels * m for m in multipliers]
@@ -158,22 +161,3 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         return self.attention(self.block(x, condition))
-
-
-def _check(
-    channels: int,
-    multipliers: Sequence[int],
-    blocks: int,
-    attention: Sequence[int],
-    dropout: float,
-    heights: list[int],
-) -> None:
-    """Refuse what no network can be built from."""
-    if channels < 4 or channels % 2:
-        raise Refusal(f"channels must be even and at least 4, got {channels}")
-    if not multipliers or min(multipliers) < 1 or blocks < 1:
-        raise Refusal(f"multipliers and blocks must be at least 1, got {list(multipliers)} and {blocks}")
-    if not 0 <= dropout < 1:
-        raise Refusal(f"dropout must lie in [0, 1), got {dropout}")
-    if missing := [h for h in attention if h not in heights]:
-        raise Refusal(f"attention={missing} names heights that do not occur: the feature maps have {heights}")
