@@ -27,13 +27,14 @@ from scorelab.denoisers import Eps, FixedSmall, NetworkDenoiser
 from scorelab.errors import CheckpointError, Refusal, UserError
 from scorelab.files import plain
 from scorelab.lit.actions import EverySteps, RunContext, affordable
-from scorelab.lit.callbacks import Validation
+from scorelab.lit.callbacks import TrainingLog, Validation
 from scorelab.lit.checkpoint_io import Checkpoints
 from scorelab.lit.checkpointing import Checkpointing
 from scorelab.lit.ema import AveragedWeights, Following, make_ema
 from scorelab.lit.guard import DivergenceGuard
 from scorelab.lit.module import DiffusionModule
 from scorelab.lit.optim import Constant, WarmupCosine
+from scorelab.lit.record import StepRecord
 from scorelab.losses import Simple, Uniform
 from scorelab.networks import UNet
 from scorelab.run.checkpoints import read_checkpoint
@@ -196,6 +197,40 @@ def test_the_digits_are_split_by_class_by_a_seed_of_their_own() -> None:
     everything = torch.cat([split.values for split in one.values()])
     assert len(everything.flatten(1).unique(dim=0)) == 1797
     assert everything.max() == 16
+
+
+def test_averaged_weights_take_the_buffers_as_they_are() -> None:
+    denoiser = small()
+    denoiser.network.register_buffer("seen", torch.zeros(2))
+    averaged = make_ema(denoiser)
+    denoiser.network.seen += 3
+    Following(averaged, denoiser).follow(0.75)
+    assert averaged.network.seen.tolist() == [3, 3]
+
+
+def test_a_line_of_the_log_is_the_mean_of_what_was_finite_whenever_the_run_was_interrupted(tmp_path: Path) -> None:
+    """Steps of losses 1, nan, 3 and 5, and of gradients 0.5, 2, none (left out) and 4, cut at 1."""
+    data, lines = SimpleNamespace(endless=False), []
+    run = SimpleNamespace(logger=SimpleNamespace(log_metrics=lambda found, step: lines.append(found)))
+    trainer = SimpleNamespace(
+        datamodule=data, is_global_zero=True, global_step=0, max_steps=4, gradient_clip_val=1.0, callbacks=[]
+    )
+    module: Any = SimpleNamespace(known=None, device=torch.device("cpu"))
+    log = TrainingLog(4, bar=False)
+    log.on_train_start(trainer, module)
+    for step, (loss, norm) in enumerate([(1.0, 0.5), (math.nan, 2.0), (3.0, 0.0), (5.0, 4.0)], start=1):
+        trainer.global_step = step
+        one = torch.tensor(loss)
+        module.record = StepRecord(one, {}, torch.zeros(1), one[None], gradient_norm=torch.tensor(norm))
+        log.on_train_batch_end(trainer, module, None, None, 0)
+        if step == 2:
+            kept, log = log.state_dict(), TrainingLog(4, bar=False)
+            log.load_state_dict(kept)
+            log.on_train_start(trainer, module)
+    log.act(run, 4)
+    assert lines[0]["train/loss"] == pytest.approx(3)
+    assert lines[0]["train/grad_norm"] == pytest.approx(6.5 / 3)
+    assert lines[0]["train/clipped"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 1234])
