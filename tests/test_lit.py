@@ -208,13 +208,11 @@ def test_averaged_weights_take_the_buffers_as_they_are() -> None:
     assert averaged.network.seen.tolist() == [3, 3]
 
 
-def test_a_line_of_the_log_is_the_mean_of_what_was_finite_whenever_the_run_was_interrupted(tmp_path: Path) -> None:
+def test_a_line_of_the_log_is_the_mean_of_what_was_finite_whenever_the_run_was_interrupted() -> None:
     """Steps of losses 1, nan, 3 and 5, and of gradients 0.5, 2, none (left out) and 4, cut at 1."""
     data, lines = SimpleNamespace(endless=False), []
     run = SimpleNamespace(logger=SimpleNamespace(log_metrics=lambda found, step: lines.append(found)))
-    trainer = SimpleNamespace(
-        datamodule=data, is_global_zero=True, global_step=0, max_steps=4, gradient_clip_val=1.0, callbacks=[]
-    )
+    trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_step=0, max_steps=4, gradient_clip_val=1.0)
     module: Any = SimpleNamespace(known=None, device=torch.device("cpu"))
     log = TrainingLog(4, bar=False)
     log.on_train_start(trainer, module)
