@@ -25,7 +25,8 @@ class LightUNet(Conditioned):
         channels: the width at full resolution; None is sized by the data (see ``sizes``), as the next three are.
         multipliers: the width at each resolution, in units of ``channels``.
         blocks: how many there are at each resolution on the way down, and as many on the way up.
-        attention: the heights of the feature maps that get self-attention, after the blocks down and the blocks up.
+        attention: the heights of the feature maps that get self-attention, after the blocks down and the blocks up; at
+            the lowest resolution, where these follow each other, between them alone.
         dropout: inside blocks.
         conditional: whether labels are seen; the label is then an embedding added to that of time.
         label_dropout: the share of labels that training takes away, so that guidance can be asked for.
@@ -58,15 +59,15 @@ class LightUNet(Conditioned):
         super().__init__(channels, 4 * channels, conditional, label_dropout, classes)
         widths = [channels * m for m in multipliers]
 
-        def stage(width: int, many: int, height: int) -> Stage:
-            of = [LightBlock(width, 4 * channels, dropout) for _ in range(many)]
-            return Stage(of, Attention(width) if height in attention else nn.Identity())
+        def stages(attend: Sequence[bool]) -> nn.ModuleList:
+            return nn.ModuleList(
+                Stage([LightBlock(width, 4 * channels, dropout) for _ in range(many)], Attention(width) if so else None)
+                for width, many, so in zip(widths, blocks, attend, strict=True)
+            )
 
-        each = list(zip(widths, blocks, heights, strict=True))
-        steps = list(pairwise(widths))
+        attend, steps = [height in attention for height in heights], list(pairwise(widths))
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
-        self.down = nn.ModuleList(stage(*one) for one in each)
-        self.up = nn.ModuleList(stage(*one) for one in each)
+        self.down, self.up = stages(attend), stages([*attend[:-1], False])
         self.shrink = nn.ModuleList(Downsample(wide, wider) for wide, wider in steps)
         self.grow = nn.ModuleList(Upsample(wider, wide) for wide, wider in steps)
         self.leave = nn.Sequential(
@@ -156,9 +157,9 @@ class LightBlock(nn.Module):
 class Stage(nn.Module):
     """Blocks, then attention or nothing."""
 
-    def __init__(self, blocks: Sequence[LightBlock], attention: nn.Module) -> None:
+    def __init__(self, blocks: Sequence[LightBlock], attention: Attention | None) -> None:
         super().__init__()
-        self.blocks, self.attention = nn.ModuleList(blocks), attention
+        self.blocks, self.attention = nn.ModuleList(blocks), attention or nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
