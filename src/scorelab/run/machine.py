@@ -4,7 +4,9 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_sharer
 from pathlib import Path
+from traceback import walk_tb
 
 from scorelab.errors import EvaluationFailed, MachineError, UserError, short_of_memory
 
@@ -32,9 +34,14 @@ def of_memory(error: BaseException, key: str) -> MachineError | None:
 
 
 def of_workers(error: BaseException) -> MachineError | None:
-    """A data worker that died."""
-    if found := WORKER.search(str(error)):
-        return MachineError(f"{found[0].strip()}: was memory short? data.workers=0 needs none")
+    """A data worker that died, or was dying as its batch was fetched from it and so still counted as alive."""
+    said = WORKER.search(str(error))
+    fetched = isinstance(error, OSError | EOFError) and any(
+        frame.f_code.co_filename == resource_sharer.__file__ for frame, _ in walk_tb(error.__traceback__)
+    )
+    if said or fetched:
+        what = said[0].strip() if said else f"DataLoader worker is gone ({error})"
+        return MachineError(f"{what}: was memory short? data.workers=0 needs none")
     return None
 
 
