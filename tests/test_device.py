@@ -1,6 +1,7 @@
 """How networks are laid out and compiled for what computes them. None of it has run on a GPU yet."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def test_laid_out_for_a_gpu_a_network_keeps_its_names_and_its_answers():
 
 
 @pytest.mark.slow
-def test_compiled_a_network_answers_and_learns_as_before():
+def test_compiled_a_network_answers_and_learns_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing that a killed process has half written
     plain = denoiser()
     other = copy.deepcopy(plain)
     fit_to(False, other, choose("loss", "simple"), {"compile": True, "trainer": {"max_steps": 9}}, SHAPE)

@@ -74,6 +74,7 @@ def test_in_a_launchers_job_without_a_home_two_processes_train_and_no_line_is_ad
     assert all(line.startswith(("training:", "evaluating:")) for line in told.stderr.splitlines() if line), told.stderr
     beginnings = (
         "logs/train/a: ",
+        "one thread, ",
         "log-SNR from ",
         "evaluating: ",
         "W&B: offline (no login)",
