@@ -41,18 +41,23 @@ class Diffusers(nn.Module):
 
 
 class Azula(nn.Module):
-    """azula's UNet as it comes: no attention, one norm a block, one concatenation a resolution."""
+    """azula's UNet as it comes: no attention, one norm a block, one concatenation a resolution.
 
-    def __init__(self, shape: tuple[int, int, int], widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    Times are multiplied by ``scale``, for an embedding that is made for 0 ... 1000.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], widths: tuple[int, ...], blocks: tuple[int, ...], scale: float = 1.0
+    ) -> None:
         from azula.nn.unet import UNet as Theirs
 
         super().__init__()
         embedded = 2 * widths[0]
-        self.time = TimeEmbedding(embedded)
+        self.time, self.scale = TimeEmbedding(embedded), scale
         self.network = Theirs(shape[0], shape[0], hid_channels=widths, hid_blocks=blocks, mod_features=embedded)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return self.network(x, self.time(time))
+        return self.network(x, self.time(self.scale * time.expand(len(x))))
 
 
 def lucidrains(channels: int, width: int, multipliers: tuple[int, ...]) -> nn.Module:
