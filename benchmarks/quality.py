@@ -7,9 +7,9 @@
 
 One call is one run: a network is trained for ``--seconds`` of the processor's time, and two lines are put below
 the others in quality.csv, for DDIM and for ancestral sampling (eta 0 and 1) of 50 network evaluations. Each is of
-two sets of samples: their Fréchet distance in the features of the data's classifier to the train split, less what perfect
-samples have; the share that the classifier is sure of; the share of copies. ``table`` makes markdown of the lines: the
-settings tried of each project, and seeds together.
+two sets of samples: their Fréchet distance in the features of the data's classifier to the train split, less what
+perfect samples have; the share that the classifier is sure of; the share of copies. ``table`` makes markdown of the
+lines: the settings tried of each project, and seeds together.
 
 Others train as ``loops.py`` says. Where a rate is to fall until a last step, twenty steps that change nothing say how
 many there will be; they are not counted. Scorelab's seconds are those of its command less those of one that takes
