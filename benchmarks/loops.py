@@ -156,7 +156,7 @@ def by_azula(x0: Tensor, of: Setting, seconds: float) -> Trained:
         optimizer.zero_grad()
 
     last = expected(step, seconds)
-    warm = min(100, last // 10)
+    warm = max(1, min(100, last // 10))
 
     def factor(n: int) -> float:
         return min(1.0, (n + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, n / last)))

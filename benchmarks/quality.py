@@ -13,7 +13,8 @@ lines: the settings tried of each project, and seeds together.
 
 Others train as ``loops.py`` says. Where a rate is to fall until a last step, twenty steps that change nothing say how
 many there will be; they are not counted. Scorelab's seconds are those of its command less those of one that takes
-twenty steps, so pictures, validation and checkpoints are in them.
+twenty steps and validates, draws and evaluates as often: like those of the others they are of training alone. How many
+steps they hold is told by a timing before, so they may be some per cent more or fewer than asked: both are written.
 """
 
 import argparse
@@ -61,6 +62,7 @@ class Line:
     setting: str
     eta: float
     seed: int
+    asked: float  # seconds
     seconds: float
     weights: int
     steps: int
@@ -157,8 +159,8 @@ def table(lines: Iterable[dict[str, str]]) -> str:
     """Markdown: a row for each setting, its seeds together, ± the standard error of their mean, best first."""
     together: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for line in lines:
-        budget = f"{5 * round(float(line['seconds']) / 5)}"
-        together.setdefault((line["data"], budget, line["who"], line["setting"], line["eta"]), []).append(line)
+        key = tuple(line[name] for name in ("data", "asked", "who", "setting", "eta"))
+        together.setdefault(key, []).append(line)
 
     def mean(of: list[dict[str, str]], name: str, digits: int) -> str:
         each = [float(line[name]) for line in of]
@@ -169,22 +171,24 @@ def table(lines: Iterable[dict[str, str]]) -> str:
         return item[0][0], float(item[0][1]), statistics.mean(float(line["excess"]) for line in item[1])
 
     told = [
-        "| data | CPU s | project | setting | eta | seeds | weights | steps | excess | recognised | copies |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data | CPU s | taken | project | setting | eta | seeds | weights | steps | excess | recognised | copies |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, budget, who, setting, eta), of in sorted(together.items(), key=order):
-        numbers = f"{mean(of, 'excess', 2)} | {mean(of, 'recognised', 3)} | {mean(of, 'copies', 4)}"
-        size, steps = int(of[0]["weights"]), int(of[0]["steps"])
-        told.append(
-            f"| {data} | {budget} | {who} | {setting} | {float(eta):g} | {len(of)} | {size:,} | {steps:,} | {numbers} |"
-        )
+        what = f"{data} | {float(budget):g} | {mean(of, 'seconds', 0)} | {who} | {setting} | {float(eta):g} | {len(of)}"
+        size, steps = int(of[0]["weights"]), round(statistics.mean(int(line["steps"]) for line in of))
+        worth = f"{mean(of, 'excess', 2)} | {mean(of, 'recognised', 3)} | {mean(of, 'copies', 4)}"
+        told.append(f"| {what} | {size:,} | {steps:,} | {worth} |")
     return "\n".join(told)
 
 
 def setting_of(words: list[str]) -> Setting:
-    given = dict(word.split("=") for word in words)
-    kinds = {"width": int, "lr": float, "batch": int}
-    return Setting(**{name: kinds[name](number) for name, number in given.items()})
+    try:
+        given = dict(word.split("=") for word in words)
+        kinds = {"width": int, "lr": float, "batch": int}
+        return Setting(**{name: kinds[name](number) for name, number in given.items()})
+    except (KeyError, ValueError):
+        raise SystemExit(f"{' '.join(words)}: what can be set is width=N lr=RATE batch=N") from None
 
 
 def main() -> None:
@@ -209,7 +213,7 @@ def main() -> None:
         source = source_of(given.data)
         x0 = as_data(torch.as_tensor(source.splits()["train"].values), source.levels)
         found = OTHERS[given.who](x0, of, given.seconds)
-    size = (given.seed, round(found.seconds, 1), found.weights, found.steps)
+    size = (given.seed, given.seconds, round(found.seconds, 1), found.weights, found.steps)
     for eta in ETAS:
         worth = judged(partial(found.sample, eta=eta), given.data)
         line = Line(str(date.today()), given.data, given.who, setting, eta, *size, **worth)

@@ -41,3 +41,18 @@ def test_equals_are_told_apart_as_rarely_as_is_said(common: ModuleType) -> None:
         common.Row("same", [draw.lognormvariate(0, 1) for _ in range(12)], [1.0] * 12).told_apart for _ in range(2000)
     )
     assert 0.02 < wrong / 2000 < common.DOUBT  # of 12 rounds 10 must agree: 3.9 %
+
+
+def test_seeds_of_one_setting_are_one_row_whatever_their_seconds_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    quality = importlib.import_module("quality")
+    common = {"data": "digits", "asked": "180.0", "who": "a", "setting": "b", "eta": "0.0", "weights": "9"}
+    worth = {"recognised": "0.5", "copies": "0"}
+    lines = [
+        common | worth | {"seconds": seconds, "steps": steps, "excess": excess}
+        for seconds, steps, excess in (("180", "100", "1"), ("200", "110", "3"))
+    ]
+    (row,) = quality.table(lines).splitlines()[2:]
+    assert row.startswith("| digits | 180 | 190 ± 10 | a | b | 0 | 2 | 9 | 105 | 2.00 ± 1.00 | 0.500 ± 0.000 |")
+    with pytest.raises(SystemExit, match="hight=3: what can be set is width=N"):
+        quality.setting_of(["hight=3"])
